@@ -1,0 +1,59 @@
+"""When a failed batch is tried again: a pure decision, from the error and the attempts so far."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.errors import PermanentError, RetryableError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryDecision:
+    """Try again in `delay_s` seconds, or give up; `reason` says why, in one word."""
+
+    retry: bool
+    delay_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Exponential backoff with full jitter.
+
+    The n-th failure waits a random time between 0 and `min(cap_s, base_s * 2**(n-1))`, and at
+    least what the sink itself asked for.  Without `max_attempts` and `deadline_s` (seconds since
+    the first attempt) a batch is tried for ever, which is the safe thing for required sinks.
+    """
+
+    base_s: float = 0.1
+    cap_s: float = 30.0
+    max_attempts: int | None = None
+    deadline_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.base_s <= self.cap_s:
+            raise ValueError("retry must satisfy 0 < base_s <= cap_s")
+        if self.max_attempts is not None and self.max_attempts < 1:
+            raise ValueError("retry max_attempts must be at least 1")
+
+    def decide(
+        self,
+        error: BaseException,
+        *,
+        attempt: int,
+        elapsed_s: float,
+        jitter: Callable[[], float] = random.random,
+    ) -> RetryDecision:
+        """What to do after attempt number `attempt` (from 1) failed, `elapsed_s` after the first."""
+        if isinstance(error, PermanentError):
+            return RetryDecision(retry=False, delay_s=0.0, reason="permanent")
+        if self.max_attempts is not None and attempt >= self.max_attempts:
+            return RetryDecision(retry=False, delay_s=0.0, reason="attempts")
+        delay = jitter() * min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 60))
+        if isinstance(error, RetryableError) and error.retry_after_s is not None:
+            delay = max(delay, error.retry_after_s)
+        if self.deadline_s is not None and elapsed_s + delay >= self.deadline_s:
+            return RetryDecision(retry=False, delay_s=0.0, reason="deadline")
+        return RetryDecision(retry=True, delay_s=delay, reason="retry")

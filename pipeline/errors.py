@@ -1,0 +1,75 @@
+"""The errors of the engine: what a sink may raise, and why an offer may be refused."""
+
+from __future__ import annotations
+
+
+class SinkError(Exception):
+    """Base of what a sink raises from `open` or `write`."""
+
+
+class RetryableError(SinkError):
+    """The write may succeed later.  `retry_after_s` is the sink's own word on when."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class PermanentError(SinkError):
+    """At least one record of the batch can never be stored; none of the batch was."""
+
+
+class PartialFailure(SinkError):
+    """Some records can never be stored; all others of the batch are.
+
+    `failures` maps an index in `batch.records` to the reason.
+    """
+
+    def __init__(self, failures: dict[int, str]) -> None:
+        super().__init__(f"{len(failures)} records refused by the sink")
+        self.failures = failures
+
+
+class SinkFault(SinkError):
+    """The sink itself is at fault (no such table, no permission): no record is, none is dropped."""
+
+
+class Refused(Exception):
+    """An offer was not accepted; nothing of it is held.
+
+    `reason` is one word for metrics; `retry_after_s` is when to come back (seconds).
+    """
+
+    reason = "refused"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Saturated(Refused):
+    """There is no room now: come back after `retry_after_s`."""
+
+    reason = "saturated"
+
+
+class Draining(Refused):
+    """The engine is stopping and takes nothing new."""
+
+    reason = "draining"
+
+
+class NoSink(Refused):
+    """No sink is configured, so that an acceptance would be a promise nobody keeps."""
+
+    reason = "no_sink"
+
+
+class TooLarge(Refused):
+    """The request could never fit, however long the client waits.  `limit` names what it exceeds."""
+
+    reason = "too_large"
+
+    def __init__(self, message: str, *, limit: str) -> None:
+        super().__init__(message)
+        self.limit = limit

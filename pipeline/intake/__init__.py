@@ -1,0 +1,1 @@
+"""Admission and routing: whether a request is taken, and for which sinks."""

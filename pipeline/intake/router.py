@@ -1,0 +1,30 @@
+"""Which records go to which sink: a route is a filter on type, tenant and severity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.record import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """What one sink takes; None means all.  `min_severity` is an OpenTelemetry number."""
+
+    types: frozenset[str] | None = None
+    tenants: frozenset[str] | None = None
+    min_severity: int = 0
+
+    def takes(self, type: str, tenant: str) -> bool:
+        """Whether any record of this type and tenant can pass; severity is asked per record."""
+        return (self.types is None or type in self.types) and (
+            self.tenants is None or tenant in self.tenants
+        )
+
+    def count(self, records: Sequence[Record]) -> int:
+        """How many of the records pass the severity filter."""
+        if not self.min_severity:
+            return len(records)
+        least = self.min_severity
+        return sum(record.severity >= least for record in records)

@@ -1,0 +1,1 @@
+"""The log, which is the queue: frames in segments, read through cursors."""

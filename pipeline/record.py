@@ -1,0 +1,186 @@
+"""What travels: a Record, and the Batch in which it reaches a sink.
+
+A record is held in the log in one form only, the encoded payload of its frame; `Part` decodes
+it when a worker needs it.  Nothing here is locked: a record belongs to the thread that made or
+decoded it, a batch to the worker that delivers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from pipeline.log.frame import Frame
+
+# OpenTelemetry's severity numbers: the first of each of its six ranges.
+TRACE, DEBUG, INFO, WARN, ERROR, FATAL = 1, 5, 9, 13, 17, 21
+LEVEL_NAMES = {
+    TRACE: "TRACE",
+    DEBUG: "DEBUG",
+    INFO: "INFO",
+    WARN: "WARN",
+    ERROR: "ERROR",
+    FATAL: "FATAL",
+}
+_NAME_OF_SEVERITY = ("INFO", *(LEVEL_NAMES[(n - 1) // 4 * 4 + 1] for n in range(1, 25)))
+
+
+def level_name(severity: int) -> str:
+    """The level's word for a severity number of 0 to 24; 0 (unspecified) reads as INFO."""
+    return _NAME_OF_SEVERITY[severity]
+
+
+class Record(msgspec.Struct, array_like=True, gc=False):
+    """One log line, event or ping: the envelope common to all types.
+
+    `timestamp_us` is the event's own time in microseconds since 1970 UTC, `severity` an
+    OpenTelemetry number (1 to 24), `payload` the JSON object as it was sent.  What only one
+    type has stays in the payload and is decoded by that type's row encoder.  `id` is 0 until
+    the record is read back from the log.
+    """
+
+    timestamp_us: int
+    severity: int
+    service: str
+    message: str
+    trace_id: str
+    span_id: str
+    payload: bytes
+    id: int = 0
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Record])
+
+
+def encode_records(records: Sequence[Record]) -> bytes:
+    """The records as one frame payload (a MessagePack array of arrays)."""
+    return _encoder.encode(records)
+
+
+def decode_records(payload: bytes) -> list[Record]:
+    """The inverse of `encode_records`; raises msgspec.DecodeError on anything else."""
+    return _decoder.decode(payload)
+
+
+def encoded_sizes(records: Iterable[Record]) -> list[int]:
+    """Bytes of each record inside a frame payload; with the array's own header they add up to it."""
+    return [len(_encoder.encode(record)) for record in records]
+
+
+class Part:
+    """A run of one frame's records inside a batch; all of one type, tenant and request."""
+
+    __slots__ = ("_records", "count", "frame", "nbytes", "start")
+
+    def __init__(
+        self,
+        *,
+        frame: Frame,
+        start: int,
+        count: int,
+        nbytes: int,
+        records: list[Record] | None = None,
+    ) -> None:
+        self.frame = frame
+        self.start = start
+        self.count = count
+        self.nbytes = nbytes
+        self._records = records
+
+    @property
+    def type(self) -> str:
+        return self.frame.type
+
+    @property
+    def tenant(self) -> str:
+        return self.frame.tenant
+
+    @property
+    def request_id(self) -> str:
+        return self.frame.request_id
+
+    @property
+    def traceparent(self) -> str:
+        return self.frame.traceparent
+
+    @property
+    def received_us(self) -> int:
+        return self.frame.received_us
+
+    @property
+    def records(self) -> list[Record]:
+        """The records with their ids; decoded once, on the first call."""
+        if self._records is None:
+            self._records = self.frame.read()
+        return self._records
+
+    def split(self, index: int) -> tuple[Part, Part]:
+        """Two parts: the records before `index`, and the rest."""
+        records = self.records
+        head = sum(encoded_sizes(records[:index]))
+        return (
+            Part(
+                frame=self.frame,
+                start=self.start,
+                count=index,
+                nbytes=head,
+                records=records[:index],
+            ),
+            Part(
+                frame=self.frame,
+                start=self.start + index,
+                count=self.count - index,
+                nbytes=self.nbytes - head,
+                records=records[index:],
+            ),
+        )
+
+
+class Batch:
+    """Records that go to one sink together, in the order of the log.
+
+    `number` is unique within its log for all sinks; `reason` says what closed the batch: size,
+    bytes, time, flush or shutdown.  `attempt` counts the deliveries begun, from 1.
+    """
+
+    __slots__ = ("attempt", "count", "log_id", "nbytes", "number", "parts", "reason", "sink")
+
+    def __init__(
+        self, *, number: int, log_id: str, sink: str, reason: str, parts: list[Part]
+    ) -> None:
+        self.number = number
+        self.log_id = log_id
+        self.sink = sink
+        self.reason = reason
+        self.parts = parts
+        self.count = sum(part.count for part in parts)
+        self.nbytes = sum(part.nbytes for part in parts)
+        self.attempt = 0
+
+    @property
+    def batch_id(self) -> str:
+        """The name of this batch in logs and traces: the log's id and the number."""
+        return f"{self.log_id}-{self.number}"
+
+    @property
+    def records(self) -> list[Record]:
+        """All records, flat, in order."""
+        if len(self.parts) == 1:
+            return self.parts[0].records
+        return [record for part in self.parts for record in part.records]
+
+    def halves(self) -> tuple[list[Part], list[Part]]:
+        """The parts of two batches that together are this one; needs at least two records."""
+        middle, first, rest = self.count // 2, [], list(self.parts)
+        while middle:
+            part = rest.pop(0)
+            if part.count > middle:
+                part, remainder = part.split(middle)
+                rest.insert(0, remainder)
+            first.append(part)
+            middle -= part.count
+        return first, rest

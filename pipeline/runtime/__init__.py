@@ -1,0 +1,1 @@
+"""Time, threads and the order of starting and stopping."""

@@ -1,0 +1,64 @@
+"""The settings of one pipeline, checked against one another when made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.delivery.retry import RetryPolicy
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineSettings:
+    """How one sink's records are held, batched and delivered.
+
+    A batch closes at `max_records`, `max_bytes` (encoded bytes) or `max_wait_s` after its first
+    record arrived.  Offers are refused above `high_watermark` of either capacity until what is
+    held has fallen to `low_watermark`.
+    """
+
+    max_records: int = 5_000
+    max_bytes: int = 4 * MIB
+    max_wait_s: float = 0.2
+    capacity_records: int = 400_000
+    capacity_bytes: int = 128 * MIB
+    high_watermark: float = 0.8
+    low_watermark: float = 0.6
+    min_workers: int = 1
+    max_workers: int = 4
+    idle_worker_s: float = 60.0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    def __post_init__(self) -> None:
+        problems = list(self.problems())
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def problems(self) -> list[str]:
+        """Every broken rule, each naming its fields."""
+        rules = (
+            (self.max_records >= 1, "max_records must be at least 1"),
+            (self.max_bytes >= 1, "max_bytes must be at least 1"),
+            (self.max_wait_s >= 0, "max_wait_s must not be negative"),
+            (
+                self.capacity_records >= self.max_records,
+                f"capacity_records ({self.capacity_records}) must hold at least one batch "
+                f"of max_records ({self.max_records})",
+            ),
+            (
+                self.capacity_bytes >= self.max_bytes,
+                f"capacity_bytes ({self.capacity_bytes}) must hold at least one batch "
+                f"of max_bytes ({self.max_bytes})",
+            ),
+            (
+                0 < self.low_watermark <= self.high_watermark <= 1,
+                "watermarks must satisfy 0 < low_watermark <= high_watermark <= 1",
+            ),
+            (
+                1 <= self.min_workers <= self.max_workers,
+                "workers must satisfy 1 <= min_workers <= max_workers",
+            ),
+            (self.idle_worker_s > 0, "idle_worker_s must be positive"),
+        )
+        return [message for holds, message in rules if not holds]
