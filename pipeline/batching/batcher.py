@@ -1,0 +1,129 @@
+"""The batcher: closes a batch when it is full, has waited long enough, or is asked to.
+
+A passive object, called by whichever worker is about to take a batch, under its pipeline's lock.
+It reads frames from the cursor only when it closes a batch, so nothing waits here but the rest
+of a frame that was too large for the last one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pipeline.log.cursor import Cursor
+from pipeline.log.log import Log
+from pipeline.record import Part, encoded_sizes
+from pipeline.settings import PipelineSettings
+
+
+class Batcher:
+    """Cuts one sink's frames into batches of at most `max_records` and `max_bytes`.
+
+    A single record larger than `max_bytes` becomes a batch of its own.  The reason of a batch is
+    size, bytes, time, flush or shutdown.
+    """
+
+    def __init__(self, *, log: Log, cursor: Cursor, settings: PipelineSettings) -> None:
+        self._log = log
+        self._cursor = cursor
+        self._settings = settings
+        self._rest: Part | None = None
+        self._flush_below = 0
+
+    def configure(self, settings: PipelineSettings) -> None:
+        self._settings = settings
+
+    @property
+    def waiting_records(self) -> int:
+        return self._cursor.unread_records + (self._rest.count if self._rest else 0)
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._cursor.unread_bytes + (self._rest.nbytes if self._rest else 0)
+
+    def waiting_by_tenant(self) -> Counter[str]:
+        """Records not yet in a batch, by tenant; the log's lock must be held."""
+        waiting = Counter(self._cursor.unread_tenants)
+        if self._rest:
+            waiting[self._rest.tenant] += self._rest.count
+        return waiting
+
+    @property
+    def full(self) -> bool:
+        """Whether a batch can close for its size alone."""
+        return (
+            self.waiting_records >= self._settings.max_records
+            or self.waiting_bytes >= self._settings.max_bytes
+        )
+
+    def oldest_arrival_s(self) -> float | None:
+        """When the oldest waiting record arrived, on the monotonic clock."""
+        if self._rest:
+            return self._rest.frame.arrived_s
+        head = self._cursor.head
+        return head.arrived_s if head else None
+
+    def flush_below(self, position: int) -> None:
+        """Close batches at once until every frame below `position` has left."""
+        self._flush_below = max(self._flush_below, position)
+
+    def due_s(self, now: float, *, shutdown: bool) -> float | None:
+        """Seconds until a batch may close: 0 for now, None while nothing waits."""
+        oldest = self.oldest_arrival_s()
+        if oldest is None:
+            return None
+        if shutdown or self.full or self._flush_wanted():
+            return 0.0
+        return max(0.0, oldest + self._settings.max_wait_s - now)
+
+    def _flush_wanted(self) -> bool:
+        head = self._rest.frame if self._rest else self._cursor.head
+        return head is not None and head.position < self._flush_below
+
+    def take(self, *, shutdown: bool) -> tuple[list[Part], str]:
+        """The parts of the next batch and what closed it; only to be called when one is due."""
+        reason = "shutdown" if shutdown else "flush" if self._flush_wanted() else "time"
+        parts: list[Part] = []
+        room_records, room_bytes = self._settings.max_records, self._settings.max_bytes
+        while (part := self._next_part()) is not None:
+            if part.count <= room_records and part.nbytes <= room_bytes:
+                parts.append(part)
+                room_records -= part.count
+                room_bytes -= part.nbytes
+                continue
+            fitting, closed_by = self._fitting(part, room_records, room_bytes)
+            if not fitting and not parts:
+                fitting = 1  # a record larger than a batch travels alone
+            if fitting == part.count:
+                parts.append(part)
+            elif fitting:
+                head, self._rest = part.split(fitting)
+                parts.append(head)
+            else:
+                self._rest = part
+            return parts, closed_by
+        if room_records == 0:
+            reason = "size"
+        elif room_bytes == 0:
+            reason = "bytes"
+        return parts, reason
+
+    def _next_part(self) -> Part | None:
+        if self._rest is not None:
+            part, self._rest = self._rest, None
+            return part
+        read = self._log.read(self._cursor)
+        if read is None:
+            return None
+        frame, share = read
+        records = frame.read(share.min_severity) if share.min_severity else None
+        return Part(frame=frame, start=0, count=share.count, nbytes=share.nbytes, records=records)
+
+    @staticmethod
+    def _fitting(part: Part, room_records: int, room_bytes: int) -> tuple[int, str]:
+        """How many of the part's records fit, and which limit says so."""
+        total = 0
+        for count, size in enumerate(encoded_sizes(part.records[:room_records])):
+            total += size
+            if total > room_bytes:
+                return count, "bytes"
+        return min(room_records, part.count), "size"

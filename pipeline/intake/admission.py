@@ -1,0 +1,154 @@
+"""Admission: room in one pipeline, reserved before anything is appended.
+
+Request threads reserve, workers release.  `_lock` guards what is held and the refusing state;
+it is a leaf: nothing else is taken while it is held.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from pipeline.errors import Saturated, TooLarge
+from pipeline.runtime.clock import Clock
+from pipeline.settings import PipelineSettings
+
+RATE_WINDOW_S = 10.0
+RETRY_AFTER_MIN_S, RETRY_AFTER_MAX_S = 1.0, 60.0
+
+
+class DrainRate:
+    """Records settled per second over the last ten seconds."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seconds: deque[tuple[int, int]] = deque()
+        self._since = clock.monotonic()
+
+    def add(self, count: int) -> None:
+        second = int(self._clock.monotonic())
+        if self._seconds and self._seconds[-1][0] == second:
+            self._seconds[-1] = (second, self._seconds[-1][1] + count)
+        else:
+            self._seconds.append((second, count))
+            self._expire(second)
+
+    def _expire(self, second: int) -> None:
+        while self._seconds and self._seconds[0][0] <= second - RATE_WINDOW_S:
+            self._seconds.popleft()
+
+    def per_second(self) -> float:
+        now = self._clock.monotonic()
+        self._expire(int(now))
+        span = min(max(now - self._since, 1.0), RATE_WINDOW_S)
+        return sum(count for _, count in self._seconds) / span
+
+
+class Admission:
+    """How much one sink's records may occupy, by count and by encoded bytes.
+
+    Above the high watermark offers are refused until what is held has fallen to the low one.
+    """
+
+    def __init__(self, *, name: str, settings: PipelineSettings, clock: Clock) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._drained = DrainRate(clock)
+        self.held_records = 0
+        self.held_bytes = 0
+        self.refusing = False
+        self.refused = 0
+        self.configure(settings)
+
+    def configure(self, settings: PipelineSettings) -> None:
+        with self._lock:
+            self._settings = settings
+            self._update()
+
+    def _update(self) -> None:
+        settings = self._settings
+        usage = max(
+            self.held_records / settings.capacity_records, self.held_bytes / settings.capacity_bytes
+        )
+        if usage >= settings.high_watermark:
+            self.refusing = True
+        elif usage <= settings.low_watermark:
+            self.refusing = False
+
+    def check(self) -> Saturated | None:
+        """Whether an offer would be refused whatever its size; counts the refusal."""
+        if not self.refusing:
+            return None
+        with self._lock:
+            if not self.refusing:
+                return None
+            self.refused += 1
+            return self._saturated()
+
+    def reserve(self, records: int, nbytes: int) -> None:
+        """Room for an offer, or Saturated (come back later) or TooLarge (never)."""
+        with self._lock:
+            settings = self._settings
+            if records > settings.capacity_records or nbytes > settings.capacity_bytes:
+                self.refused += 1
+                raise TooLarge(
+                    f"{records} records of {nbytes} bytes can never fit into sink {self._name!r}, "
+                    f"which holds {settings.capacity_records} records and "
+                    f"{settings.capacity_bytes} bytes: send less in one request",
+                    limit=f"capacity_records={settings.capacity_records}, "
+                    f"capacity_bytes={settings.capacity_bytes}",
+                )
+            if (
+                self.refusing
+                or self.held_records + records > settings.capacity_records
+                or self.held_bytes + nbytes > settings.capacity_bytes
+            ):
+                self.refused += 1
+                raise self._saturated()
+            self.held_records += records
+            self.held_bytes += nbytes
+            self._update()
+
+    def fits(self, records: int, nbytes: int) -> bool:
+        """Take room for an optional sink, whatever the watermarks say; False if there is none."""
+        with self._lock:
+            settings = self._settings
+            if (
+                self.held_records + records > settings.capacity_records
+                or self.held_bytes + nbytes > settings.capacity_bytes
+            ):
+                return False
+            self.held_records += records
+            self.held_bytes += nbytes
+            self._update()
+            return True
+
+    def release(self, records: int, nbytes: int, *, drained: bool = True) -> None:
+        """Give room back; `drained` tells whether the records left through the sink."""
+        with self._lock:
+            self.held_records -= records
+            self.held_bytes -= nbytes
+            if drained:
+                self._drained.add(records)
+            self._update()
+
+    def drain_rate(self) -> float:
+        """Records per second that have left over the last ten seconds."""
+        with self._lock:
+            return self._drained.per_second()
+
+    def _saturated(self) -> Saturated:
+        settings = self._settings
+        # What must leave before the low watermark is reached, of whichever capacity is scarcer.
+        excess_records = self.held_records - settings.low_watermark * settings.capacity_records
+        excess_bytes = self.held_bytes - settings.low_watermark * settings.capacity_bytes
+        per_record = self.held_bytes / self.held_records if self.held_records else 1.0
+        excess = max(excess_records, excess_bytes / max(per_record, 1.0), 0.0)
+        rate = self._drained.per_second()
+        seconds = excess / rate if rate > 0 else RETRY_AFTER_MAX_S
+        seconds = min(max(seconds, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S)
+        return Saturated(
+            f"sink {self._name!r} holds {self.held_records} records of "
+            f"{settings.capacity_records} and drains {rate:.0f} a second",
+            retry_after_s=seconds,
+        )

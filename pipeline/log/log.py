@@ -1,0 +1,120 @@
+"""The log, which is the queue: frames appended once, read by every sink through its own cursor.
+
+Request threads append, workers read and settle.  `lock` guards the chain of segments, the
+cursors, what is left of every frame, and makes an append one step with its entry in the ledger;
+no I/O happens under it.  A pipeline's lock may be held when `lock` is taken, never the reverse.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from pipeline.ledger import Ledger
+from pipeline.log.checkpoint import Checkpoint
+from pipeline.log.cursor import Cursor
+from pipeline.log.frame import Frame, Share
+from pipeline.log.manifest import Manifest
+from pipeline.log.segment import Segment
+from pipeline.record import Part
+
+
+class Log:
+    """One process's log, in memory."""
+
+    def __init__(self, *, log_id: str) -> None:
+        self.log_id = log_id
+        self.lock = threading.Lock()
+        self.ledger = Ledger()
+        self.manifest = Manifest()
+        self._cursors: dict[str, Cursor] = {}
+        self._first = self._last = Segment()
+        self._position = 0
+
+    @property
+    def next_position(self) -> int:
+        """The position that the next frame will have."""
+        return self._position
+
+    def cursor(self, sink: str) -> Cursor:
+        """The cursor of a sink, made at the log's end on the first call."""
+        with self.lock:
+            return self._cursors.setdefault(sink, Cursor(sink))
+
+    def remove_cursor(self, sink: str) -> None:
+        """Forget a sink that is owed nothing any more."""
+        with self.lock:
+            del self._cursors[sink]
+
+    def append(self, frame: Frame) -> None:
+        """Take a frame in; from here on its records are owed to each sink of its shares."""
+        with self.lock:
+            frame.position = self._position
+            self._position += 1
+            segment = self._last
+            if segment.full:
+                segment = Segment()
+                segment.prev, self._last.next = self._last, segment
+                self._last = segment
+            segment.append(frame)
+            frame.segment = segment
+            for share in frame.shares:
+                self.ledger.accepted(share.sink, frame.tenant, share.count)
+                self._cursors[share.sink].appended(segment, frame, share)
+
+    def read(self, cursor: Cursor) -> tuple[Frame, Share] | None:
+        """The next frame for a cursor's sink, and its share."""
+        with self.lock:
+            return cursor.read()
+
+    def settle(self, sink: str, parts: list[Part]) -> list[Frame]:
+        """The records of `parts` have ended for `sink`.
+
+        Returns the frames in which nothing is left that this sink, if required, still owed.
+        """
+        done = []
+        with self.lock:
+            for part in parts:
+                frame = part.frame
+                share = frame.share_of(sink)
+                assert share is not None and share.left >= part.count, "settled twice"
+                share.left -= part.count
+                if share.left:
+                    continue
+                frame.pending -= 1
+                if share.required:
+                    done.append(frame)
+                if not frame.pending:
+                    self._forget(frame)
+        return done
+
+    def _forget(self, frame: Frame) -> None:
+        segment = frame.segment
+        if not segment.forget(frame) or segment is self._last:
+            return
+        if segment.prev is None:
+            assert segment.next is not None
+            self._first = segment.next
+        else:
+            segment.prev.next = segment.next
+        if segment.next is not None:
+            segment.next.prev = segment.prev
+
+    def frames(self) -> Iterator[Frame]:
+        """Every frame that still owes something to a sink, oldest first; `lock` must be held."""
+        segment: Segment | None = self._first
+        while segment is not None:
+            yield from (frame for frame in segment.frames if frame.pending)
+            segment = segment.next
+
+    def checkpoint(self) -> Checkpoint:
+        """How far each sink has settled, and the ledger at that moment."""
+        with self.lock:
+            positions = dict.fromkeys(self._cursors, self._position)
+            for frame in self.frames():
+                for share in frame.shares:
+                    if share.left and positions.get(share.sink, 0) > frame.position:
+                        positions[share.sink] = frame.position
+            return Checkpoint(
+                log_id=self.log_id, positions=positions, tallies=self.ledger.tallies()
+            )

@@ -1,0 +1,72 @@
+"""The receipt of an offer: accepted now, and settled once every required sink has it.
+
+Made by the request's thread, settled by workers.  One lock for all receipts guards their counts
+and callbacks, as none is held for long; callbacks run outside it, on the worker's thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+_lock = threading.Lock()
+
+
+class Receipt:
+    """What an offer gives back.
+
+    `id_base` and `count` tell the records' ids.  Wait with `wait` in a thread, or be called back
+    by `add_done_callback` without one.
+    """
+
+    __slots__ = ("_callbacks", "_event", "_owed", "_request_flush", "count", "id_base")
+
+    def __init__(
+        self, *, count: int, owed: int, request_flush: Callable[[Receipt], None]
+    ) -> None:
+        self.count = count
+        self.id_base = 0
+        self._owed = owed
+        self._request_flush = request_flush
+        self._event: threading.Event | None = None
+        self._callbacks: list[Callable[[Receipt], None]] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether every required sink has settled all records of the offer."""
+        return self._owed == 0
+
+    def request_flush(self) -> None:
+        """Ask the batches that hold these records to close now rather than at their time."""
+        if self._owed:
+            self._request_flush(self)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until done, at most `timeout_s`; returns whether it is."""
+        with _lock:
+            if self._owed == 0:
+                return True
+            if self._event is None:
+                self._event = threading.Event()
+            event = self._event
+        return event.wait(timeout_s)
+
+    def add_done_callback(self, callback: Callable[[Receipt], None]) -> None:
+        """Call `callback(receipt)` once done: at once if it is, else on the settling thread."""
+        with _lock:
+            if self._owed:
+                self._callbacks = [*(self._callbacks or ()), callback]
+                return
+        callback(self)
+
+    def settled_one(self) -> None:
+        """One required sink has settled its share (called by the engine)."""
+        with _lock:
+            self._owed -= 1
+            if self._owed:
+                return
+            event, callbacks = self._event, self._callbacks
+        if event is not None:
+            event.set()
+        for callback in callbacks or ():
+            callback(self)
