@@ -67,14 +67,21 @@ def decode_records(payload: bytes) -> list[Record]:
 
 
 def encoded_sizes(records: Iterable[Record]) -> list[int]:
-    """Bytes of each record inside a frame payload; with the array's own header they add up to it."""
+    """Bytes of each record inside a frame payload; without the array's header, they add up to it."""
     return [len(_encoder.encode(record)) for record in records]
+
+
+def payload_bytes(payload: bytes, count: int) -> int:
+    """What the records of a frame payload weigh: its length without the array's header."""
+    return len(payload) - (1 if count < 16 else 3 if count < 1 << 16 else 5)
 
 
 class Part:
     """A run of one frame's records inside a batch; all of one type, tenant and request."""
 
-    __slots__ = ("_records", "count", "frame", "nbytes", "start")
+    # `nbytes` is what the records weigh; `held_bytes` what admission set aside for them, which
+    # differs for a sink that takes only part of a frame.
+    __slots__ = ("_records", "count", "frame", "held_bytes", "nbytes", "start")
 
     def __init__(
         self,
@@ -83,12 +90,14 @@ class Part:
         start: int,
         count: int,
         nbytes: int,
+        held_bytes: int,
         records: list[Record] | None = None,
     ) -> None:
         self.frame = frame
         self.start = start
         self.count = count
         self.nbytes = nbytes
+        self.held_bytes = held_bytes
         self._records = records
 
     @property
@@ -122,12 +131,14 @@ class Part:
         """Two parts: the records before `index`, and the rest."""
         records = self.records
         head = sum(encoded_sizes(records[:index]))
+        held = self.held_bytes * head // self.nbytes
         return (
             Part(
                 frame=self.frame,
                 start=self.start,
                 count=index,
                 nbytes=head,
+                held_bytes=held,
                 records=records[:index],
             ),
             Part(
@@ -135,6 +146,7 @@ class Part:
                 start=self.start + index,
                 count=self.count - index,
                 nbytes=self.nbytes - head,
+                held_bytes=self.held_bytes - held,
                 records=records[index:],
             ),
         )

@@ -107,6 +107,10 @@ class Batcher:
             reason = "bytes"
         return parts, reason
 
+    def take_oldest(self) -> Part | None:
+        """The oldest waiting records, for a sink that has to let some go."""
+        return self._next_part()
+
     def _next_part(self) -> Part | None:
         if self._rest is not None:
             part, self._rest = self._rest, None
@@ -115,8 +119,18 @@ class Batcher:
         if read is None:
             return None
         frame, share = read
-        records = frame.read(share.min_severity) if share.min_severity else None
-        return Part(frame=frame, start=0, count=share.count, nbytes=share.nbytes, records=records)
+        records, nbytes = None, share.nbytes
+        if share.min_severity:
+            records = frame.read(share.min_severity)
+            nbytes = sum(encoded_sizes(records))
+        return Part(
+            frame=frame,
+            start=0,
+            count=share.count,
+            nbytes=nbytes,
+            held_bytes=share.nbytes,
+            records=records,
+        )
 
     @staticmethod
     def _fitting(part: Part, room_records: int, room_bytes: int) -> tuple[int, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.ids import id_run
-from pipeline.record import Record, decode_records
+from pipeline.record import Record, decode_records, payload_bytes
 
 if TYPE_CHECKING:
     from pipeline.log.segment import Segment
@@ -84,7 +84,7 @@ class Frame:
         self.id_base = id_base
         self.count = count
         self.payload = payload
-        self.nbytes = len(payload)
+        self.nbytes = payload_bytes(payload, count)
         self.shares = shares
         self.receipt = receipt
         self.pending = len(shares)

@@ -1,0 +1,86 @@
+"""The slot that holds a pipeline's sink object, so that it can be changed under running workers.
+
+Workers `use` the sink; the control thread replaces it.  A replaced sink is closed by whoever used
+it last.  `_lock` guards the current holder and the number of users; `_opening` makes `open`
+happen once at a time, outside `_lock`, so that a slow `open` never blocks a replacement.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pipeline.sink import Sink
+
+log = logging.getLogger(__name__)
+
+
+class _Holder:
+    __slots__ = ("factory", "open_lock", "opened", "replaced", "sink", "users")
+
+    def __init__(self, factory: Callable[[], Sink]) -> None:
+        self.factory = factory
+        self.sink: Sink | None = None
+        self.opened = False
+        self.open_lock = threading.Lock()
+        self.users = 0
+        self.replaced = False
+
+
+class SinkSlot:
+    """One sink, made and opened when first used, replaceable at any time."""
+
+    def __init__(self, factory: Callable[[], Sink]) -> None:
+        self._lock = threading.Lock()
+        self._holder = _Holder(factory)
+
+    @contextmanager
+    def use(self) -> Iterator[Sink]:
+        """The open sink for one write; errors of making and opening it come out here."""
+        with self._lock:
+            holder = self._holder
+            holder.users += 1
+        try:
+            with holder.open_lock:
+                if holder.sink is None:
+                    holder.sink = holder.factory()
+                if not holder.opened:
+                    holder.sink.open()
+                    holder.opened = True
+            yield holder.sink
+        finally:
+            with self._lock:
+                holder.users -= 1
+                last = holder.replaced and holder.users == 0
+            if last:
+                _close(holder)
+
+    def replace(self, factory: Callable[[], Sink]) -> None:
+        """Writes begun from now on go to a sink made by `factory`."""
+        with self._lock:
+            old, self._holder = self._holder, _Holder(factory)
+            old.replaced = True
+            idle = old.users == 0
+        if idle:
+            _close(old)
+
+    def abort(self) -> None:
+        """Make writes that hang fail soon."""
+        sink = self._holder.sink
+        if sink is not None:
+            sink.abort()
+
+    def close(self) -> None:
+        """Close the sink, now or when its last user is done; a later use opens a new one."""
+        self.replace(self._holder.factory)
+
+
+def _close(holder: _Holder) -> None:
+    if holder.sink is None:
+        return
+    try:
+        holder.sink.close()
+    except Exception:
+        log.exception("closing a sink failed; its connections may stay until the process ends")

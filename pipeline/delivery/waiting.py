@@ -1,0 +1,42 @@
+"""Batches that wait for their next attempt, ordered by when it is due; none holds a worker.
+
+Guarded by the lock of the pipeline that owns it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+from pipeline.record import Batch
+
+
+class WaitingBatches:
+    """A heap of batches by due time (monotonic seconds)."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Batch]] = []
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (batch for _, _, batch in self._heap)
+
+    def push(self, batch: Batch, due: float) -> None:
+        heapq.heappush(self._heap, (due, batch.number, batch))
+
+    def pop_due(self, now: float) -> Batch | None:
+        """The batch that has been due longest, if one is due."""
+        if self._heap and self._heap[0][0] <= now:
+            return heapq.heappop(self._heap)[2]
+        return None
+
+    def due_s(self, now: float) -> float | None:
+        """Seconds until the next batch is due; None while none waits."""
+        return max(0.0, self._heap[0][0] - now) if self._heap else None
+
+    def collapse(self, now: float) -> None:
+        """Make every batch due now: a stop does not wait for back-offs."""
+        self._heap = [(now, number, batch) for _, number, batch in self._heap]
+        heapq.heapify(self._heap)
