@@ -1,0 +1,72 @@
+"""Stored records as Django models, in the database alias `records`.
+
+Rows are written by sinks through the table specs of `ingest.tables`, in bulk and never through
+`save()`; the models serve the admin and queries.  On PostgreSQL each table is partitioned by
+ranges of `id`, which is time-ordered by arrival, so there are no unique keys but the id, no
+foreign keys, and the newest rows come first by id.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+
+
+class StoredRecord(models.Model):
+    """What every record has, whatever its type."""
+
+    id = models.BigIntegerField(primary_key=True)
+    timestamp = models.DateTimeField(help_text="When it happened, by the sender's clock.")
+    received_at = models.DateTimeField(help_text="When this server took it in.")
+    tenant = models.TextField()
+    payload = models.JSONField(help_text="The JSON as it was sent.")
+
+    class Meta:
+        abstract = True
+
+
+class LogRecord(StoredRecord):
+    """One log line."""
+
+    level = models.TextField(help_text="TRACE, DEBUG, INFO, WARN, ERROR or FATAL.")
+    service = models.TextField(blank=True)
+    message = models.TextField(blank=True)
+    trace_id = models.TextField(blank=True)
+    span_id = models.TextField(blank=True)
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["-id"]
+        verbose_name = "log record"
+
+    def __str__(self) -> str:
+        return f"{self.level} {self.service}: {self.message[:80]}"
+
+
+class HealthPing(StoredRecord):
+    """One statement of a service about its own health."""
+
+    service = models.TextField()
+    status = models.TextField(help_text="up, degraded or down.")
+    latency_ms = models.FloatField(null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["-id"]
+        verbose_name = "health ping"
+
+    def __str__(self) -> str:
+        return f"{self.service} {self.status}"
+
+
+class AuditEvent(StoredRecord):
+    """One action of one user."""
+
+    user_id = models.TextField()
+    action = models.TextField()
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["-id"]
+        verbose_name = "audit event"
+
+    def __str__(self) -> str:
+        return f"{self.user_id} {self.action}"
