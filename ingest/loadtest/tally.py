@@ -1,0 +1,101 @@
+"""Owns: what a run counted, and the figures made of it.
+
+Written by the generator's thread alone; read by the same thread for progress and at the end.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+UNSENT, ACKNOWLEDGED, REJECTED, REFUSED = 0, 1, 2, 3
+
+
+@dataclass(kw_only=True)
+class Tally:
+    records: int
+    started: float = 0.0
+    finished: float = 0.0
+    requests: int = 0
+    records_accepted: int = 0
+    records_rejected: int = 0
+    records_unaccepted: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    retries: Counter[str] = field(default_factory=Counter)
+    lost_connections: int = 0
+    bad_answers: int = 0
+    max_late_s: float = 0.0
+    latencies: array[float] = field(default_factory=lambda: array("d"))
+    rejections: list[str] = field(default_factory=list)
+    acks: Counter[str] = field(default_factory=Counter)
+    interrupted: bool = False
+    # One byte a record, so that a million records' fates cost a megabyte.
+    fates: bytearray = field(default_factory=bytearray)
+    # Records of requests that were repeated after an answer was lost: how often each may be found.
+    allowed: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.fates:
+            self.fates = bytearray(self.records)
+
+    @property
+    def seconds(self) -> float:
+        return max(self.finished - self.started, 1e-9)
+
+    @property
+    def records_sent(self) -> int:
+        return self.records_accepted + self.records_rejected + self.records_unaccepted
+
+    @property
+    def succeeded(self) -> bool:
+        sent = self.records - self.fates.count(UNSENT)
+        return sent > 0 and self.records_accepted == sent and not self.interrupted
+
+    def acknowledged(self) -> Iterator[int]:
+        at = self.fates.find(ACKNOWLEDGED)
+        while at >= 0:
+            yield at
+            at = self.fates.find(ACKNOWLEDGED, at + 1)
+
+    def summary(self) -> dict[str, Any]:
+        ordered = sorted(self.latencies)
+        return {
+            "records": self.records_sent,
+            "requests": self.requests,
+            "seconds": round(self.seconds, 4),
+            "records_per_second": round(self.records_accepted / self.seconds, 1),
+            "requests_per_second": round(len(self.latencies) / self.seconds, 1),
+            "records_accepted": self.records_accepted,
+            "records_rejected": self.records_rejected,
+            "records_unaccepted": self.records_unaccepted,
+            "latency_ms": {
+                "p50": _milliseconds(ordered, 0.50),
+                "p95": _milliseconds(ordered, 0.95),
+                "p99": _milliseconds(ordered, 0.99),
+                "max": _milliseconds(ordered, 1.0),
+            },
+            "statuses": {str(status): n for status, n in sorted(self.statuses.items())},
+            "retries": dict(sorted(self.retries.items())),
+            "lost_connections": self.lost_connections,
+            "bad_answers": self.bad_answers,
+            "acks": dict(sorted(self.acks.items())),
+            "max_late_ms": round(self.max_late_s * 1000, 2),
+            "rejections": self.rejections,
+            "interrupted": self.interrupted,
+        }
+
+
+def percentile(ordered: list[float], fraction: float) -> float | None:
+    """Nearest rank: a latency that really occurred."""
+    if not ordered:
+        return None
+    rank = -int(-fraction * len(ordered) // 1)  # the ceiling
+    return ordered[min(max(rank, 1), len(ordered)) - 1]
+
+
+def _milliseconds(ordered: list[float], fraction: float) -> float | None:
+    value = percentile(ordered, fraction)
+    return None if value is None else round(value * 1000, 3)

@@ -1,0 +1,152 @@
+"""Owns: the proof that what was acknowledged is stored, once each, in this installation's database.
+
+Reads by ranges of the record id, which is the order of arrival: a million records cost some twenty
+queries and a byte of memory each. Runs on the command's main thread; no locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.apps import apps
+from django.db.models import BigIntegerField, QuerySet
+from django.db.models.fields.json import KT
+from django.db.models.functions import Cast
+
+from ingest.client.clock import Clock
+from ingest.loadtest.records import RUN_FIELD, SEQUENCE_FIELD
+from ingest.loadtest.tally import ACKNOWLEDGED, Tally
+from pipeline.ids import first_id_at
+
+MODELS = {"/logs": "LogRecord", "/health": "HealthPing", "/event": "AuditEvent"}
+_CHUNK = 50_000
+_EXAMPLES = 10
+# Ids carry the server's clock, which may have been set back a little since.
+_CLOCK_MARGIN_US = 60_000_000
+_MOST_COUNTED = 255
+
+
+@dataclass(kw_only=True)
+class Verdict:
+    acknowledged: int
+    found: int = 0
+    missing: int = 0
+    duplicates: int = 0
+    spurious: int = 0
+    # Found more than once, but sent again by us after an answer was lost: at-least-once, not a bug.
+    repeated: int = 0
+    waited_s: float = 0.0
+    examples: dict[str, list[int]] = field(
+        default_factory=lambda: {"missing": [], "duplicates": [], "spurious": []}
+    )
+
+    @property
+    def passed(self) -> bool:
+        return not (self.missing or self.duplicates or self.spurious)
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "passed": self.passed,
+            "acknowledged": self.acknowledged,
+            "found": self.found,
+            "missing": self.missing,
+            "duplicates": self.duplicates,
+            "spurious": self.spurious,
+            "repeated_after_lost_answers": self.repeated,
+            "waited_s": round(self.waited_s, 2),
+            "examples": {kind: found for kind, found in self.examples.items() if found},
+        }
+
+
+class Verifier:
+    def __init__(self, *, path: str, run: str, since_us: int, clock: Clock) -> None:
+        self._model = apps.get_model("ingest", MODELS[path])
+        self._run = run
+        self._first_id = first_id_at(since_us - _CLOCK_MARGIN_US)
+        self._clock = clock
+
+    def rows(self) -> QuerySet[Any]:
+        return (
+            self._model._default_manager.using("records")
+            .filter(id__gte=self._first_id)
+            .annotate(run=KT(f"payload__{RUN_FIELD}"))
+            .filter(run=self._run)
+        )
+
+    def wait_until_stored(
+        self, expected: int, *, timeout_s: float, on_progress: Callable[[int], None]
+    ) -> float:
+        """Until the rows are there, or none has come for `timeout_s`. Answers how long it took."""
+        started = last_change = self._clock.now()
+        seen = -1
+        while True:
+            asked = self._clock.now()
+            stored = self.rows().count()
+            now = self._clock.now()
+            on_progress(stored)
+            if stored >= expected:
+                return now - started
+            if stored != seen:
+                seen, last_change = stored, now
+            elif now - last_change >= timeout_s:
+                return now - started
+            # A count over a million rows takes a while: never spend more than half on counting.
+            self._clock.sleep(max(0.2, min(now - asked, 5.0)))
+
+    def verify(self, tally: Tally) -> Verdict:
+        return judge(tally, self._stored_sequences())
+
+    def _stored_sequences(self) -> Any:
+        rows = (
+            self.rows()
+            .annotate(sequence=Cast(KT(f"payload__{SEQUENCE_FIELD}"), BigIntegerField()))
+            .order_by("id")
+            .values_list("id", "sequence")
+        )
+        last = self._first_id - 1
+        while True:
+            chunk = list(rows.filter(id__gt=last)[:_CHUNK])
+            for _, sequence in chunk:
+                yield sequence
+            if len(chunk) < _CHUNK:
+                return
+            last = chunk[-1][0]
+
+
+def judge(tally: Tally, sequences: Any) -> Verdict:
+    """Compare the fate of each record sent with how often it is stored."""
+    counts = bytearray(tally.records)
+    verdict = Verdict(acknowledged=tally.fates.count(ACKNOWLEDGED))
+    examples = verdict.examples
+
+    def note(kind: str, sequence: int) -> None:
+        if len(examples[kind]) < _EXAMPLES:
+            examples[kind].append(sequence)
+
+    for sequence in sequences:
+        verdict.found += 1
+        if sequence is None or not 0 <= sequence < tally.records:
+            verdict.spurious += 1
+            note("spurious", -1 if sequence is None else sequence)
+        elif counts[sequence] < _MOST_COUNTED:
+            counts[sequence] += 1
+    allowed_by_repeat = tally.allowed
+    for sequence, (fate, count) in enumerate(zip(tally.fates, counts, strict=True)):
+        acknowledged = fate == ACKNOWLEDGED
+        if count == acknowledged:
+            continue
+        allowed = allowed_by_repeat.get(sequence, int(acknowledged))
+        if count == 0:
+            verdict.missing += 1
+            note("missing", sequence)
+        elif count <= allowed:
+            verdict.repeated += 1
+        elif acknowledged:
+            verdict.duplicates += 1
+            note("duplicates", sequence)
+        else:
+            verdict.spurious += 1
+            note("spurious", sequence)
+    return verdict

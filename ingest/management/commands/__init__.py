@@ -1,0 +1,1 @@
+"""Commands that send, ship, prune and measure."""
