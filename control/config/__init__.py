@@ -1,0 +1,1 @@
+"""Settings as typed objects, and configuration rows as code."""

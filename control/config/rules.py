@@ -1,0 +1,88 @@
+"""Rules that hold between settings, each with a number of its own.
+
+Pure functions over a loaded `Settings`; called once by `settings.load()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from control.config.settings import Mistake, Settings
+
+DATABASE_SCHEMES = frozenset({"sqlite", "postgres", "postgresql", "pgsql"})
+
+
+def mistakes_across(settings: Settings) -> Iterator[Mistake]:
+    from control.config.settings import Mistake
+
+    server, ingest, databases = settings.server, settings.ingest, settings.databases
+    if server.reserved_threads >= server.threads:
+        yield Mistake(
+            id="collector.E010",
+            message=f"reserved_threads ({server.reserved_threads}) leaves no thread of "
+            f"{server.threads} to ingest.",
+            hint="Raise COLLECTOR_THREADS or lower COLLECTOR_RESERVED_THREADS.",
+        )
+    if ingest.max_record_bytes > ingest.max_body_bytes:
+        yield Mistake(
+            id="collector.E011",
+            message="max_record_bytes is larger than max_body_bytes: such a record never fits.",
+            hint="Lower COLLECTOR_MAX_RECORD_BYTES or raise COLLECTOR_MAX_BODY_BYTES.",
+        )
+    if ingest.max_inflated_bytes < ingest.max_body_bytes:
+        yield Mistake(
+            id="collector.E012",
+            message="max_inflated_bytes is smaller than max_body_bytes.",
+            hint="A compressed body grows: raise COLLECTOR_MAX_INFLATED_BYTES.",
+        )
+    if ingest.gate_bytes < ingest.max_body_bytes + ingest.max_inflated_bytes:
+        yield Mistake(
+            id="collector.E013",
+            message="gate_bytes cannot hold one request of the largest size, so it would be "
+            "refused for ever.",
+            hint="Raise COLLECTOR_GATE_BYTES to at least max_body_bytes + max_inflated_bytes.",
+        )
+    if not server.loopback and ingest.require_key == "never":
+        yield Mistake(
+            id="collector.E014",
+            message=f"require_key is 'never' while the server listens on {server.host}: anyone "
+            "who reaches it could write.",
+            hint="Use COLLECTOR_REQUIRE_KEY=auto and make an API key in the admin.",
+        )
+    if not server.loopback and not server.allowed_hosts:
+        yield Mistake(
+            id="collector.W002",
+            message=f"The server listens on {server.host} and answers to any Host name.",
+            hint="Set COLLECTOR_ALLOWED_HOSTS to the names it is reached by.",
+            fatal=False,
+        )
+    if settings.tracing.otlp_endpoint and urlsplit(settings.tracing.otlp_endpoint).scheme not in (
+        "http",
+        "https",
+    ):
+        yield Mistake(
+            id="collector.E016",
+            message="otlp_endpoint is not an http(s) URL.",
+            hint="For example COLLECTOR_OTLP_ENDPOINT=http://127.0.0.1:4318/v1/traces",
+        )
+    for variable, url in (
+        ("COLLECTOR_DATABASE_URL", databases.control),
+        ("COLLECTOR_RECORDS_DATABASE_URL", databases.records),
+    ):
+        if url and _scheme(url) not in DATABASE_SCHEMES:
+            yield Mistake(
+                id="collector.E015",
+                message=f"{variable} is not a SQLite or PostgreSQL URL.",
+                hint="postgresql://user:password@host:5432/name, or sqlite:///directory. "
+                "SQLite in the data directory is used.",
+            )
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError:
+        return ""

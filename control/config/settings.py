@@ -1,0 +1,280 @@
+"""Typed settings: environment over TOML file over defaults.
+
+The one place that reads the environment. `load()` never raises on what an operator wrote: each
+mistake becomes a `Mistake` with a number and a hint, the default stands in for it, and the
+project's system checks report all of them at once. Read once while Django's settings load, then
+immutable, so it needs no lock. Plain Python: importable without Django.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ipaddress
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from control.config.values import coerce
+from pipeline.settings import PipelineSettings
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# Read outside the typed settings, so not misspellings of one.
+OTHER_VARIABLES = frozenset(
+    {
+        "COLLECTOR_CONFIG",
+        "COLLECTOR_ENV_FILE",
+        "COLLECTOR_BOOTSTRAP_API_KEY",
+        "COLLECTOR_TEST_DB",
+    }
+)
+
+
+def setting(
+    default: Any,
+    *,
+    env: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    secret: bool = False,
+) -> Any:
+    """A dataclass field with the environment name and limits that `load()` applies."""
+    limits = {"env": env, "low": low, "high": high, "choices": choices}
+    return field(default=default, repr=not secret, metadata=limits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """One thing that is wrong in the settings, as a numbered system check will show it."""
+
+    id: str
+    message: str
+    hint: str
+    fatal: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    host: str = setting("127.0.0.1", env="HOST")
+    port: int = setting(8000, env="PORT", low=0, high=65535)
+    workers: int = setting(1, low=1, high=64)
+    threads: int = setting(32, low=2, high=1024)
+    reserved_threads: int = setting(4, low=1)  # never given to ingest: probes always answer
+    data_dir: Path = setting(Path("data"))
+    secret_key: str = setting("", secret=True)
+    read_deadline_s: float = setting(20.0, low=0.1)
+    stop_deadline_s: float = setting(30.0, low=1)
+    allowed_hosts: tuple[str, ...] = setting(())
+    trusted_proxies: tuple[str, ...] = setting(())
+    public_metrics: bool = setting(False)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return is_loopback(self.host)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSettings:
+    max_body_bytes: int = setting(32 * MIB, low=KIB)
+    max_inflated_bytes: int = setting(64 * MIB, low=KIB)
+    max_record_bytes: int = setting(MIB, low=256)
+    max_records: int = setting(100_000, low=1)
+    max_depth: int = setting(64, low=2, high=500)
+    gate_bytes: int = setting(256 * MIB, low=KIB)
+    default_ack: str = setting("memory", choices=("memory", "stored"))
+    ack_timeout_s: float = setting(10.0, low=0.01)
+    require_key: str = setting("auto", choices=("auto", "always", "never"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetentionSettings:
+    records_days: int = setting(30, low=1)
+    samples_hours: int = setting(24, low=1)
+    worker_runs_days: int = setting(14, low=1)
+    search_index: str = setting("live", choices=("live", "closed", "off"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingSettings:
+    format: str = setting("json", env="COLLECTOR_LOG_FORMAT", choices=("json", "console"))
+    level: str = setting(
+        "INFO", env="COLLECTOR_LOG_LEVEL", choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracingSettings:
+    otlp_endpoint: str = setting("")  # empty: tracing is off
+    sample_ratio: float = setting(1.0, env="COLLECTOR_TRACE_SAMPLE_RATIO", low=0, high=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseSettings:
+    control: str = setting("", env="COLLECTOR_DATABASE_URL", secret=True)
+    records: str = setting("", env="COLLECTOR_RECORDS_DATABASE_URL", secret=True)
+    pool_size: int = setting(12, env="COLLECTOR_DATABASE_POOL_SIZE", low=0, high=1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinksSettings:
+    allowed_paths: tuple[str, ...] = setting(
+        ("sinks.backends.*",), env="COLLECTOR_SINK_ALLOWED_PATHS"
+    )
+    poll_s: float = setting(2.0, env="COLLECTOR_SINK_POLL_S", low=0.05, high=5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    server: ServerSettings = field(default_factory=ServerSettings)
+    pipeline: PipelineSettings = field(default_factory=PipelineSettings)
+    ingest: IngestSettings = field(default_factory=IngestSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
+    logging: LoggingSettings = field(default_factory=LoggingSettings)
+    tracing: TracingSettings = field(default_factory=TracingSettings)
+    databases: DatabaseSettings = field(default_factory=DatabaseSettings)
+    sinks: SinksSettings = field(default_factory=SinksSettings)
+    mistakes: tuple[Mistake, ...] = ()
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def load(environ: Mapping[str, str], toml_path: Path | str | None = None) -> Settings:
+    """Settings from `environ` over the TOML file over the defaults; mistakes are collected."""
+    mistakes: list[Mistake] = []
+    tables = _read_toml(toml_path, mistakes)
+    concerns: dict[str, Any] = {}
+    known: set[str] = set(OTHER_VARIABLES)
+    hints = typing.get_type_hints(Settings)
+    for concern in dataclasses.fields(Settings):
+        if concern.name != "mistakes":
+            table = tables.pop(concern.name, {})
+            concerns[concern.name] = _Reader(concern.name, environ, mistakes, known).read(
+                hints[concern.name], table, concern.name
+            )
+    for name in tables:
+        mistakes.append(_unknown_key(name, concerns, where="the configuration file"))
+    mistakes.extend(_unknown_variables(environ, known))
+    settings = Settings(**concerns)
+    mistakes.extend(_rules(settings))
+    return dataclasses.replace(settings, mistakes=tuple(mistakes))
+
+
+def _read_toml(path: Path | str | None, mistakes: list[Mistake]) -> dict[str, Any]:
+    if not path:
+        return {}
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        mistakes.append(
+            Mistake(
+                id="collector.E001",
+                message=f"The configuration file {path} cannot be read: {error}",
+                hint="Correct the file, or unset COLLECTOR_CONFIG to run on defaults.",
+            )
+        )
+        return {}
+
+
+_Concern = TypeVar("_Concern")
+
+
+class _Reader:
+    """Reads one concern's fields; a nested dataclass is a nested table and a longer name."""
+
+    def __init__(
+        self, concern: str, environ: Mapping[str, str], mistakes: list[Mistake], known: set[str]
+    ) -> None:
+        self._concern = concern
+        self._environ = environ
+        self._mistakes = mistakes
+        self._known = known
+
+    def read(self, cls: type[_Concern], table: object, path: str) -> _Concern:
+        if not isinstance(table, dict):
+            self._add("E002", f"[{path}] in the configuration file is not a table.", "Use a table.")
+            table = {}
+        hints = typing.get_type_hints(cls)
+        values: dict[str, Any] = {}
+        fields = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        for name, item in fields.items():
+            if dataclasses.is_dataclass(hints[name]):
+                nested = typing.cast("type[Any]", hints[name])
+                values[name] = self.read(nested, table.get(name, {}), f"{path}.{name}")
+                continue
+            variable = item.metadata.get("env") or self._variable(path, name)
+            self._known.add(variable)
+            if variable in self._environ and self._environ[variable] != "":
+                raw, source = self._environ[variable], variable
+            elif name in table:
+                raw, source = table[name], f"[{path}] {name}"
+            else:
+                continue
+            try:
+                values[name] = _within(coerce(hints[name], raw, name=name), item.metadata)
+            except ValueError as error:
+                self._add("E003", f"{source}: {error}.", f"The default is used: {item.default!r}.")
+        for name in table.keys() - fields.keys():
+            self._mistakes.append(_unknown_key(name, fields, where=f"[{path}]"))
+        try:
+            return cls(**values)
+        except ValueError as error:
+            self._add("E004", f"[{path}]: {error}", "The defaults of this table are used.")
+            return cls()
+
+    def _variable(self, path: str, name: str) -> str:
+        # Engine limits share names with those of requests, so they carry their table's name.
+        prefix = path.replace(".", "_") + "_" if self._concern == "pipeline" else ""
+        return f"COLLECTOR_{prefix}{name}".upper()
+
+    def _add(self, number: str, message: str, hint: str) -> None:
+        self._mistakes.append(Mistake(id=f"collector.{number}", message=message, hint=hint))
+
+
+def _within(value: Any, limits: Mapping[str, Any]) -> Any:
+    low, high = limits.get("low"), limits.get("high")
+    if low is not None and value < low:
+        raise ValueError(f"must be at least {low:g}")
+    if high is not None and value > high:
+        raise ValueError(f"must be at most {high:g}")
+    if limits.get("choices") and value not in limits["choices"]:
+        raise ValueError(f"must be one of {', '.join(limits['choices'])}")
+    return value
+
+
+def _unknown_key(name: str, known: Mapping[str, object], *, where: str) -> Mistake:
+    near = difflib.get_close_matches(name, known, n=1)
+    return Mistake(
+        id="collector.E002",
+        message=f"{where} has an unknown name: {name}.",
+        hint=f"Did you mean {near[0]}?" if near else f"Known names: {', '.join(sorted(known))}.",
+    )
+
+
+def _unknown_variables(environ: Mapping[str, str], known: set[str]) -> Iterator[Mistake]:
+    for name in sorted(environ):
+        if name.startswith("COLLECTOR_") and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            yield Mistake(
+                id="collector.W001",
+                message=f"The environment variable {name} is not a setting of Collector.",
+                hint=f"Did you mean {near[0]}?" if near else "See .env.example for all names.",
+                fatal=False,
+            )
+
+
+def _rules(settings: Settings) -> Iterator[Mistake]:
+    from control.config.rules import mistakes_across
+
+    yield from mistakes_across(settings)
