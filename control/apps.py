@@ -1,0 +1,16 @@
+"""The control app: registers its services and watchers; starts nothing."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class ControlConfig(AppConfig):
+    name = "control"
+    verbose_name = "Control"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from control.auth import changes
+
+        changes.connect()

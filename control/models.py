@@ -1,0 +1,16 @@
+"""The control plane's models, each kept in its room."""
+
+from __future__ import annotations
+
+from control.auth.models import ApiKey, Tenant
+from control.processes.models import IdNode, PipelineSample, Process, ProcessRequest, WorkerRun
+
+__all__ = [
+    "ApiKey",
+    "IdNode",
+    "PipelineSample",
+    "Process",
+    "ProcessRequest",
+    "Tenant",
+    "WorkerRun",
+]

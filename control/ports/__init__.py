@@ -1,0 +1,1 @@
+"""What apps offer each other without importing each other: typed registries."""

@@ -1,0 +1,1 @@
+"""The installation's processes: services and their start and stop, the heart, leases, lives."""
