@@ -1,0 +1,168 @@
+"""The suite's environment and the fixtures every part of it shares.
+
+Runs on SQLite files in a temporary data directory; with `COLLECTOR_TEST_DB=postgresql` on a real
+PostgreSQL that the suite starts by itself (or `TEST_DATABASE_URL`). The environment is settled
+here, before Django's settings are first read.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers.collector import SERVER, CollectorServer, clean_environ
+from tests.servers.postgres import SHARED_URL, postgres
+
+ON_POSTGRESQL = os.environ.get("COLLECTOR_TEST_DB", "sqlite") == "postgresql"
+_DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup", "live_server", "admin_client"}
+_data_dir = Path(tempfile.mkdtemp(prefix="collector-test-"))
+
+
+def _settle_environment() -> None:
+    kept = {name: os.environ[name] for name in ("COLLECTOR_TEST_DB", SHARED_URL) if name in os.environ}
+    settled = clean_environ(_data_dir, kept)
+    if ON_POSTGRESQL:
+        settled["COLLECTOR_DATABASE_URL"] = os.environ[SHARED_URL] = postgres.start()
+        settled[SHARED_URL] = os.environ[SHARED_URL]
+    # A pooled connection would keep a test database from being dropped.
+    settled["COLLECTOR_DATABASE_POOL_SIZE"] = "0"
+    settled["COLLECTOR_LOG_LEVEL"] = "WARNING"
+    settled["DJANGO_SETTINGS_MODULE"] = "collector_site.settings"
+    settled.pop("PORT")
+    os.environ.clear()
+    os.environ.update(settled)
+
+
+_settle_environment()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    from django.conf import settings
+
+    # Cheap on purpose: tests log in often and prove nothing about the hash.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    interval = config.getoption("--switch-interval")
+    if interval:
+        sys.setswitchinterval(interval)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--switch-interval",
+        type=float,
+        default=0.0,
+        help="sys.setswitchinterval for the run: tiny values shake out races",
+    )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    postgres.stop()
+    shutil.rmtree(_data_dir, ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        marker = item.get_closest_marker("django_db")
+        if marker is not None or fixtures & _DATABASE_FIXTURES:
+            item.add_marker(pytest.mark.database)
+        if fixtures & {"postgres_dsn", "postgres_server"}:
+            item.add_marker(pytest.mark.postgres)
+        if fixtures & {"collector_server"}:
+            item.add_marker(pytest.mark.server)
+        if marker is not None and "databases" not in marker.kwargs and not marker.args:
+            # Control and records are both part of the installation: a test may use either.
+            both = pytest.mark.django_db(**{**marker.kwargs, "databases": "__all__"})
+            item.add_marker(both, append=False)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Emptying the tables after a transactional test takes the default tenant too: bring it back."""
+    from django.apps import apps
+    from django.db.models.signals import post_migrate
+
+    def default_tenant(using: str, **_: Any) -> None:
+        if using == "default":
+            tenants = apps.get_model("control", "Tenant").objects.using(using)
+            tenants.get_or_create(slug="default", defaults={"name": "Default"})
+
+    post_migrate.connect(
+        default_tenant,
+        sender=apps.get_app_config("control"),
+        weak=False,
+        dispatch_uid="tests.default_tenant",
+    )
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The data directory this run's settings point at."""
+    return _data_dir
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a real PostgreSQL, one for the session, on either run."""
+    yield postgres.start()
+    if not ON_POSTGRESQL:
+        postgres.stop()
+
+
+@pytest.fixture
+def postgres_dsn(postgres_server: str) -> Iterator[str]:
+    """A database of the test's own on a real PostgreSQL."""
+    url = postgres.create_database()
+    yield url
+    postgres.drop_database(url)
+
+
+ServerFactory = Callable[..., CollectorServer]
+
+
+@pytest.fixture
+def collector_server(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[ServerFactory]:
+    """Starts real servers: `collector_server(environ={…}, prepare=True)`; ends them by pid.
+
+    Each has a data directory of its own (`data_dir=` to share one) and is migrated first. On the
+    PostgreSQL run each installation gets a database of its own.
+    """
+    from tests.servers.installation import prepare_installation
+
+    servers: list[CollectorServer] = []
+    databases: list[str] = []
+
+    def start(
+        *,
+        environ: Mapping[str, str] | None = None,
+        data_dir: Path | None = None,
+        prepare: bool = True,
+        command: tuple[str, ...] = SERVER,
+        started: bool = True,
+    ) -> CollectorServer:
+        variables = dict(environ or {})
+        if ON_POSTGRESQL and "COLLECTOR_DATABASE_URL" not in variables:
+            databases.append(postgres.create_database())
+            variables["COLLECTOR_DATABASE_URL"] = databases[-1]
+        directory = data_dir or tmp_path / f"data-{len(servers)}"
+        if prepare:
+            prepare_installation(directory, variables)
+        server = CollectorServer(data_dir=directory, environ=variables, command=command)
+        servers.append(server)
+        return server.start() if started else server
+
+    yield start
+    for server in servers:
+        server.end()
+    for url in databases:
+        postgres.drop_database(url)
