@@ -81,8 +81,10 @@ class RecordIds:
         with self._lock:
             start = max(ms << SEQUENCE_BITS, self._next)
             self._next = start + count
-        return ((start >> SEQUENCE_BITS) << _TIME_SHIFT) | (self.node << SEQUENCE_BITS) | (
-            start & _SEQUENCE
+        return (
+            ((start >> SEQUENCE_BITS) << _TIME_SHIFT)
+            | (self.node << SEQUENCE_BITS)
+            | (start & _SEQUENCE)
         )
 
     @property

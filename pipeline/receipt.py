@@ -21,9 +21,7 @@ class Receipt:
 
     __slots__ = ("_callbacks", "_event", "_owed", "_request_flush", "count", "id_base")
 
-    def __init__(
-        self, *, count: int, owed: int, request_flush: Callable[[Receipt], None]
-    ) -> None:
+    def __init__(self, *, count: int, owed: int, request_flush: Callable[[Receipt], None]) -> None:
         self.count = count
         self.id_base = 0
         self._owed = owed

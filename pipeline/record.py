@@ -67,7 +67,7 @@ def decode_records(payload: bytes) -> list[Record]:
 
 
 def encoded_sizes(records: Iterable[Record]) -> list[int]:
-    """Bytes of each record inside a frame payload; without the array's header, they add up to it."""
+    """Bytes of each record inside a frame payload, which has the array's header besides."""
     return [len(_encoder.encode(record)) for record in records]
 
 
@@ -159,7 +159,17 @@ class Batch:
     bytes, time, flush or shutdown.  `attempt` counts the deliveries begun, from 1.
     """
 
-    __slots__ = ("attempt", "count", "log_id", "nbytes", "number", "parts", "reason", "sink")
+    __slots__ = (
+        "attempt",
+        "count",
+        "first_attempt_s",
+        "log_id",
+        "nbytes",
+        "number",
+        "parts",
+        "reason",
+        "sink",
+    )
 
     def __init__(
         self, *, number: int, log_id: str, sink: str, reason: str, parts: list[Part]
@@ -172,6 +182,7 @@ class Batch:
         self.count = sum(part.count for part in parts)
         self.nbytes = sum(part.nbytes for part in parts)
         self.attempt = 0
+        self.first_attempt_s = 0.0
 
     @property
     def batch_id(self) -> str:

@@ -62,6 +62,11 @@ class Batcher:
         head = self._cursor.head
         return head.arrived_s if head else None
 
+    def lowest_position(self) -> int | None:
+        """The position of the first waiting frame."""
+        head = self._rest.frame if self._rest else self._cursor.head
+        return head.position if head else None
+
     def flush_below(self, position: int) -> None:
         """Close batches at once until every frame below `position` has left."""
         self._flush_below = max(self._flush_below, position)
@@ -76,8 +81,8 @@ class Batcher:
         return max(0.0, oldest + self._settings.max_wait_s - now)
 
     def _flush_wanted(self) -> bool:
-        head = self._rest.frame if self._rest else self._cursor.head
-        return head is not None and head.position < self._flush_below
+        lowest = self.lowest_position()
+        return lowest is not None and lowest < self._flush_below
 
     def take(self, *, shutdown: bool) -> tuple[list[Part], str]:
         """The parts of the next batch and what closed it; only to be called when one is due."""

@@ -28,3 +28,7 @@ class Route:
             return len(records)
         least = self.min_severity
         return sum(record.severity >= least for record in records)
+
+    def passing(self, records: Sequence[Record]) -> list[Record]:
+        """The records that pass the severity filter."""
+        return [record for record in records if record.severity >= self.min_severity]

@@ -77,7 +77,8 @@ class Log:
             for part in parts:
                 frame = part.frame
                 share = frame.share_of(sink)
-                assert share is not None and share.left >= part.count, "settled twice"
+                assert share is not None, "settled for a sink that was owed nothing"
+                assert share.left >= part.count, "settled twice"
                 share.left -= part.count
                 if share.left:
                     continue

@@ -1,0 +1,519 @@
+"""One sink's path through the engine, wired in the order a record takes it:
+
+    admission -> (the log) -> cursor -> batcher -> worker -> deliver -> settle | wait | split
+
+Request threads call `admission` and `appended`; workers run `_work`; the control thread calls
+`configure`, `drain` and `stop`.  `lock` guards the batcher, the waiting batches, what each worker
+holds, the phase and the figures.  The log's lock may be taken inside it, never the reverse; no
+I/O happens under it.  A record moves from one place to the next under `lock` or the log's lock,
+so that a count made under both sees every record once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter, deque
+
+from pipeline.batching.batcher import Batcher
+from pipeline.delivery.deliver import Outcome, deliver
+from pipeline.delivery.slot import SinkSlot
+from pipeline.delivery.waiting import WaitingBatches
+from pipeline.delivery.workers import Worker, WorkerPool, WorkerRun
+from pipeline.intake.admission import Admission
+from pipeline.log.frame import Frame
+from pipeline.log.log import Log
+from pipeline.observer import Observer
+from pipeline.record import Batch, Part, Record
+from pipeline.runtime.clock import Clock
+from pipeline.spec import PipelineSpec
+
+log = logging.getLogger(__name__)
+
+# A failing sink during a drain is tried again this often at least (seconds).
+DRAIN_RETRY_CAP_S = 1.0
+
+NEW, RUNNING, DRAINING, STOPPED = "new", "running", "draining", "stopped"
+
+
+class Pipeline:
+    """See the module's text.  Made stopped; `start` may come before or after the first offer."""
+
+    def __init__(self, *, spec: PipelineSpec, journal: Log, clock: Clock, observer: Observer):
+        self.spec = spec
+        self.key = spec.key
+        self.lock = threading.Lock()
+        self.admission = Admission(name=spec.name, settings=spec.settings, clock=clock)
+        self._clock = clock
+        self._observer = observer
+        self._log = journal
+        self._cursor = journal.cursor(spec.key)
+        self._batcher = Batcher(log=journal, cursor=self._cursor, settings=spec.settings)
+        self._waiting = WaitingBatches()
+        self._slot = SinkSlot(spec.sink_factory)
+        self._pool = WorkerPool(
+            name=f"sink-{spec.name}", work=self._work, ended=self._worker_ended, clock=clock
+        )
+        self._work_to_do = threading.Condition(self.lock)
+        self._something_settled = threading.Condition(self.lock)
+        self._phase = NEW
+        self._retiring = False
+        self._idle = 0
+        self._alarm: float | None = None
+        self.figures = Figures()
+
+    # --- configuration and life ------------------------------------------------------------
+
+    def configure(self, spec: PipelineSpec) -> None:
+        """Take on changed settings; a changed fingerprint also replaces the sink object."""
+        replace = spec.fingerprint != self.spec.fingerprint
+        with self.lock:
+            self.spec = spec
+            self._batcher.configure(spec.settings)
+            self._work_to_do.notify_all()
+        self.admission.configure(spec.settings)
+        if replace:
+            self._slot.replace(spec.sink_factory)
+            with self.lock:  # what waits for the old sink to recover has no reason to wait longer
+                self._waiting.collapse(self._clock.monotonic())
+                self._work_to_do.notify_all()
+
+    def start(self) -> None:
+        """Start delivering; does nothing when started or stopped before."""
+        with self.lock:
+            if self._phase != NEW:
+                return
+            self._phase = RUNNING
+        for _ in range(self.spec.settings.min_workers):
+            self._pool.grow(limit=self.spec.settings.max_workers)
+
+    def begin_drain(self) -> None:
+        """Close every batch at once and try again at once what waits to be tried again."""
+        with self.lock:
+            if self._phase in (NEW, STOPPED):
+                return
+            self._phase = DRAINING
+            self._waiting.collapse(self._clock.monotonic())
+            self._work_to_do.notify_all()
+
+    def retire(self) -> None:
+        """Deliver what is held, then stop: this sink's configuration is gone."""
+        with self.lock:
+            self._retiring = True
+            empty = self._held_count() == 0
+        self.begin_drain()
+        if empty:
+            self._end_retirement()
+
+    def flush(self, below: int) -> None:
+        """Close batches now until every frame below position `below` has left the batcher."""
+        with self.lock:
+            self._batcher.flush_below(below)
+            self._work_to_do.notify()
+
+    def await_settled(self, below: int | None, timeout_s: float) -> bool:
+        """Wait until nothing (below a position) is held; returns whether that came to be."""
+        due = self._clock.monotonic() + timeout_s
+        with self.lock:
+            while True:
+                lowest = self._lowest_held()
+                if lowest is None or (below is not None and lowest >= below):
+                    return True
+                left = due - self._clock.monotonic()
+                if left <= 0:
+                    return False
+                self._clock.wait(self._something_settled, left)
+
+    def stop(self, timeout_s: float) -> list[str]:
+        """End the workers, abort the sink under those that hang, drop what is left in memory.
+
+        Returns the names of threads that would not end within `timeout_s`.
+        """
+        with self.lock:
+            self._phase = STOPPED
+            self._work_to_do.notify_all()
+        remaining = self._pool.join(timeout_s)
+        if remaining:
+            self._slot.abort()
+            remaining = self._pool.join(min(1.0, timeout_s))
+        self._drop_held()
+        self._slot.close()
+        return [worker.name for worker in remaining]
+
+    # --- request threads -------------------------------------------------------------------
+
+    def appended(self, frame: Frame) -> None:
+        """A frame with a share for this sink was appended: wake a worker if it matters now."""
+        with self.lock:
+            if self._phase == STOPPED:
+                reason = "sink_removed" if self._retiring else "shutdown"
+            else:
+                if self._idle and (
+                    self._alarm is None
+                    or frame.arrived_s + self.spec.settings.max_wait_s < self._alarm
+                    or self._batcher.full
+                ):
+                    self._work_to_do.notify()
+                return
+        self._drop_held(reason)  # it raced with the stop, which did not see it
+
+    def make_room(self, records: int, nbytes: int) -> bool:
+        """Room for an optional sink's share, if need be by dropping its oldest waiting records."""
+        while not self.admission.fits(records, nbytes):
+            with self.lock:
+                part = self._batcher.take_oldest()
+                if part is None:
+                    break
+                done = self._drop([part], "backlog")
+            self._observer.records_dropped(
+                self.spec.name, part.tenant, part.records, "backlog", "the backlog was full"
+            )
+            _settle_receipts(done)
+        else:
+            return True
+        return False
+
+    def pass_by(self, tenant: str, records: list[Record]) -> None:
+        """An optional sink has no room even with its backlog dropped: count the records as gone."""
+        with self.lock:
+            self._log.ledger.accepted(self.key, tenant, len(records))
+            self._log.ledger.dropped(self.key, tenant, len(records), reason="backlog")
+            self.figures.dropped["backlog"] += len(records)
+        self._observer.records_dropped(
+            self.spec.name, tenant, records, "backlog", "the request alone exceeds the capacity"
+        )
+
+    # --- workers ---------------------------------------------------------------------------
+
+    def _work(self, worker: Worker) -> None:
+        while (batch := self._take(worker)) is not None:
+            outcome = deliver(
+                batch,
+                slot=self._slot,
+                worker=worker.name,
+                policy=self.spec.settings.retry,
+                first_attempt_s=batch.first_attempt_s,
+                clock=self._clock,
+                observer=self._observer,
+            )
+            self._finish(worker, batch, outcome)
+
+    def _take(self, worker: Worker) -> Batch | None:
+        """The next batch for a worker, which waits here until there is one; None to end."""
+        with self.lock:
+            worker.idle_since = self._clock.monotonic()
+            while True:
+                if worker.stopping or self._phase == STOPPED:
+                    self._work_to_do.notify()
+                    return None
+                now = self._clock.monotonic()
+                batch = self._next_batch(now)
+                if batch is not None:
+                    worker.batch = batch
+                    batch.attempt += 1
+                    if batch.attempt == 1:
+                        batch.first_attempt_s = now
+                        self.figures.flushes[batch.reason] += 1
+                    crowded = self._batcher.full and not self._idle
+                    self._work_to_do.notify()
+                    break
+                idle_left = worker.idle_since + self.spec.settings.idle_worker_s - now
+                if idle_left <= 0:
+                    self._pool.retire(worker, least=self.spec.settings.min_workers)
+                    worker.idle_since = now
+                    continue
+                self._wait(now, idle_left)
+        if batch.attempt == 1:
+            self._observer.batch_closed(batch)
+        if crowded:
+            self._pool.grow(limit=self.spec.settings.max_workers)
+        return batch
+
+    def _wait(self, now: float, idle_left: float) -> None:
+        """Sleep until there is work, at most until something falls due of itself.
+
+        `_alarm` is a time at which some idle worker wakes unasked, None if that is not known:
+        an append that needs nobody earlier wakes nobody.
+        """
+        due = self._due_s(now)
+        if due is not None and due < idle_left:
+            self._alarm = now + due if self._alarm is None else min(self._alarm, now + due)
+            idle_left = due
+        self._idle += 1
+        try:
+            self._clock.wait(self._work_to_do, idle_left)
+        finally:
+            self._idle -= 1
+            self._alarm = None
+
+    def _deliverable(self) -> bool:
+        return not (self.spec.paused or self.spec.misconfigured)
+
+    def _may_batch(self) -> bool:
+        """Whether a fresh batch may be formed: what waits for a failing sink stays in the log."""
+        return len(self._waiting) < self.spec.settings.max_workers
+
+    def _due_s(self, now: float) -> float | None:
+        """Seconds until this pipeline has something to do of itself."""
+        if not self._deliverable():
+            return None
+        dues = [self._waiting.due_s(now)]
+        if self._may_batch():
+            dues.append(self._batcher.due_s(now, shutdown=self._phase == DRAINING))
+        return min((due for due in dues if due is not None), default=None)
+
+    def _next_batch(self, now: float) -> Batch | None:
+        if not self._deliverable():
+            return None
+        if (batch := self._waiting.pop_due(now)) is not None:
+            return batch
+        shutdown = self._phase == DRAINING
+        if not self._may_batch() or self._batcher.due_s(now, shutdown=shutdown) != 0:
+            return None
+        parts, reason = self._batcher.take(shutdown=shutdown)
+        return self._batch(parts, reason, self._log.manifest.add(self.key, parts))
+
+    def _batch(self, parts: list[Part], reason: str, number: int) -> Batch:
+        return Batch(
+            number=number, log_id=self._log.log_id, sink=self.key, reason=reason, parts=parts
+        )
+
+    def _finish(self, worker: Worker, batch: Batch, outcome: Outcome) -> None:
+        """A worker has made an attempt: settle its batch, let it wait, or split it."""
+        if outcome.error is not None:
+            log.log(
+                logging.INFO if outcome.split else logging.WARNING,
+                "sink %s: batch %s of %d records, attempt %d: %s: %s",
+                self.spec.name,
+                batch.batch_id,
+                batch.count,
+                batch.attempt,
+                type(outcome.error).__name__,
+                outcome.error,
+            )
+        now = self._clock.monotonic()
+        done: list[Frame] = []
+        delay = outcome.retry_in_s
+        with self.lock:
+            worker.batches += 1
+            self.figures.attempted(outcome, self._clock.time_us())
+            if outcome.error is not None:
+                worker.failures += 1
+            worker.batch = None
+            if delay is not None:
+                if self._phase == DRAINING:
+                    delay = min(delay, DRAIN_RETRY_CAP_S)
+                self.figures.retries += 1
+                self._waiting.push(batch, now + delay)
+            elif outcome.split:
+                self._split(batch, now)
+            else:
+                stored = batch.count - len(outcome.failures) - outcome.already_stored
+                worker.records += batch.count
+                done = self._settle(batch, outcome)
+            self._something_settled.notify_all()
+            self._work_to_do.notify()
+            retired = self._retiring and self._held_count() == 0
+        if delay is not None:
+            assert outcome.error is not None
+            self._observer.retry_scheduled(batch, delay, outcome.error)
+        elif not outcome.split:
+            self._report(batch, outcome, stored, now)
+            _settle_receipts(done)
+        if retired:
+            self._end_retirement()
+
+    def _split(self, batch: Batch, now: float) -> None:
+        halves = list(batch.halves())
+        numbers = self._log.manifest.split(batch.number, self.key, halves)
+        for parts, number in zip(halves, numbers, strict=True):
+            half = self._batch(parts, batch.reason, number)
+            # Its first attempt was the whole batch's, already counted among the flushes.
+            half.attempt, half.first_attempt_s = batch.attempt, batch.first_attempt_s
+            self._waiting.push(half, now)
+
+    def _settle(self, batch: Batch, outcome: Outcome) -> list[Frame]:
+        """Enter a batch's end into the ledger and give its room back; `lock` is held."""
+        stored: Counter[str] = Counter()
+        for part in batch.parts:
+            stored[part.tenant] += part.count
+        ledger, already = self._log.ledger, outcome.already_stored
+        for tenant, count in self._failed_by_tenant(batch, outcome).items():
+            stored[tenant] -= count
+            ledger.dropped(self.key, tenant, count, reason=outcome.drop_reason)
+            self.figures.dropped[outcome.drop_reason] += count
+        for tenant, count in stored.items():
+            known = min(already, count)
+            already -= known
+            ledger.stored(self.key, tenant, known, already=True)
+            ledger.stored(self.key, tenant, count - known)
+        self._log.manifest.settle(batch.number)
+        return self._let_go(batch.parts, drained=True)
+
+    @staticmethod
+    def _failed_by_tenant(batch: Batch, outcome: Outcome) -> Counter[str]:
+        failed: Counter[str] = Counter()
+        if outcome.failures:
+            tenants = [part.tenant for part in batch.parts for _ in range(part.count)]
+            failed.update(tenants[index] for index in outcome.failures)
+        return failed
+
+    def _let_go(self, parts: list[Part], *, drained: bool) -> list[Frame]:
+        self.admission.release(
+            sum(part.count for part in parts),
+            sum(part.held_bytes for part in parts),
+            drained=drained,
+        )
+        return self._log.settle(self.key, parts)
+
+    def _report(self, batch: Batch, outcome: Outcome, stored: int, now: float) -> None:
+        oldest = min(part.frame.arrived_s for part in batch.parts)
+        self._observer.batch_settled(batch, stored, outcome.already_stored, now - oldest)
+        if not outcome.failures:
+            return
+        records = batch.records
+        tenants = [part.tenant for part in batch.parts for _ in range(part.count)]
+        for index, reason in outcome.failures.items():
+            error = str(outcome.error) if outcome.error else reason
+            self._observer.records_dropped(
+                self.spec.name, tenants[index], [records[index]], outcome.drop_reason, error
+            )
+            log.error(
+                "sink %s: record %d dropped (%s): %s",
+                self.spec.name,
+                records[index].id,
+                outcome.drop_reason,
+                reason,
+            )
+
+    def _worker_ended(self, worker: Worker) -> None:
+        self._observer.worker_ended(worker.run_of(self.spec.name, self._clock.time_us()))
+
+    def _end_retirement(self) -> None:
+        with self.lock:
+            self._phase = STOPPED
+            self._work_to_do.notify_all()
+        self._slot.close()
+
+    # --- what is held ----------------------------------------------------------------------
+
+    def _held_batches(self) -> list[Batch]:
+        held = [worker.batch for worker in self._pool.workers if worker.batch is not None]
+        return [*held, *self._waiting]
+
+    def _held_count(self) -> int:
+        return self._batcher.waiting_records + sum(b.count for b in self._held_batches())
+
+    def _lowest_held(self) -> int | None:
+        positions = [p.frame.position for batch in self._held_batches() for p in batch.parts]
+        first = self._batcher.lowest_position()
+        if first is not None:
+            positions.append(first)
+        return min(positions, default=None)
+
+    def held_by_tenant(self) -> Counter[str]:
+        """Every record held, counted where it is; needs `lock` and the log's lock."""
+        held = self._batcher.waiting_by_tenant()
+        for batch in self._held_batches():
+            for part in batch.parts:
+                held[part.tenant] += part.count
+        return held
+
+    def _drop(self, parts: list[Part], reason: str) -> list[Frame]:
+        """End records without storing them; `lock` is held."""
+        for part in parts:
+            self._log.ledger.dropped(self.key, part.tenant, part.count, reason=reason)
+            self.figures.dropped[reason] += part.count
+        return self._let_go(parts, drained=False)
+
+    def _drop_held(self, reason: str = "shutdown") -> None:
+        """What a stop leaves behind in memory is lost: count it and say so."""
+        done, dropped = [], []
+        now = self._clock.monotonic()
+        with self.lock:
+            self._waiting.collapse(now)
+            while (batch := self._waiting.pop_due(now)) is not None:
+                self._log.manifest.settle(batch.number)
+                dropped += batch.parts
+            while (part := self._batcher.take_oldest()) is not None:
+                dropped.append(part)
+            if dropped:
+                done = self._drop(dropped, reason)
+        for part in dropped:
+            self._observer.records_dropped(
+                self.spec.name, part.tenant, part.records, reason, "not stored before the stop"
+            )
+        if dropped:
+            log.error(
+                "sink %s: %d records were not stored before the stop and are lost (%s)",
+                self.spec.name,
+                sum(part.count for part in dropped),
+                reason,
+            )
+        _settle_receipts(done)
+
+    # --- figures ---------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """One word for the operator."""
+        if self.spec.misconfigured:
+            return "misconfigured"
+        if self._phase == RUNNING and self.spec.paused:
+            return "paused"
+        if self._phase == RUNNING and self.figures.failing:
+            return "failing"
+        return "retiring" if self._retiring and self._phase == DRAINING else self._phase
+
+    @property
+    def workers(self) -> list[Worker]:
+        return self._pool.workers
+
+    def runs(self) -> list[WorkerRun]:
+        """The lives of the living workers."""
+        return [worker.run_of(self.spec.name) for worker in self._pool.workers]
+
+    def oldest_s(self) -> float:
+        """How long ago the oldest waiting record arrived (seconds); 0 when none waits."""
+        with self.lock:
+            oldest = self._batcher.oldest_arrival_s()
+        return 0.0 if oldest is None else self._clock.monotonic() - oldest
+
+
+class Figures:
+    """One pipeline's counts since its start; guarded by the pipeline's lock."""
+
+    def __init__(self) -> None:
+        self.flushes: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.retries = 0
+        self.failures = 0
+        self.failing = False
+        self.last_error = ""
+        self.last_error_us = 0
+        self.write_seconds_sum = 0.0
+        self.writes = 0
+        self._recent: deque[float] = deque(maxlen=512)
+
+    def attempted(self, outcome: Outcome, time_us: int) -> None:
+        self.writes += 1
+        self.write_seconds_sum += outcome.seconds
+        self._recent.append(outcome.seconds)
+        self.failing = outcome.error is not None and outcome.retry_in_s is not None
+        if outcome.error is not None:
+            self.failures += 1
+            self.last_error = f"{type(outcome.error).__name__}: {outcome.error}"
+            self.last_error_us = time_us
+
+    def write_quantiles(self) -> dict[str, float]:
+        """p50, p95 and p99 of the recent attempts, in seconds."""
+        recent = sorted(self._recent)
+        if not recent:
+            return {"p50": 0.0, "p95": 0.0, "p99": 0.0}
+        last = len(recent) - 1
+        return {f"p{q}": recent[round(last * q / 100)] for q in (50, 95, 99)}
+
+
+def _settle_receipts(frames: list[Frame]) -> None:
+    for frame in frames:
+        frame.receipt.settled_one()

@@ -1,0 +1,30 @@
+"""What an engine is told about one sink; made from configuration, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pipeline.intake.router import Route
+from pipeline.settings import PipelineSettings
+from pipeline.sink import Sink
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineSpec:
+    """One sink and how it is fed.
+
+    `key` is the sink's identity and outlives changes of everything else; another `fingerprint`
+    means that the sink object must be made anew.  `misconfigured` says why no sink can be made:
+    the pipeline then holds its records and delivers nothing.
+    """
+
+    key: str
+    name: str
+    sink_factory: Callable[[], Sink]
+    route: Route = field(default_factory=Route)
+    required: bool = True
+    paused: bool = False
+    settings: PipelineSettings = field(default_factory=PipelineSettings)
+    fingerprint: str = ""
+    misconfigured: str = ""

@@ -1,0 +1,110 @@
+"""An engine's figures as plain JSON values: for /stats, the heartbeat and the dashboard.
+
+Counts of records are taken under the pipeline's and the log's lock together, so that a ledger
+and what is held agree to the record.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pipeline.ledger import Tally
+
+if TYPE_CHECKING:
+    from pipeline.delivery.workers import WorkerRun
+    from pipeline.engine import Engine
+    from pipeline.pipeline import Pipeline
+
+
+def engine_stats(engine: Engine) -> dict[str, Any]:
+    """The log's id, each pipeline, the ledger by sink and tenant, and each living worker."""
+    pipelines = engine.pipelines + engine.retired
+    names = {pipeline.key: pipeline.spec.name for pipeline in pipelines}
+    in_flight: dict[tuple[str, str], int] = {}
+    tallies: dict[tuple[str, str], Tally] = {}
+    ledger = engine.journal.ledger
+    for pipeline in pipelines:
+        with pipeline.lock, engine.journal.lock:
+            held = pipeline.held_by_tenant()
+            in_flight |= ledger.by_tally(pipeline.key, held)
+            tallies |= {key: t for key, t in ledger.tallies().items() if key[0] == pipeline.key}
+    tallies = ledger.tallies() | tallies
+    return {
+        "log_id": engine.log_id,
+        "pipelines": [_pipeline_stats(p, tallies, in_flight) for p in pipelines],
+        "ledger": [
+            {
+                "sink": names.get(sink, sink),
+                "tenant": tenant,
+                "accepted": tally.accepted,
+                "redriven": tally.redriven,
+                "stored": tally.stored,
+                "already_stored": tally.already_stored,
+                "dead_lettered": tally.dead_lettered,
+                "dropped": tally.dropped,
+                "in_flight": in_flight.get((sink, tenant), 0),
+                "imbalance": tally.imbalance(in_flight.get((sink, tenant), 0)),
+            }
+            for (sink, tenant), tally in sorted(tallies.items())
+        ],
+        "workers": [_worker_stats(p, run) for p in pipelines for run in p.runs()],
+    }
+
+
+def _pipeline_stats(
+    pipeline: Pipeline,
+    tallies: dict[tuple[str, str], Tally],
+    in_flight: dict[tuple[str, str], int],
+) -> dict[str, Any]:
+    spec, figures, admission = pipeline.spec, pipeline.figures, pipeline.admission
+    own = [tally for (sink, _), tally in tallies.items() if sink == pipeline.key]
+    workers = pipeline.workers
+    with pipeline.lock:
+        flushes, dropped = dict(figures.flushes), dict(figures.dropped)
+        latency = figures.write_quantiles()
+    return {
+        "key": pipeline.key,
+        "name": spec.name,
+        "state": pipeline.state,
+        "misconfigured": spec.misconfigured,
+        "required": spec.required,
+        "paused": spec.paused,
+        "refusing": admission.refusing,
+        "capacity_records": spec.settings.capacity_records,
+        "capacity_bytes": spec.settings.capacity_bytes,
+        "held_records": admission.held_records,
+        "held_bytes": admission.held_bytes,
+        "in_flight": sum(n for (sink, _), n in in_flight.items() if sink == pipeline.key),
+        "workers": len(workers),
+        "busy_workers": sum(worker.batch is not None for worker in workers),
+        "min_workers": spec.settings.min_workers,
+        "max_workers": spec.settings.max_workers,
+        "accepted": sum(tally.accepted for tally in own),
+        "stored": sum(tally.stored for tally in own),
+        "already_stored": sum(tally.already_stored for tally in own),
+        "dead_lettered": sum(tally.dead_lettered for tally in own),
+        "dropped": dropped,
+        "refused": admission.refused,
+        "flushes": flushes,
+        "retries": figures.retries,
+        "failures": figures.failures,
+        "last_error": figures.last_error,
+        "last_error_at": figures.last_error_us / 1e6 if figures.last_error_us else None,
+        "writes": figures.writes,
+        "write_seconds_sum": figures.write_seconds_sum,
+        "write_latency": latency,
+        "oldest_s": pipeline.oldest_s(),
+        "drain_rate": admission.drain_rate(),
+    }
+
+
+def _worker_stats(pipeline: Pipeline, run: WorkerRun) -> dict[str, Any]:
+    return {
+        "pipeline": pipeline.spec.name,
+        "worker": run.worker,
+        "started_at": run.started_us / 1e6,
+        "records": run.records,
+        "batches": run.batches,
+        "failures": run.failures,
+        "busy": run.busy,
+    }
