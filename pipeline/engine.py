@@ -83,10 +83,8 @@ class Engine:
         wanted = {spec.key: spec for spec in specs}
         changed: list[tuple[Pipeline, PipelineSpec]] = []
         added: list[Pipeline] = []
-        gone: list[Pipeline] = []
         with self._lock:
-            for key in self._pipelines.keys() - wanted.keys():
-                gone.append(self._pipelines.pop(key))
+            gone = [self._pipelines.pop(key) for key in self._pipelines.keys() - wanted.keys()]
             self._retired += gone
             for key, spec in wanted.items():
                 pipeline = self._pipelines.get(key)
@@ -124,7 +122,7 @@ class Engine:
         pipelines = self.pipelines
         for pipeline in pipelines:
             pipeline.flush(below)
-        return all([p.await_settled(below, due - self._clock.monotonic()) for p in pipelines])
+        return all(p.await_settled(below, due - self._clock.monotonic()) for p in pipelines)
 
     def drain(self, timeout_s: float) -> bool:
         """Refuse what is new, deliver what is held; returns whether all of it settled in time."""
@@ -136,7 +134,7 @@ class Engine:
         due = self._clock.monotonic() + timeout_s
         for pipeline in pipelines:
             pipeline.begin_drain()
-        return all([p.await_settled(None, due - self._clock.monotonic()) for p in pipelines])
+        return all(p.await_settled(None, due - self._clock.monotonic()) for p in pipelines)
 
     def stop(self, timeout_s: float) -> bool:
         """Drain, then end all threads, within `timeout_s`; returns whether everything settled.
@@ -233,7 +231,7 @@ class Engine:
         shares: list[Share] = []
         pipelines: list[Pipeline] = []
         try:
-            # Required sinks first: only they can refuse, and an optional one drops for nothing then.
+            # Required sinks first: after a refusal an optional one would have dropped in vain.
             for pipeline in sorted(targets, key=_optional) if len(targets) > 1 else targets:
                 spec = pipeline.spec
                 wanted = spec.route.count(records)

@@ -66,7 +66,7 @@ class NoSink(Refused):
 
 
 class TooLarge(Refused):
-    """The request could never fit, however long the client waits.  `limit` names what it exceeds."""
+    """The request could never fit, however long one waits; `limit` names what it exceeds."""
 
     reason = "too_large"
 

@@ -46,7 +46,7 @@ class RetryPolicy:
         elapsed_s: float,
         jitter: Callable[[], float] = random.random,
     ) -> RetryDecision:
-        """What to do after attempt number `attempt` (from 1) failed, `elapsed_s` after the first."""
+        """What to do after attempt `attempt` (from 1) failed, `elapsed_s` after the first."""
         if isinstance(error, PermanentError):
             return RetryDecision(retry=False, delay_s=0.0, reason="permanent")
         if self.max_attempts is not None and attempt >= self.max_attempts:

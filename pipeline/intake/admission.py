@@ -77,13 +77,14 @@ class Admission:
 
     def check(self) -> Saturated | None:
         """Whether an offer would be refused whatever its size; counts the refusal."""
-        if not self.refusing:
+        looked = self.refusing
+        if not looked:
             return None
         with self._lock:
-            if not self.refusing:
-                return None
-            self.refused += 1
-            return self._saturated()
+            if self.refusing:
+                self.refused += 1
+                return self._saturated()
+            return None
 
     def reserve(self, records: int, nbytes: int) -> None:
         """Room for an offer, or Saturated (come back later) or TooLarge (never)."""
