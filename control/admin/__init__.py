@@ -7,9 +7,9 @@ Apps build their admin on what is exported here:
     @register(SinkConfig)
     class SinkConfigAdmin(ModelAdmin): ...
 
-``KeysetModelAdmin`` is for tables that grow without bound: it never counts. This package is imported
+`KeysetModelAdmin` is for tables that grow without bound: it never counts. This package is imported
 while the app registry is still filling, so nothing here may import a model at module level; the
-registrations for control's own models are imported by ``CollectorAdminConfig.ready``.
+registrations for control's own models are imported by `CollectorAdminConfig.ready`.
 """
 
 from __future__ import annotations

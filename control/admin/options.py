@@ -18,7 +18,7 @@ class ModelAdmin(admin.ModelAdmin):
     list_max_show_all = 500
     show_full_result_count = False
     save_on_top = False
-    empty_value_display = "–"
+    empty_value_display = "\N{EN DASH}"
 
 
 class ReadOnlyMixin:

@@ -20,7 +20,7 @@ class CollectorAdminSite(admin.AdminSite):
     index_title = "Operations"
     site_url = ""
     index_template = "admin/dashboard/index.html"
-    empty_value_display = "–"
+    empty_value_display = "\N{EN DASH}"
 
     def get_urls(self) -> list[URLResolver | URLPattern]:
         own: list[URLResolver | URLPattern] = [

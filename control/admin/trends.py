@@ -1,0 +1,108 @@
+"""The dashboard's charts: throughput, write latency and buffer use of the last 15 minutes.
+
+Pure functions over an overview; they run in request threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from control.admin.charts import Series, TimeChart, Values
+from control.admin.figures import duration, percent
+from control.admin.overview import Overview
+from control.admin.samples import PipelineHistory
+
+NO_SAMPLES = (
+    "No samples yet. A running process writes one every 5 seconds; the first shows here about "
+    "15 seconds after its start."
+)
+NO_WRITES = "Nothing was written in these 15 minutes. Send a record and its write time shows here."
+
+
+def total(histories: Sequence[PipelineHistory], name: str) -> Values:
+    """The sum over pipelines; a moment that no pipeline knows stays unknown."""
+    columns = zip(*(getattr(history, name) for history in histories), strict=True)
+    totals: list[float | None] = []
+    for column in columns:
+        known = [value for value in column if value is not None]
+        totals.append(sum(known) if known else None)
+    return totals
+
+
+def _any(values: Values) -> bool:
+    return any(values)
+
+
+def throughput(overview: Overview) -> TimeChart:
+    histories = overview.histories
+    series = [Series(name="accepted", values=total(histories, "accepted"), colour=6, dashed=True)]
+    for name, colour in (("refused", 2), ("dropped", 5)):
+        values = total(histories, name)
+        if _any(values):
+            series.append(Series(name=name, values=values, colour=colour))
+    colours = (1, 3, 4)  # those of refused and dropped keep their meaning
+    stacked = [
+        Series(
+            name=f"stored in {history.name}",
+            values=history.stored,
+            colour=colours[index % len(colours)],
+        )
+        for index, history in enumerate(histories)
+    ]
+    return TimeChart(
+        key="throughput",
+        title="Throughput",
+        unit="records/s",
+        ends_at=overview.window.ends_at,
+        step_s=overview.window.step_s,
+        series=series if histories else (),
+        stacked=stacked,
+        empty=NO_SAMPLES,
+    )
+
+
+def latency(overview: Overview) -> TimeChart:
+    histories = overview.histories
+    if len(histories) == 1:
+        one = histories[0]
+        series = [
+            Series(name="p50", values=one.p50, colour=3),
+            Series(name="p95", values=one.p95, colour=1),
+            Series(name="p99", values=one.p99, colour=4),
+        ]
+    else:
+        series = [
+            Series(name=f"p95 {history.name}", values=history.p95, colour=(1, 3, 4)[index % 3])
+            for index, history in enumerate(histories)
+        ]
+    return TimeChart(
+        key="latency",
+        title="Write latency",
+        unit="per batch",
+        ends_at=overview.window.ends_at,
+        step_s=overview.window.step_s,
+        series=series,
+        text=duration,
+        empty=NO_WRITES if histories else NO_SAMPLES,
+    )
+
+
+def buffers(overview: Overview) -> TimeChart:
+    return TimeChart(
+        key="buffer",
+        title="Buffer use",
+        unit="% of capacity",
+        ends_at=overview.window.ends_at,
+        step_s=overview.window.step_s,
+        series=[
+            Series(name=history.name, values=history.fill, colour=(1, 3, 4)[index % 3], area=True)
+            for index, history in enumerate(overview.histories)
+        ],
+        ceiling=1.0,
+        text=percent,
+        empty=NO_SAMPLES,
+    )
+
+
+def trend_charts(overview: Overview) -> list[TimeChart]:
+    return [throughput(overview), latency(overview), buffers(overview)]
