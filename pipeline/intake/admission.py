@@ -18,12 +18,20 @@ RETRY_AFTER_MIN_S, RETRY_AFTER_MAX_S = 1.0, 60.0
 
 
 class DrainRate:
-    """Records settled per second over the last ten seconds."""
+    """Records settled per second over the last ten seconds, or since the last idle moment.
+
+    Time in which nothing was held says nothing about how fast the sink is, and is not counted.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._seconds: deque[tuple[int, int]] = deque()
         self._since = clock.monotonic()
+
+    def begin(self) -> None:
+        """Something is held again after nothing was."""
+        self._seconds.clear()
+        self._since = self._clock.monotonic()
 
     def add(self, count: int) -> None:
         second = int(self._clock.monotonic())
@@ -106,9 +114,7 @@ class Admission:
             ):
                 self.refused += 1
                 raise self._saturated()
-            self.held_records += records
-            self.held_bytes += nbytes
-            self._update()
+            self._hold(records, nbytes)
 
     def fits(self, records: int, nbytes: int) -> bool:
         """Take room for an optional sink, whatever the watermarks say; False if there is none."""
@@ -119,10 +125,15 @@ class Admission:
                 or self.held_bytes + nbytes > settings.capacity_bytes
             ):
                 return False
-            self.held_records += records
-            self.held_bytes += nbytes
-            self._update()
+            self._hold(records, nbytes)
             return True
+
+    def _hold(self, records: int, nbytes: int) -> None:
+        if not self.held_records:
+            self._drained.begin()
+        self.held_records += records
+        self.held_bytes += nbytes
+        self._update()
 
     def release(self, records: int, nbytes: int, *, drained: bool = True) -> None:
         """Give room back; `drained` tells whether the records left through the sink."""
@@ -134,7 +145,7 @@ class Admission:
             self._update()
 
     def drain_rate(self) -> float:
-        """Records per second that have left over the last ten seconds."""
+        """Records per second that left while any were held, over at most ten seconds."""
         with self._lock:
             return self._drained.per_second()
 
