@@ -6,38 +6,17 @@ Runs once per process at Django's set-up. What an operator may change is in the 
 
 from __future__ import annotations
 
-import dataclasses
-import os
-from pathlib import Path
 from typing import Any
 
 import django_stubs_ext
-import environ
 
 from collector_site.databases import databases, is_shared
-from collector_site.secretkey import secret_key
-from control.config.settings import Settings, load
+from collector_site.environment import BASE_DIR, installation
 
 # Django's generic classes take type arguments (`QuerySet[Model]`) only once this has run.
 django_stubs_ext.monkeypatch()
 
-BASE_DIR = Path(__file__).resolve().parent.parent
-
-
-def _load() -> Settings:
-    environ.Env.read_env(os.environ.get("COLLECTOR_ENV_FILE", BASE_DIR / ".env"))
-    loaded = load(os.environ, os.environ.get("COLLECTOR_CONFIG") or None)
-    data_dir = BASE_DIR / loaded.server.data_dir
-    server = dataclasses.replace(loaded.server, data_dir=data_dir)
-    mistakes = list(loaded.mistakes)
-    if not server.secret_key:
-        key, mistake = secret_key(data_dir)
-        server = dataclasses.replace(server, secret_key=key)
-        mistakes += [mistake] if mistake else []
-    return dataclasses.replace(loaded, server=server, mistakes=tuple(mistakes))
-
-
-COLLECTOR = _load()
+COLLECTOR = installation()
 
 DEBUG = False
 SECRET_KEY = COLLECTOR.server.secret_key

@@ -30,7 +30,9 @@ OTHER_VARIABLES = frozenset(
         "COLLECTOR_CONFIG",
         "COLLECTOR_ENV_FILE",
         "COLLECTOR_BOOTSTRAP_API_KEY",
+        "COLLECTOR_READY_FD",
         "COLLECTOR_TEST_DB",
+        "COLLECTOR_TEST_POSTGRES_URL",
     }
 )
 

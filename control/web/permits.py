@@ -1,8 +1,15 @@
 """Permits that keep some of the server's threads away from ingest, so that probes always answer.
 
 An ingest view takes a permit before it reads a body and gives it back when it has answered; with
-none left it refuses at once with 429. The server's start sets how many there are (threads less
-the reserved ones). `_lock` guards both numbers; any request thread may call.
+none left it refuses at once with 429 and reads nothing of the body: the server throws an unread
+body away without a thread. The server's start sets how many there are (threads less the reserved
+ones). `_lock` guards both numbers; any request thread may call.
+
+    try:
+        with permits.take():
+            body = read(...)
+    except NoPermit:
+        return 429
 """
 
 from __future__ import annotations

@@ -1,0 +1,81 @@
+"""What the server says to whoever started it: one ready line, and the ledger at the end.
+
+The arbiter arms this before it forks; workers inherit a pipe holding one token, and the worker
+that takes the token prints the line, so that several workers print one. Main threads only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import Any
+
+READY_FD = "COLLECTOR_READY_FD"  # the supervisor's pipe, where one runs
+
+_token_read = -1
+_stop_asked = False
+
+
+def arm(arbiter: Any) -> None:
+    """Put the token in place and make the arbiter take INT and QUIT, also repeated, as TERM.
+
+    gunicorn's arbiter answers a second INT or QUIT by killing its workers two seconds later, in
+    the middle of their drain.
+    """
+    global _token_read
+    _token_read, write = os.pipe()
+    os.set_blocking(_token_read, False)
+    os.write(write, b"1")
+    os.close(write)
+
+    def on_stop(number: int, frame: FrameType | None) -> None:
+        global _stop_asked
+        if os.getpid() == arbiter.pid:
+            arbiter.signal(signal.SIGTERM, frame)
+        else:
+            _stop_asked = True
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, on_stop)
+
+
+def stop_was_asked() -> bool:
+    """Whether a stop signal reached this forked worker before it had handlers of its own."""
+    return _stop_asked
+
+
+def ready(sockets: list[socket.socket]) -> None:
+    try:
+        first = _token_read < 0 or bool(os.read(_token_read, 1))
+    except BlockingIOError:
+        first = False
+    if not first:
+        return
+    pipe = os.environ.pop(READY_FD, "")
+    if pipe.isdigit():
+        os.write(int(pipe), url_of(sockets).encode())
+        os.close(int(pipe))
+    else:
+        print(f"ready {url_of(sockets)}", flush=True)
+
+
+def url_of(sockets: list[Any]) -> str:
+    address = getattr(sockets[0], "sock", sockets[0]).getsockname()
+    if not isinstance(address, tuple):
+        return f"unix:{address}"
+    host, port = address[0], address[1]
+    if host in ("0.0.0.0", "::"):  # noqa: S104  shown, not bound: an address one can open
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def ledger(*, complete: bool) -> None:
+    """Print what became of every record this process accepted."""
+    from collector_site.ledger import table
+    from control.ports.stats import stats
+
+    sys.stdout.write(table(stats(), pid=os.getpid(), complete=complete))
+    sys.stdout.flush()

@@ -1,0 +1,262 @@
+"""A small supervisor: prepares the installation, then runs its processes until it is told to stop.
+
+    python -m collector_site.supervisor
+
+Forwards signals, restarts a child that died (after a growing pause), prints one ready line, and
+waits for all children at the end. One thread and one loop; signals arrive through a pipe, so
+nothing is shared and no lock is needed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from collector_site.announce import READY_FD
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What to run. One with `announces` writes its address to the ready pipe once it serves."""
+
+    name: str
+    command: tuple[str, ...]
+    announces: bool = False
+
+
+@dataclass(kw_only=True)
+class Child:
+    program: Program
+    process: subprocess.Popen[bytes] | None = None
+    ready_pipe: int = -1
+    address: str = ""
+    ready: bool = False
+    started_at: float = 0.0
+    restart_at: float | None = None
+    deaths: int = 0
+    status: int | None = field(default=None)
+
+
+class Supervisor:
+    def __init__(
+        self,
+        *,
+        programs: Sequence[Program],
+        stop_deadline_s: float = 30.0,
+        backoff_s: float = 0.5,
+        backoff_cap_s: float = 30.0,
+        steady_s: float = 60.0,
+        environ: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self._children = [Child(program=program) for program in programs]
+        self._stop_deadline_s = stop_deadline_s
+        self._backoff_s = backoff_s
+        self._backoff_cap_s = backoff_cap_s
+        self._steady_s = steady_s
+        self._environ = dict(os.environ if environ is None else environ)
+        self._directory = directory
+        self._say = say or (lambda line: print(line, flush=True))
+        self._announced = False
+        self._stopping_since: float | None = None
+        self._failed = 0
+
+    def run(self) -> int:
+        """Run until stopped; the exit status is 0 when every child ended well."""
+        self._selector = selectors.DefaultSelector()
+        wake_read, wake_write = socket.socketpair()
+        for end in (wake_read, wake_write):
+            end.setblocking(False)
+        self._selector.register(wake_read, selectors.EVENT_READ)
+        before = signal.set_wakeup_fd(wake_write.fileno(), warn_on_full_buffer=False)
+        handlers = {
+            number: signal.signal(number, lambda *_: None)
+            for number in (*STOP_SIGNALS, signal.SIGCHLD)
+        }
+        try:
+            for child in self._children:
+                self._start(child)
+            while self._running():
+                for key, _ in self._selector.select(self._pause()):
+                    if key.fileobj is wake_read:
+                        self._signals(wake_read.recv(64))
+                    else:
+                        self._read_ready(key.data)
+                self._look_after()
+        finally:
+            self._kill_all()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(before)
+            self._selector.close()
+            wake_read.close()
+            wake_write.close()
+        statuses = [child.status or 0 for child in self._children]
+        return self._failed or (1 if any(statuses) else 0)
+
+    def _running(self) -> bool:
+        if any(child.process is not None for child in self._children):
+            return True
+        return self._stopping_since is None and not self._failed
+
+    def _pause(self) -> float:
+        now = time.monotonic()
+        waits = [child.restart_at - now for child in self._children if child.restart_at is not None]
+        if self._stopping_since is not None:
+            waits.append(self._stopping_since + self._stop_deadline_s - now)
+        return max(0.0, min([*waits, 5.0]))
+
+    def _signals(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number in STOP_SIGNALS:
+                self._stop()
+
+    def _stop(self) -> None:
+        """Tell every child, each time: a second signal is no reason to lose what is held."""
+        if self._stopping_since is None:
+            self._stopping_since = time.monotonic()
+        for child in self._children:
+            child.restart_at = None
+            if child.process is not None:
+                # Whatever came, TERM goes out: children drain at any of them.
+                child.process.terminate()
+
+    def _start(self, child: Child) -> None:
+        environ = dict(self._environ)
+        fds: tuple[int, ...] = ()
+        if child.program.announces:
+            child.ready_pipe, write = os.pipe()
+            environ[READY_FD] = str(write)
+            fds = (write,)
+            self._selector.register(child.ready_pipe, selectors.EVENT_READ, child)
+        child.restart_at = None
+        child.started_at = time.monotonic()
+        child.ready = not child.program.announces
+        try:
+            child.process = subprocess.Popen(
+                child.program.command,
+                env=environ,
+                cwd=self._directory,
+                pass_fds=fds,
+                # Out of the terminal's process group: Ctrl-C reaches this process, which forwards
+                # it once.
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  no threads here
+            )
+        finally:
+            for descriptor in fds:
+                os.close(descriptor)
+
+    def _read_ready(self, child: Child) -> None:
+        text = os.read(child.ready_pipe, 4096).decode("utf-8", "replace").strip()
+        self._close_pipe(child)
+        if text:
+            child.ready, child.address = True, text
+        if not self._announced and all(item.ready for item in self._children):
+            self._announced = True
+            for item in self._children:
+                if item.address:
+                    self._say(f"ready {item.address}")
+
+    def _close_pipe(self, child: Child) -> None:
+        if child.ready_pipe >= 0:
+            self._selector.unregister(child.ready_pipe)
+            os.close(child.ready_pipe)
+            child.ready_pipe = -1
+
+    def _look_after(self) -> None:
+        now = time.monotonic()
+        for child in self._children:
+            if child.process is not None and child.process.poll() is not None:
+                self._ended(child, child.process.returncode, now)
+            elif child.restart_at is not None and now >= child.restart_at:
+                self._start(child)
+        overdue = self._stopping_since is not None and (
+            now - self._stopping_since > self._stop_deadline_s
+        )
+        if overdue:
+            for child in self._children:
+                if child.process is not None:
+                    self._say(f"{child.program.name} did not stop in time and was killed")
+            self._kill_all()
+
+    def _ended(self, child: Child, status: int, now: float) -> None:
+        child.process, child.status = None, status
+        was_ready = child.ready
+        self._close_pipe(child)
+        if self._stopping_since is not None:
+            return
+        if not was_ready and child.deaths == 0:
+            self._say(f"{child.program.name} could not start (exit status {status}); see above")
+            self._failed = status if status > 0 else 1
+            self._stop()
+            return
+        steady = now - child.started_at > self._steady_s
+        child.deaths = 1 if steady else child.deaths + 1
+        pause = min(self._backoff_cap_s, self._backoff_s * 2 ** min(child.deaths - 1, 10))
+        child.restart_at = now + pause
+        self._say(
+            f"{child.program.name} ended unexpectedly (exit status {status}); "
+            f"it is started again in {pause:g} s"
+        )
+
+    def _kill_all(self) -> None:
+        for child in self._children:
+            if child.process is not None:
+                try:
+                    os.killpg(child.process.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+                child.status = child.process.wait()
+                child.process = None
+                self._close_pipe(child)
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel for a TERM should the supervisor be killed, so that nothing is left running."""
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    except (OSError, AttributeError):
+        pass  # not Linux: an orphan then runs on until it is told
+
+
+def programs() -> list[Program]:
+    """The processes of this installation."""
+    server = (sys.executable, "-m", "gunicorn", "-c", "collector_site/gunicorn_conf.py")
+    return [Program(name="server", command=server, announces=True)]
+
+
+def main() -> int:
+    from collector_site.environment import BASE_DIR, installation
+
+    prepare = (sys.executable, "manage.py", "prepare")
+    try:
+        prepared = subprocess.run(prepare, cwd=BASE_DIR, check=False).returncode
+    except KeyboardInterrupt:
+        return 130
+    if prepared:
+        return prepared
+    supervisor = Supervisor(
+        programs=programs(),
+        # Past the children's own deadline, so that one that keeps it is never killed.
+        stop_deadline_s=installation().server.stop_deadline_s + 2,
+        directory=BASE_DIR,
+    )
+    return supervisor.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
