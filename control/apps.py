@@ -1,4 +1,4 @@
-"""The control app: registers its services and watchers; starts nothing."""
+"""The control app: registers its services and listens for changed keys; starts nothing."""
 
 from __future__ import annotations
 
@@ -12,5 +12,8 @@ class ControlConfig(AppConfig):
 
     def ready(self) -> None:
         from control.auth import changes
+        from control.processes import lifecycle
+        from control.processes.service import HeartService
 
         changes.connect()
+        lifecycle.register(HeartService())

@@ -20,7 +20,7 @@ from datetime import datetime
 
 import msgspec
 from django.core.exceptions import ValidationError
-from django.db import DatabaseError
+from django.db import Error as DatabaseProblem
 
 from control.auth.models import ACKS, SCOPES, ApiKey, Tenant, validate_scopes
 
@@ -122,7 +122,7 @@ class KeyRing:
         return entry.principal
 
     def refresh(self) -> None:
-        """Read the keys again. Raises DatabaseError, and keeps what it had, when that fails."""
+        """Read the keys again. Raises `django.db.Error`, and keeps what it had, when that fails."""
         with self._lock:
             self._load()
 
@@ -150,7 +150,7 @@ class KeyRing:
     def _load_or_fall_back(self) -> None:
         try:
             self._load()
-        except DatabaseError as error:
+        except DatabaseProblem as error:
             # Later reads come from the heart's watcher; a request does not wait for a database.
             self._stale = False
             if self._keys.known:

@@ -21,6 +21,8 @@ from typing import Protocol, runtime_checkable
 
 logger = logging.getLogger(__name__)
 
+LEAST_SHARE_S = 1.0
+
 
 @runtime_checkable
 class Service(Protocol):
@@ -123,8 +125,13 @@ class Services:
             started, self._started = self._started, []
         ended = True
         started.sort(key=lambda item: -item.order)
-        for _, group in itertools.groupby(started, key=lambda item: item.order):
-            ended = self._stop_group(list(group), due) and ended
+        groups = [
+            list(group) for _, group in itertools.groupby(started, key=lambda item: item.order)
+        ]
+        for position, group in enumerate(groups):
+            # Kept back for those that stop later, such as the last heartbeat.
+            kept = (len(groups) - 1 - position) * min(LEAST_SHARE_S, deadline_s / 10)
+            ended = self._stop_group(group, due - kept) and ended
         with self._state:
             self._pid, self._role = 0, ""
         return ended

@@ -1,4 +1,4 @@
-"""Who may call: API keys from the request's headers, or nobody but this machine while no key exists.
+"""Who may call: the bearer of an API key, or, while no key exists, this machine alone.
 
 `authorize` runs once per request before the body is read, from memory, on the request's thread.
 """

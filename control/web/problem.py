@@ -76,7 +76,7 @@ def title_of(status: int) -> str:
 
 
 def exception_handler(exc: Exception, context: Mapping[str, Any]) -> HttpResponse:
-    """DRF's `EXCEPTION_HANDLER`: every exception becomes a problem; an unexpected one tells nothing."""
+    """DRF's `EXCEPTION_HANDLER`. An unexpected exception is logged and tells the client nothing."""
     request = context.get("request")
     raw = getattr(request, "_request", request)
     request_id = request_id_of(raw) if raw is not None else ""

@@ -1,4 +1,4 @@
-"""Each request's id: taken from `X-Request-ID` when it is harmless, made otherwise, echoed in the answer.
+"""Each request's id: taken from `X-Request-ID` when harmless, else made; echoed in the answer.
 
 The current id is also a context variable, so that log lines written on the request's thread
 carry it.
