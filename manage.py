@@ -13,7 +13,7 @@ def main() -> None:
         from django.core.management import execute_from_command_line
     except ImportError as error:
         raise SystemExit(
-            "Django is not installed in this Python. Run `make setup`, then `.venv/bin/python manage.py`."
+            "Django is not installed here: run `make setup`, then .venv/bin/python manage.py"
         ) from error
     execute_from_command_line(sys.argv)
 

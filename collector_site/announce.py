@@ -1,4 +1,4 @@
-"""What the server says to whoever started it: one ready line, and the ledger at the end.
+"""What the server says to whoever started it: one ready line. And what it hears: stop signals.
 
 The arbiter arms this before it forks; workers inherit a pipe holding one token, and the worker
 that takes the token prints the line, so that several workers print one. Main threads only.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 from types import FrameType
 from typing import Any
 
@@ -70,12 +69,3 @@ def url_of(sockets: list[Any]) -> str:
     if host in ("0.0.0.0", "::"):  # noqa: S104  shown, not bound: an address one can open
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def ledger(*, complete: bool) -> None:
-    """Print what became of every record this process accepted."""
-    from collector_site.ledger import table
-    from control.ports.stats import stats
-
-    sys.stdout.write(table(stats(), pid=os.getpid(), complete=complete))
-    sys.stdout.flush()

@@ -10,11 +10,10 @@ class SiteConfig(AppConfig):
     verbose_name = "Installation"
 
     def ready(self) -> None:
-        from collector_site import checks  # noqa: F401  registers them
-
-        from control.web.permits import permits
-
         from django.conf import settings
+
+        from collector_site import checks  # noqa: F401  registers them
+        from control.web.permits import permits
 
         server = settings.COLLECTOR.server
         permits.resize(server.threads - server.reserved_threads)

@@ -21,9 +21,7 @@ MAX_HEAD_BYTES = 64 * 1024
 # An upload that keeps this rate is slow but honest: each byte received extends its deadline.
 MIN_RATE_BYTES_S = 8 * 1024
 
-REQUEST_TIMEOUT = (
-    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-)
+REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class WatchedSocket:

@@ -1,6 +1,6 @@
 """gunicorn's configuration, from this installation's settings. Runs in the arbiter before it forks.
 
-    gunicorn -c collector_site/gunicorn_conf.py
+gunicorn -c collector_site/gunicorn_conf.py
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ _server = installation().server
 
 wsgi_app = "collector_site.wsgi:application"
 chdir = str(BASE_DIR)
-bind = f"[{_server.host}]:{_server.port}" if ":" in _server.host else f"{_server.host}:{_server.port}"
+bind = (
+    f"[{_server.host}]:{_server.port}" if ":" in _server.host else f"{_server.host}:{_server.port}"
+)
 proc_name = "collector"
 
 worker_class = "collector_site.worker.CollectorWorker"
@@ -55,7 +57,7 @@ def child_exit(server: Any, worker: Any) -> None:
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         from prometheus_client import multiprocess
 
-        multiprocess.mark_process_dead(worker.pid)
+        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def on_exit(server: Any) -> None:

@@ -22,8 +22,17 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-# Logged as errors by Django although they are the client's doing and already answered.
-_QUIET = {"django.security.DisallowedHost": "CRITICAL", "django.request": "ERROR"}
+
+
+class OnlyFailures(logging.Filter):
+    """Of Django's remarks on answers, the ones about a failure of ours.
+
+    A refusal (429, 503 while draining, a probe that says "not ready") is an answer, and under load
+    there are thousands.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return getattr(record, "status_code", 500) == 500
 
 
 def configure(config: Mapping[str, Any]) -> None:
@@ -41,8 +50,12 @@ def configure(config: Mapping[str, Any]) -> None:
                     "formatter": "lines",
                 }
             },
+            "filters": {"failures": {"()": OnlyFailures}},
             "root": {"handlers": ["stderr"], "level": config["level"]},
-            "loggers": {name: {"level": level} for name, level in _QUIET.items()},
+            "loggers": {
+                "django.security.DisallowedHost": {"level": "CRITICAL"},
+                "django.request": {"filters": ["failures"]},
+            },
         }
     )
 

@@ -154,7 +154,7 @@ class Supervisor:
                 # Out of the terminal's process group: Ctrl-C reaches this process, which forwards
                 # it once.
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  no threads here
+                preexec_fn=_die_with_parent,
             )
         finally:
             for descriptor in fds:
@@ -226,7 +226,7 @@ class Supervisor:
 
 
 def _die_with_parent() -> None:
-    """Ask the kernel for a TERM should the supervisor be killed, so that nothing is left running."""
+    """Should the supervisor be killed, the kernel sends a TERM: nothing is left running."""
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     except (OSError, AttributeError):

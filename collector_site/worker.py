@@ -27,7 +27,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from collector_site import announce
 from collector_site.connection import Connection
 
-# Part of the stop deadline kept for what follows the drain: answers under way, the ledger.
+# Part of the stop deadline kept for what follows the drain: answers under way.
 AFTER_DRAIN_S = 3.0
 # A client that a cut did not move within this is cut off entirely.
 CUT_GRACE_S = 2.0
@@ -278,8 +278,7 @@ class CollectorWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no ty
         for listener in self.sockets:
             listener.close()
         self._finish(began + self._stop_deadline_s - 1.5)
-        announce.ledger(complete=drained == [True])
-        self._leave()
+        self._leave(complete=drained == [True])
 
     def _drain(self, deadline_s: float, drained: list[bool]) -> None:
         from control.processes import lifecycle
@@ -306,8 +305,10 @@ class CollectorWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no ty
             conn.close()
         self.murder_keepalived(force=True)
 
-    def _leave(self) -> None:
+    def _leave(self, *, complete: bool) -> None:
         """End, without waiting for a thread that hangs: a normal exit would wait for ever."""
+        if not complete:
+            self.log.error("the services were not all stopped before the deadline")
         self.tpool.shutdown(wait=False, cancel_futures=True)
         due = time.monotonic() + 1.0
         hanging = []

@@ -1,4 +1,4 @@
-"""The WSGI application: ingest and probes through a short middleware list, all else through the full.
+"""The WSGI application: ingest and probes through a short middleware list, the rest the full.
 
 Called on the server's request threads; both handlers are made once, while the worker loads.
 """
@@ -13,6 +13,8 @@ from django import setup
 from django.conf import settings
 from django.core.handlers.exception import convert_exception_to_response
 from django.core.handlers.wsgi import WSGIHandler
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.urls import URLPattern, get_resolver
 from django.utils.module_loading import import_string
 
@@ -29,10 +31,16 @@ class ShortHandler(WSGIHandler):
         self._view_middleware: list[Any] = []
         self._template_response_middleware: list[Any] = []
         self._exception_middleware: list[Any] = []
-        chain = convert_exception_to_response(self._get_response)
+        chain = convert_exception_to_response(self._get_response)  # type: ignore[attr-defined]
         for path in reversed(settings.INGEST_MIDDLEWARE):
             chain = convert_exception_to_response(import_string(path)(chain))
         self._middleware_chain = chain
+
+    def get_response(self, request: HttpRequest) -> HttpResponseBase:
+        response = super().get_response(request)
+        if isinstance(response, HttpResponse) and not response.has_header("Content-Length"):
+            response.headers["Content-Length"] = str(len(response.content))
+        return response
 
 
 class Dispatch:

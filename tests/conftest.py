@@ -26,7 +26,9 @@ _data_dir = Path(tempfile.mkdtemp(prefix="collector-test-"))
 
 
 def _settle_environment() -> None:
-    kept = {name: os.environ[name] for name in ("COLLECTOR_TEST_DB", SHARED_URL) if name in os.environ}
+    kept = {
+        name: os.environ[name] for name in ("COLLECTOR_TEST_DB", SHARED_URL) if name in os.environ
+    }
     settled = clean_environ(_data_dir, kept)
     if ON_POSTGRESQL:
         settled["COLLECTOR_DATABASE_URL"] = os.environ[SHARED_URL] = postgres.start()
@@ -86,7 +88,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
-    """Emptying the tables after a transactional test takes the default tenant too: bring it back."""
+    """Bring the default tenant back after a transactional test has emptied the tables."""
     from django.apps import apps
     from django.db.models.signals import post_migrate
 
@@ -129,9 +131,7 @@ ServerFactory = Callable[..., CollectorServer]
 
 
 @pytest.fixture
-def collector_server(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[ServerFactory]:
+def collector_server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ServerFactory]:
     """Starts real servers: `collector_server(environ={…}, prepare=True)`; ends them by pid.
 
     Each has a data directory of its own (`data_dir=` to share one) and is migrated first. On the

@@ -68,7 +68,7 @@ class ServerSettings:
     workers: int = setting(1, low=1, high=64)
     threads: int = setting(32, low=2, high=1024)
     reserved_threads: int = setting(4, low=1)  # never given to ingest: probes always answer
-    data_dir: Path = setting(Path("data"))
+    data_dir: Path = setting(Path("data"))  # noqa: RUF009  a Path is immutable
     secret_key: str = setting("", secret=True)
     read_deadline_s: float = setting(20.0, low=0.1)
     stop_deadline_s: float = setting(30.0, low=1)
@@ -165,8 +165,7 @@ def load(environ: Mapping[str, str], toml_path: Path | str | None = None) -> Set
             concerns[concern.name] = _Reader(concern.name, environ, mistakes, known).read(
                 hints[concern.name], table, concern.name
             )
-    for name in tables:
-        mistakes.append(_unknown_key(name, concerns, where="the configuration file"))
+    mistakes.extend(_unknown_key(name, concerns, where="the configuration file") for name in tables)
     mistakes.extend(_unknown_variables(environ, known))
     settings = Settings(**concerns)
     mistakes.extend(_rules(settings))

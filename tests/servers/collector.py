@@ -30,11 +30,12 @@ SERVER = (
 
 
 def clean_environ(data_dir: Path, extra: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a fresh installation: nothing of the test run's settings shines through."""
+    """A fresh installation's environment: nothing of the test run's settings shines through."""
     environ = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("COLLECTOR_", "DJANGO_", "PROMETHEUS_")) and name not in ("HOST", "PORT")
+        if not name.startswith(("COLLECTOR_", "DJANGO_", "PROMETHEUS_"))
+        and name not in ("HOST", "PORT")
     }
     environ |= {
         "COLLECTOR_ENV_FILE": os.devnull,

