@@ -80,8 +80,9 @@ class Part:
     """A run of one frame's records inside a batch; all of one type, tenant and request."""
 
     # `nbytes` is what the records weigh; `held_bytes` what admission set aside for them, which
-    # differs for a sink that takes only part of a frame.
-    __slots__ = ("_records", "count", "frame", "held_bytes", "nbytes", "start")
+    # differs for a sink that takes only part of a frame.  `_payload` is kept besides the frame's
+    # own, which the log lets go of as soon as the records have settled.
+    __slots__ = ("_payload", "_records", "count", "frame", "held_bytes", "nbytes", "start")
 
     def __init__(
         self,
@@ -98,6 +99,7 @@ class Part:
         self.count = count
         self.nbytes = nbytes
         self.held_bytes = held_bytes
+        self._payload = frame.payload if records is None else b""
         self._records = records
 
     @property
@@ -124,7 +126,7 @@ class Part:
     def records(self) -> list[Record]:
         """The records with their ids; decoded once, on the first call."""
         if self._records is None:
-            self._records = self.frame.read()
+            self._records, self._payload = self.frame.decode(self._payload), b""
         return self._records
 
     def split(self, index: int) -> tuple[Part, Part]:

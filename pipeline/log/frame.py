@@ -100,9 +100,14 @@ class Frame:
 
     def read(self, min_severity: int = 0) -> list[Record]:
         """The records at or above `min_severity`, decoded anew, with their ids."""
-        records = decode_records(self.payload)
-        for record, record_id in zip(records, id_run(self.id_base, self.count), strict=True):
-            record.id = record_id
+        records = self.decode(self.payload)
         if min_severity:
             return [record for record in records if record.severity >= min_severity]
+        return records
+
+    def decode(self, payload: bytes) -> list[Record]:
+        """All records of this frame's `payload`, which the caller may have kept, with their ids."""
+        records = decode_records(payload)
+        for record, record_id in zip(records, id_run(self.id_base, self.count), strict=True):
+            record.id = record_id
         return records
