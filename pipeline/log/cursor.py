@@ -52,6 +52,11 @@ class Cursor:
         self.unread_bytes += share.nbytes
         self.unread_tenants[frame.tenant] += share.count
 
+    def compacting(self, segment: Segment) -> None:
+        """`segment` is about to lose its settled frames: stay at the same frame."""
+        if segment is self._segment:
+            self._index = sum(1 for frame in segment.frames[: self._index] if frame.pending)
+
     def read(self) -> tuple[Frame, Share] | None:
         """The next frame and this sink's share of it; None when everything is read."""
         if self._segment is None:

@@ -53,9 +53,7 @@ class Log:
             self._position += 1
             segment = self._last
             if segment.full:
-                segment = Segment()
-                segment.prev, self._last.next = self._last, segment
-                self._last = segment
+                segment = self._roll()
             segment.append(frame)
             frame.segment = segment
             for share in frame.shares:
@@ -89,17 +87,30 @@ class Log:
                     self._forget(frame)
         return done
 
+    def _roll(self) -> Segment:
+        """A new last segment; what the old one may let go of, it could not before."""
+        sealed, self._last = self._last, Segment()
+        sealed.next, self._last.prev = self._last, sealed
+        self._tidy(sealed)
+        return self._last
+
     def _forget(self, frame: Frame) -> None:
         segment = frame.segment
-        if not segment.forget(frame) or segment is self._last:
-            return
-        if segment.prev is None:
-            assert segment.next is not None
-            self._first = segment.next
-        else:
-            segment.prev.next = segment.next
-        if segment.next is not None:
-            segment.next.prev = segment.prev
+        segment.forget(frame)
+        if segment is not self._last:
+            self._tidy(segment)
+
+    def _tidy(self, segment: Segment) -> None:
+        """Keep of a segment that takes no more frames only what is still owed."""
+        if not segment.unsettled:
+            if segment is self._first:
+                assert segment.next is not None, "only the last segment has none after it"
+                self._first = segment.next
+            segment.unlink()
+        elif segment.sparse:
+            for cursor in self._cursors.values():
+                cursor.compacting(segment)
+            segment.compact()
 
     def frames(self) -> Iterator[Frame]:
         """Every frame that still owes something to a sink, oldest first; `lock` must be held."""

@@ -1,8 +1,8 @@
-"""A segment: a run of consecutive frames, the unit in which the log forgets.
+"""A segment: a run of frames in the order of the log, the unit in which the log forgets.
 
-Segments are linked in the order of the log.  A segment whose frames have all settled is taken
-out of the chain wherever it stands, so that a sink that lags keeps only the segments that hold
-something for it.  Guarded by the log's lock.
+Segments are linked.  One whose frames have all settled is taken out of the chain wherever it
+stands, and one that is half settled is compacted, so that a sink that lags keeps little more than
+the frames that hold something for it.  Guarded by the log's lock.
 """
 
 from __future__ import annotations
@@ -31,8 +31,25 @@ class Segment:
         self.frames.append(frame)
         self.unsettled += 1
 
-    def forget(self, frame: Frame) -> bool:
-        """Drop the payload of a settled frame; True once nothing here is owed to anyone."""
+    def forget(self, frame: Frame) -> None:
+        """Let go of a settled frame's payload; the frame itself goes with a compaction."""
         frame.payload = b""
         self.unsettled -= 1
-        return self.unsettled == 0
+
+    @property
+    def sparse(self) -> bool:
+        """Whether at least half of the frames have settled, so that a compaction pays."""
+        return self.unsettled * 2 <= len(self.frames)
+
+    def compact(self) -> None:
+        """Keep only the frames that still owe something."""
+        self.frames = [frame for frame in self.frames if frame.pending]
+
+    def unlink(self) -> None:
+        """Leave the chain.  References are cut, so that no garbage collector is needed."""
+        if self.prev is not None:
+            self.prev.next = self.next
+        if self.next is not None:
+            self.next.prev = self.prev
+        self.prev = self.next = None
+        self.frames = []
