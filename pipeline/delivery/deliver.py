@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from pipeline.delivery.retry import RetryPolicy
 from pipeline.delivery.slot import SinkSlot
-from pipeline.errors import PartialFailure, PermanentError
+from pipeline.errors import PartialFailure, PermanentError, SinkFault
 from pipeline.observer import Observer
 from pipeline.record import Batch
 from pipeline.runtime.clock import Clock
+from pipeline.sink import Written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +49,9 @@ def deliver(
         with observer.writing(batch, worker), slot.use() as sink:
             begun = clock.monotonic()
             written = sink.write(batch)
-    except Exception as error:
-        now = clock.monotonic()
+            _check(batch, written)
+    except BaseException as raised:  # a worker that ended here would take its batch along
+        now, error = clock.monotonic(), _believable(batch, raised)
         observer.write_finished(batch, now - begun, error)
         return _failed(batch, error, policy, now - begun, now - first_attempt_s)
     seconds = clock.monotonic() - begun
@@ -57,8 +59,31 @@ def deliver(
     return Outcome(seconds=seconds, already_stored=written.already_stored if written else 0)
 
 
+def _check(batch: Batch, written: Written | None) -> None:
+    """A sink that accounts for more or fewer records than it was given is not to be believed."""
+    if written is None:
+        return
+    stored, already = written.stored, written.already_stored
+    if stored < 0 or already < 0 or stored + already != batch.count:
+        raise SinkFault(
+            f"the sink says that it stored {stored} and found {already} of {batch.count} records: "
+            "its write must account for each record once"
+        )
+
+
+def _believable(batch: Batch, error: BaseException) -> BaseException:
+    """The error, unless it is one about records that the batch does not have."""
+    if isinstance(error, PartialFailure) and not error.failures.keys() <= set(range(batch.count)):
+        strange = sorted(map(repr, error.failures.keys() - set(range(batch.count))))[:5]
+        return SinkFault(
+            f"the sink refused records {', '.join(strange)} of a batch whose records are 0 to "
+            f"{batch.count - 1}: nobody can tell which ones it stored"
+        )
+    return error
+
+
 def _failed(
-    batch: Batch, error: Exception, policy: RetryPolicy, seconds: float, elapsed_s: float
+    batch: Batch, error: BaseException, policy: RetryPolicy, seconds: float, elapsed_s: float
 ) -> Outcome:
     if isinstance(error, PartialFailure):
         return Outcome(seconds=seconds, error=error, failures=error.failures)
