@@ -49,6 +49,8 @@ class Load:
     api_key: str = ""
     timeout_s: float = 30.0
     retry_for_s: float = 60.0
+    # A client that does not honour Retry-After comes back after this long; None: it honours it.
+    retry_pause_s: float | None = None
 
 
 class _Client:
@@ -289,9 +291,11 @@ class Generator:
     def _try_later(
         self, request: Request, cause: str, retry_after_s: float | None, now: float
     ) -> None:
-        wait = wait_before_retry(
-            attempt=request.attempts, retry_after_s=retry_after_s, rng=self._rng
-        )
+        wait = self._load.retry_pause_s
+        if wait is None:
+            wait = wait_before_retry(
+                attempt=request.attempts, retry_after_s=retry_after_s, rng=self._rng
+            )
         assert request.begun is not None
         if self._stopping or now + wait - request.begun > self._load.retry_for_s:
             self._keep_reason(f"gave up after {request.attempts} attempts, last: {cause}")

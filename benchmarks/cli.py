@@ -1,0 +1,132 @@
+"""Owns: which figures are taken, and how they are shown. Runs on the main thread."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.figure import Figure
+from benchmarks.plan import Plan
+
+SCENARIOS = {
+    "http": "benchmarks.scenarios.http_postgres",
+    "sqlite": "benchmarks.scenarios.http_sqlite",
+    "file": "benchmarks.scenarios.file_sink",
+    "single": "benchmarks.scenarios.single",
+    "memory": "benchmarks.scenarios.memory",
+    "batcher": "benchmarks.scenarios.batcher",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which figures: {', '.join(SCENARIOS)} (all)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer and smaller repetitions: a first impression"
+    )
+    parser.add_argument("--repeat", type=int, default=0, metavar="N", help="repetitions (5; 2)")
+    parser.add_argument(
+        "--records", type=int, default=0, metavar="N", help="of a bulk repetition (500000; 100000)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON only, no table")
+    parser.add_argument(
+        "--check", action="store_true", help="exit with 1 when a figure misses its goal"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=DESCRIPTION)
+    add_arguments(parser)
+    return run(vars(parser.parse_args(arguments)))
+
+
+DESCRIPTION = (
+    "Measure Collector against baselines taken in the same run: each figure is a ratio. Starts "
+    "and ends its own servers, databases and load generators, on loopback and in temporary "
+    "directories."
+)
+
+
+def run(options: dict[str, Any]) -> int:
+    names = options["names"] or list(SCENARIOS)
+    unknown = [name for name in names if name not in SCENARIOS]
+    if unknown:
+        print(f"unknown: {', '.join(unknown)}; known: {', '.join(SCENARIOS)}", file=sys.stderr)
+        return 2
+    console = Console(stderr=True)
+    plan = _plan(options, console)
+    figures: list[Figure] = []
+    failures: dict[str, str] = {}
+    started = time.monotonic()
+    for name in names:
+        try:
+            figures += importlib.import_module(SCENARIOS[name]).measure(plan)
+        except Exception as error:
+            # The other figures are still worth having; the exit status tells of this one.
+            failures[name] = f"{type(error).__name__}: {error}"
+            console.print(f"{name} failed: {failures[name]}", style="red", markup=False)
+    report = {
+        "machine": {
+            "processors": os.cpu_count(),
+            "python": platform.python_version(),
+            "system": platform.platform(),
+        },
+        "quick": plan.quick,
+        "repetitions": plan.repetitions,
+        "seconds": round(time.monotonic() - started, 1),
+        "figures": [figure.as_json() for figure in figures],
+        "failures": failures,
+    }
+    print(json.dumps(report, indent=None if options["json"] else 2))
+    if not options["json"]:
+        Console().print(_table(figures))
+    missed = [figure for figure in figures if not figure.passed]
+    return 1 if failures or (options["check"] and missed) else 0
+
+
+def _plan(options: dict[str, Any], console: Console) -> Plan:
+    quick = options["quick"]
+
+    def say(text: str) -> None:
+        if not options["json"] or console.is_terminal:
+            console.print(text, style="dim", markup=False, highlight=False)
+
+    records = options["records"] or (100_000 if quick else 500_000)
+    return Plan(
+        quick=quick,
+        repetitions=max(options["repeat"] or (2 if quick else 5), 1),
+        # A whole number of requests, of a fifth of them for the warm-up, and of half for SQLite.
+        records=min(max(records // 10_000, 1), 1_000) * 10_000,
+        say=say,
+    )
+
+
+def _table(figures: list[Figure]) -> Table:
+    table = Table("figure", "measured", "baseline", "ratio", "spread", "goal", "", box=None)
+    for figure in figures:
+        shown = figure.as_json()
+        low, high = shown["ratio_spread"]
+        table.add_row(
+            f"{figure.name}\n  against {figure.baseline_name}",
+            f"{shown['value']:,.0f} {figure.unit}",
+            f"{shown['baseline']:,.0f}",
+            f"{shown['ratio']:.2f}",
+            f"{low:.2f}-{high:.2f}",
+            figure.goal_text if figure.goal else "",
+            ("ok" if figure.passed else "missed") if figure.goal else "",
+        )
+    return table

@@ -1,0 +1,29 @@
+"""Owns: how much is measured: sizes and repetitions, full or quick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    quick: bool
+    repetitions: int
+    records: int  # of one bulk repetition
+    say: Callable[[str], None]
+    batch: int = 1000
+    clients: int = 8
+
+    @property
+    def hammer_seconds(self) -> float:
+        return 4.0 if self.quick else 12.0
+
+    @property
+    def single_requests(self) -> int:
+        return 4_000 if self.quick else 20_000
+
+    @property
+    def memory_marks_s(self) -> tuple[float, float]:
+        """When the first and the last look at the memory are taken."""
+        return (5.0, 15.0) if self.quick else (10.0, 60.0)

@@ -1,0 +1,1 @@
+"""Retention: forgetting stored records whose time is over."""
