@@ -1,0 +1,144 @@
+"""Any PostgreSQL and any table: fields of records into columns, by COPY.
+
+Connections are one per worker that writes, kept while they are sound.  With `exactly_once` a small
+table of proofs, `collector_batch_proof`, is kept beside the data.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar
+
+import psycopg
+from msgspec import Meta
+from psycopg import conninfo as pg_conninfo
+
+from pipeline.errors import SinkFault
+from pipeline.record import Batch
+from pipeline.sink import Written
+from sinks.base import BaseSink
+from sinks.options import Secret, SinkOptions
+from sinks.postgresql import proofs as proof_table
+from sinks.postgresql.connections import Connections
+from sinks.postgresql.copy import CopyJob, copy_statement, probe, store_batch
+from sinks.postgresql.mapping import RowMapping, source_problem
+from sinks.postgresql.proofs import Proofs
+
+_NAME = r"[^\W\d][\w$]{0,62}"
+
+
+class PostgresOptions(SinkOptions, frozen=True, kw_only=True):
+    dsn: Annotated[
+        Secret,
+        Meta(description="postgresql://user:password@host/database, or env:NAME."),
+    ]
+    table: Annotated[
+        str,
+        Meta(pattern=rf"^({_NAME}\.)?{_NAME}$", description="events, or schema.events."),
+    ]
+    columns: Annotated[
+        dict[str, str],
+        Meta(
+            min_length=1,
+            description="One a line: column = field. Fields are timestamp, service, message and "
+            "the like, or payload.<name>.",
+        ),
+    ]
+    exactly_once: Annotated[
+        bool,
+        Meta(
+            description="Keeps a table collector_batch_proof, so that a retry stores nothing twice."
+        ),
+    ] = True
+    statement_timeout_s: Annotated[float, Meta(ge=1, le=3600)] = 60.0
+    connect_timeout_s: Annotated[int, Meta(ge=1, le=120)] = 10
+
+    def __post_init__(self) -> None:
+        try:
+            pg_conninfo.conninfo_to_dict(self.dsn.reveal())
+        except psycopg.Error:
+            # The error of libpq would quote the text, password and all.
+            raise ValueError(
+                "dsn: expected postgresql://user:password@host/database or key=value pairs"
+            ) from None
+        for column, source in self.columns.items():
+            if not re.fullmatch(_NAME, column):
+                raise ValueError(f"columns: {column!r} is not a column name")
+            if problem := source_problem(source):
+                raise ValueError(f"columns: {column}: {problem}")
+
+
+class PostgresSink(BaseSink[PostgresOptions]):
+    """Copies records into a table of the operator's."""
+
+    Options: ClassVar[type[SinkOptions]] = PostgresOptions
+    label = "PostgreSQL table"
+    description = "Any PostgreSQL and any table: fields are mapped to columns and written by COPY."
+    supports_probe = True
+    supports_exactly_once = True
+    supports_partial_failure = True
+
+    def __init__(self, options: PostgresOptions, *, name: str = "") -> None:
+        super().__init__(options, name=name)
+        self._table = options.table.split(".")
+        self._mapping = RowMapping(options.columns)
+        self._statement = copy_statement(self._table, self._mapping.columns, binary=False)
+        self._connections = Connections(
+            conninfo=options.dsn.reveal(),
+            application_name=f"collector sink {name}",
+            connect_timeout_s=options.connect_timeout_s,
+            statement_timeout_s=options.statement_timeout_s,
+        )
+        self._proofs = Proofs() if options.exactly_once else None
+        self._prepared = False
+
+    def checks(self) -> list[str]:
+        if not self.options.exactly_once:
+            return ["exactly_once is off: a batch whose answer was lost is stored twice"]
+        return []
+
+    def secret_texts(self) -> list[str]:
+        parts = pg_conninfo.conninfo_to_dict(self.options.dsn.reveal())
+        password = parts.get("password")
+        return [*super().secret_texts(), *([str(password)] if password else [])]
+
+    def open(self) -> None:
+        if self._prepared:
+            return
+        with self._connections.lend() as connection:
+            if self._proofs is not None:
+                try:
+                    self._proofs.prepare(connection)
+                except psycopg.errors.InsufficientPrivilege as error:
+                    raise SinkFault(
+                        f"exactly_once needs the table {proof_table.TABLE}, which this user may "
+                        f"not make or use; turn it off, or run: {proof_table.DDL}"
+                    ) from error
+        self._prepared = True
+
+    def write(self, batch: Batch) -> Written:
+        job, failures = self._job(batch)
+        with self._connections.lend() as connection:
+            return store_batch(connection, batch, [job], failures=failures, proofs=self._proofs)
+
+    def probe(self, batch: Batch) -> str:
+        job, failures = self._job(batch)
+        for reason in failures.values():
+            raise SinkFault(f"the marked record does not fit: {reason}")
+        with self._connections.lend() as connection:
+            probe(connection, [job])
+        return f"A marked row was copied into {self.options.table} and taken back."
+
+    def abort(self) -> None:
+        self._connections.abort()
+
+    def close(self) -> None:
+        self._connections.close()
+        self._prepared = False
+
+    def _job(self, batch: Batch) -> tuple[CopyJob, dict[int, str]]:
+        rows, indices, failures = self._mapping.rows(batch)
+        job = CopyJob(
+            table=self.options.table, statement=self._statement, rows=rows, indices=indices
+        )
+        return job, failures

@@ -1,0 +1,197 @@
+"""From a row to what the engine is told: options with secrets, routes, settings, fingerprints.
+
+Called by the control thread and by requests of the admin; keeps nothing.  What is wrong with a row
+makes that row's pipeline `misconfigured`, with the reason, and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+from django.conf import settings
+from msgspec import Meta
+
+from pipeline.intake.router import Route
+from pipeline.record import DEBUG, ERROR, FATAL, INFO, WARN
+from pipeline.settings import PipelineSettings
+from pipeline.sink import Sink
+from pipeline.spec import PipelineSpec
+from sinks.base import BaseSink
+from sinks.guard import GuardedSink
+from sinks.models import SinkConfig
+from sinks.options import OptionsError, SinkOptions, decode_options, secret_names
+from sinks.registry import BackendError, load_backend, make_sink
+from sinks.secrets import SecretError, decrypt, encrypt, is_reference, resolve
+
+SEVERITIES = {"": 0, "DEBUG": DEBUG, "INFO": INFO, "WARN": WARN, "ERROR": ERROR, "FATAL": FATAL}
+
+
+class PipelineOverrides(SinkOptions, frozen=True, kw_only=True):
+    """What a sink may have otherwise than the installation's defaults; None keeps the default."""
+
+    max_records: Annotated[
+        int | None, Meta(ge=1, le=1_000_000, description="Records in one batch, at most.")
+    ] = None
+    max_bytes: Annotated[
+        int | None, Meta(ge=1024, le=1 << 30, description="Bytes in one batch, at most.")
+    ] = None
+    max_wait_s: Annotated[
+        float | None, Meta(ge=0, le=3600, description="Seconds a batch waits to fill, at most.")
+    ] = None
+    capacity_records: Annotated[
+        int | None, Meta(ge=1, description="Records held for this sink, at most.")
+    ] = None
+    capacity_bytes: Annotated[
+        int | None, Meta(ge=1024, description="Bytes held for this sink, at most.")
+    ] = None
+    high_watermark: Annotated[
+        float | None, Meta(gt=0, le=1, description="Share of the capacity above which it is full.")
+    ] = None
+    low_watermark: Annotated[
+        float | None, Meta(gt=0, le=1, description="Share at which it takes records again.")
+    ] = None
+    min_workers: Annotated[
+        int | None, Meta(ge=1, le=64, description="Worker threads, at least.")
+    ] = None
+    max_workers: Annotated[
+        int | None, Meta(ge=1, le=64, description="Worker threads, at most.")
+    ] = None
+    retry_max_attempts: Annotated[
+        int | None, Meta(ge=1, description="Attempts before a batch is given up; empty: no limit.")
+    ] = None
+    retry_deadline_s: Annotated[
+        float | None,
+        Meta(gt=0, description="Seconds before a batch is given up; empty: no limit."),
+    ] = None
+
+
+def set_options(row: SinkConfig, values: dict[str, Any], *, keep: Iterable[str] = ()) -> None:
+    """Put plain option values into the row; secrets are encrypted, references stay readable.
+
+    The stored secrets named in `keep` stay as they are.  Raises BackendError.
+    """
+    secret = secret_names(load_backend(row.backend, row=row.name).cls.Options)
+    kept = {name: row.secrets[name] for name in keep if name in row.secrets and name in secret}
+    options: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in secret and isinstance(value, str) and value and not is_reference(value):
+            kept[name] = encrypt(value)
+        else:
+            options[name] = value
+            if name in secret:
+                kept.pop(name, None)
+    row.options, row.secrets = options, kept
+
+
+def plain_options(row: SinkConfig) -> dict[str, Any]:
+    """The options with secrets decrypted and references resolved.  Raises SecretError."""
+    values = dict(row.options)
+    for name, token in row.secrets.items():
+        values[name] = decrypt(token, option=name)
+    secret = secret_names(load_backend(row.backend, row=row.name).cls.Options)
+    for name in secret & values.keys():
+        if isinstance(values[name], str):
+            values[name] = resolve(values[name], option=name)
+    return values
+
+
+def build_sink(row: SinkConfig) -> BaseSink[Any]:
+    """The sink object of a row, not opened.  Raises BackendError or SecretError."""
+    try:
+        return make_sink(row.backend, plain_options(row), name=row.name)
+    except SecretError as error:
+        raise BackendError(f'sink "{row.name}": {error}') from None
+
+
+def pipeline_settings(row: SinkConfig, sink: BaseSink[Any] | None = None) -> PipelineSettings:
+    """The installation's settings, the row's own, the sink's limits.  Raises BackendError."""
+    defaults: PipelineSettings = settings.COLLECTOR.pipeline
+    try:
+        overrides = decode_options(PipelineOverrides, row.pipeline)
+    except OptionsError as error:
+        raise BackendError(f'sink "{row.name}": pipeline {error}') from None
+    given = {name: getattr(overrides, name) for name in overrides.__struct_fields__}
+    given = {name: value for name, value in given.items() if value is not None}
+    retry = {
+        name.removeprefix("retry_"): given.pop(name)
+        for name in ("retry_max_attempts", "retry_deadline_s")
+        if name in given
+    }
+    if retry:
+        given["retry"] = dataclasses.replace(defaults.retry, **retry)
+    if "max_workers" in given:
+        given.setdefault("min_workers", min(defaults.min_workers, given["max_workers"]))
+    try:
+        merged = dataclasses.replace(defaults, **given)
+    except ValueError as error:
+        raise BackendError(f'sink "{row.name}": {error}') from None
+    if sink is not None and not sink.supports_concurrent_writes:
+        merged = dataclasses.replace(merged, min_workers=1, max_workers=1)
+    if sink is not None and sink.max_batch_records is not None:
+        most = min(merged.max_records, sink.max_batch_records)
+        merged = dataclasses.replace(merged, max_records=most)
+    return merged
+
+
+def spec_for(row: SinkConfig) -> PipelineSpec:
+    """What the engine is told about a row; never raises for what the row says."""
+    problem = ""
+    sink: BaseSink[Any] | None = None
+    merged: PipelineSettings = settings.COLLECTOR.pipeline
+    try:
+        sink = build_sink(row)
+        merged = pipeline_settings(row, sink)
+    except BackendError as error:
+        problem = str(error)
+    except Exception as error:  # a third party's constructor may fail in any way
+        problem = f'sink "{row.name}": {type(error).__name__} while it was made'
+    return PipelineSpec(
+        key=str(row.id),
+        name=row.name,
+        sink_factory=_factory(row),
+        route=Route(
+            types=frozenset(row.route_types) or None,
+            tenants=frozenset(row.route_tenants) or None,
+            min_severity=SEVERITIES.get(row.min_level, 0),
+        ),
+        required=row.required,
+        paused=row.paused,
+        settings=merged,
+        fingerprint=sink_fingerprint(row),
+        misconfigured=problem,
+    )
+
+
+def sink_fingerprint(row: SinkConfig) -> str:
+    """Changes when the sink object must be made anew."""
+    return _digest([row.backend, row.name, row.options, row.secrets])
+
+
+def rows_fingerprint(rows: Iterable[SinkConfig]) -> str:
+    """Changes when any row changes in a way that the engine must hear of."""
+    return _digest(
+        [
+            [
+                str(row.id),
+                sink_fingerprint(row),
+                [row.required, row.enabled, row.paused, row.min_level],
+                [row.route_types, row.route_tenants, row.pipeline],
+            ]
+            for row in sorted(rows, key=lambda row: str(row.id))
+        ]
+    )
+
+
+def _factory(row: SinkConfig) -> Callable[[], Sink]:
+    def make() -> Sink:
+        return GuardedSink(build_sink(row))
+
+    return make
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

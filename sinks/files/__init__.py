@@ -1,0 +1,1 @@
+"""Files of records: path templates, one live file, the set of open ones."""

@@ -1,0 +1,1 @@
+"""Writing to PostgreSQL: the packer of binary rows, connections, COPY with proofs, SQLSTATEs."""

@@ -1,0 +1,231 @@
+"""The service that owns this process's engine: made from rows, kept like them, drained at the end.
+
+Started and stopped by `control.processes.lifecycle`, watched by the heart: when the rows change,
+the engine is told within two seconds.  A row that cannot be used makes its own pipeline
+`misconfigured`.  `_lock` guards the engine's coming and going; applying rows, draining and
+printing happen outside it.  `_apply_lock` lets one thread at a time apply rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.db import Error as DatabaseProblem
+
+from control.ports.readiness import register_readiness
+from control.ports.requests import register_request_handler
+from control.ports.stats import register_stats
+from control.processes import heart, nodes
+from control.processes.workers import worker_history
+from pipeline.engine import Engine
+from pipeline.runtime.clock import Clock, SystemClock
+from sinks import report, snapshot
+from sinks.configuration import rows_fingerprint, spec_for
+from sinks.logs import BatchLog
+from sinks.metrics import EngineMetrics
+from sinks.models import SinkConfig
+from sinks.tracing import tracing_observer
+
+logger = logging.getLogger(__name__)
+
+ORDER = 50
+# Commands talk to living processes instead of making pipelines of their own.
+ROLES_WITHOUT_ENGINE = frozenset({"command"})
+WATCH, RESERVE, RENEW = "sinks", "record-id reservation", "record-id lease"
+
+
+class SinkService:
+    """A process's engine and its life."""
+
+    name = "sinks"
+    order = ORDER
+
+    def __init__(
+        self, *, clock: Clock | None = None, on_report: Callable[[str], None] | None = None
+    ):
+        self._clock = clock or SystemClock()
+        self._on_report = on_report or report.to_stderr
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._apply_lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._metrics: EngineMetrics | None = None
+        self._node: nodes.NodeLease | None = None
+        self._applied = ""
+        self._draining = False
+        self._last_stats: dict[str, Any] = {}
+
+    # --- life ------------------------------------------------------------------------------
+
+    def start(self, role: str) -> None:
+        """Make the engine, give it the rows, start it."""
+        if role in ROLES_WITHOUT_ENGINE:
+            return
+        with self._lock:
+            if self._engine is not None:
+                return
+            node = nodes.take_node(data_dir=settings.COLLECTOR.server.data_dir, clock=self._clock)
+            engine = Engine(log_id=uuid.uuid4().hex, ids=node.ids, clock=self._clock)
+            metrics = EngineMetrics(engine, clock=self._clock)
+            self._node, self._engine, self._metrics = node, engine, metrics
+            self._applied, self._draining = "", False
+        observers = [metrics, worker_history(), BatchLog(), tracing_observer()]
+        for observer in observers:
+            if observer is not None:
+                engine.observe(observer)
+        self.apply()
+        engine.start()
+        heart.every(RESERVE, nodes.RESERVE_INTERVAL_S, node.reserve, database=False)
+        heart.every(RENEW, nodes.RENEW_INTERVAL_S, node.renew)
+        heart.watch(
+            WATCH,
+            self._fingerprint,
+            self.apply,
+            seen=self._applied or None,
+            interval_s=settings.COLLECTOR.sinks.poll_s,
+        )
+
+    def stop(self, deadline_s: float) -> None:
+        """Drain within the deadline, end the threads, print the ledger."""
+        with self._lock:
+            engine, metrics, node = self._engine, self._metrics, self._node
+            self._draining = True
+        if engine is None:
+            return
+        for task in (WATCH, RESERVE, RENEW):
+            heart.heart().forget(task)
+        settled = engine.stop(deadline_s)
+        stats = engine.stats()
+        if metrics is not None:
+            metrics.refresh(stats)
+        self._on_report(report.table(stats))
+        report.log(stats, settled=settled)
+        if node is not None:
+            node.release()
+        with self._lock:
+            self._engine = self._metrics = self._node = None
+            self._last_stats = stats
+
+    def after_fork(self) -> None:
+        """The parent's engine has no threads here, and its record-id number is not ours."""
+        if self._node is not None:
+            self._node.abandon()
+        self._reset()
+
+    def register_ports(self) -> None:
+        """Answer for this process's pipelines: figures, readiness, requests of other processes."""
+        register_stats(self.stats)
+        register_readiness("sinks", self.readiness)
+        register_request_handler("flush", self._flush)
+        register_request_handler("drain", self._drain)
+
+    # --- what others ask -------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The running engine.  Raises RuntimeError where none runs."""
+        engine = self._engine
+        if engine is None:
+            raise RuntimeError(
+                "this process has no engine: start its services with control.processes.lifecycle"
+            )
+        return engine
+
+    @property
+    def running(self) -> bool:
+        return self._engine is not None
+
+    def stats(self) -> dict[str, Any]:
+        """The engine's figures; also what brings the gauges up to date."""
+        engine, metrics = self._engine, self._metrics
+        if engine is None:
+            return dict(self._last_stats)
+        stats = engine.stats()
+        if metrics is not None:
+            metrics.refresh(stats)
+        return stats
+
+    def readiness(self) -> str | None:
+        """Why this process should get no traffic."""
+        engine = self._engine
+        if engine is None:
+            return "the pipelines are not running"
+        if self._draining:
+            return "draining"
+        pipelines = engine.pipelines
+        if not pipelines:
+            return "no sink is enabled: records would be refused"
+        for pipeline in pipelines:
+            if not pipeline.spec.required:
+                continue
+            if pipeline.spec.misconfigured:
+                return f"required sink {pipeline.spec.name} is misconfigured"
+            if pipeline.admission.refusing:
+                return f"required sink {pipeline.spec.name} is full"
+        return None
+
+    # --- configuration ---------------------------------------------------------------------
+
+    def apply(self) -> None:
+        """Make the engine's pipelines those of the rows, or of their last good copy.
+
+        The copy serves when the database is away at the start; once an engine has rows, a
+        database that is away changes nothing and the watcher tries again.
+        """
+        engine = self._engine
+        if engine is None:
+            return
+        with self._apply_lock:
+            try:
+                rows = list(SinkConfig.objects.all())
+            except DatabaseProblem:
+                if self._applied:
+                    raise
+                rows = snapshot.load()
+                logger.warning(
+                    "the control database is away; sinks are those of the last good copy",
+                    extra={"sinks": [row.name for row in rows]},
+                )
+                engine.configure(spec_for(row) for row in rows if row.enabled)
+                return
+            specs = [spec_for(row) for row in rows if row.enabled]
+            engine.configure(specs)
+            self._applied = rows_fingerprint(rows)
+            snapshot.save(rows)
+        for spec in specs:
+            if spec.misconfigured:
+                logger.error("%s", spec.misconfigured, extra={"sink": spec.name})
+
+    def _fingerprint(self) -> str:
+        return rows_fingerprint(SinkConfig.objects.all())
+
+    # --- requests of other processes -------------------------------------------------------
+
+    def _flush(self, args: dict[str, Any]) -> dict[str, Any]:
+        settled = self.engine.flush(_seconds(args))
+        return {"settled": settled, "ledger": self.stats()["ledger"]}
+
+    def _drain(self, args: dict[str, Any]) -> dict[str, Any]:
+        self._draining = True
+        settled = self.engine.drain(_seconds(args))
+        return {"settled": settled, "ledger": self.stats()["ledger"]}
+
+
+def _seconds(args: dict[str, Any]) -> float:
+    deadline = args.get("deadline_s", settings.COLLECTOR.server.stop_deadline_s)
+    return min(max(float(deadline), 0.0), 3600.0)
+
+
+_service = SinkService()
+
+
+def current() -> SinkService:
+    """This process's service."""
+    return _service

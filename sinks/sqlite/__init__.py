@@ -1,0 +1,1 @@
+"""Writing to SQLite: one writer at a time, short transactions."""
