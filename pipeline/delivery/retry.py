@@ -6,7 +6,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.errors import PermanentError, RetryableError
+from pipeline.errors import PermanentError, RetryableError, SinkFault
+
+# What a sink may ask for at most: a far server's mistake must not park a batch for a year.
+RETRY_AFTER_CAP_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +26,9 @@ class RetryPolicy:
     """Exponential backoff with full jitter.
 
     The n-th failure waits a random time between 0 and `min(cap_s, base_s * 2**(n-1))`, and at
-    least what the sink itself asked for.  Without `max_attempts` and `deadline_s` (seconds since
-    the first attempt) a batch is tried for ever, which is the safe thing for required sinks.
+    least what the sink itself asked for (up to an hour).  Without `max_attempts` and `deadline_s` (seconds since
+    the first attempt) a batch is tried for ever, which is the safe thing for required sinks; after
+    a SinkFault it is in any case.
     """
 
     base_s: float = 0.1
@@ -37,6 +41,8 @@ class RetryPolicy:
             raise ValueError("retry must satisfy 0 < base_s <= cap_s")
         if self.max_attempts is not None and self.max_attempts < 1:
             raise ValueError("retry max_attempts must be at least 1")
+        if self.deadline_s is not None and self.deadline_s <= 0:
+            raise ValueError("retry deadline_s must be positive")
 
     def decide(
         self,
@@ -49,11 +55,13 @@ class RetryPolicy:
         """What to do after attempt `attempt` (from 1) failed, `elapsed_s` after the first."""
         if isinstance(error, PermanentError):
             return RetryDecision(retry=False, delay_s=0.0, reason="permanent")
-        if self.max_attempts is not None and attempt >= self.max_attempts:
+        # A sink at fault is no reason to give records up, however long it takes to be repaired.
+        gives_up = not isinstance(error, SinkFault)
+        if gives_up and self.max_attempts is not None and attempt >= self.max_attempts:
             return RetryDecision(retry=False, delay_s=0.0, reason="attempts")
         delay = jitter() * min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 60))
         if isinstance(error, RetryableError) and error.retry_after_s is not None:
-            delay = max(delay, error.retry_after_s)
-        if self.deadline_s is not None and elapsed_s + delay >= self.deadline_s:
+            delay = max(delay, min(error.retry_after_s, RETRY_AFTER_CAP_S))
+        if gives_up and self.deadline_s is not None and elapsed_s + delay >= self.deadline_s:
             return RetryDecision(retry=False, delay_s=0.0, reason="deadline")
         return RetryDecision(retry=True, delay_s=delay, reason="retry")
