@@ -15,3 +15,5 @@ class CollectorAdminConfig(AdminConfig):
         # registrations for control's own models are named here.
         import_module("control.admin.models")
         super().ready()
+        # Imported late: panels reach models.
+        import_module("control.admin.dashboard").register_panels()

@@ -185,7 +185,7 @@ class KeysetModelAdmin(ModelAdmin):
     """An admin for a table that grows without bound.
 
     `keyset_field` is a unique, ordered, indexed column (the primary key when empty); rows come
-    newest first by it. `filter_form_class` is the filter bar. Actions apply to the rows of the page.
+    newest first by it. `filter_form_class` is the filter bar. Actions apply to the page's rows.
     """
 
     keyset_field: ClassVar[str] = ""

@@ -4,3 +4,7 @@ Imported by `CollectorAdminConfig.ready`, when models are loaded.
 """
 
 from __future__ import annotations
+
+from control.admin import apikeys, processes, tenants
+
+__all__ = ["apikeys", "processes", "tenants"]

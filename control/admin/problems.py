@@ -51,7 +51,7 @@ def _processes(overview: Overview) -> list[Problem]:
                 title="No Collector process reports",
                 cause="No process has written a heartbeat"
                 + (f" since {ago(last, overview.now)}." if last else " yet."),
-                remedy="Start the server with `make run`. If it is running, its log says why it "
+                remedy="Start the server with “make run”. If it is running, its log says why it "
                 "cannot reach the control database.",
                 url=link("admin:control_process_changelist"),
             )
@@ -66,7 +66,11 @@ def _processes(overview: Overview) -> list[Problem]:
                 title=f"{one.process} fell silent {ago(one.process.last_seen_at, overview.now)}",
                 cause="It ended without saying so (killed, out of memory, host down), or it "
                 "cannot reach the control database."
-                + (f" {compact(held)} records were in flight at its last heartbeat." if held else ""),
+                + (
+                    f" {compact(held)} records were in flight at its last heartbeat."
+                    if held
+                    else ""
+                ),
                 remedy="Look at its host and its log; restart it if it is gone.",
                 url=link("admin:control_process_change", one.process.pk),
             )
@@ -81,7 +85,7 @@ def _ledger(overview: Overview) -> list[Problem]:
             title=f"The ledger of {row.name} does not balance: {compact(row.imbalance)} records",
             cause="What was accepted is not what was stored, dead-lettered, dropped or is in "
             "flight. This is a defect, not a matter of load.",
-            remedy="Keep the logs of the process and run `manage.py ledger --json`; report both.",
+            remedy="Keep the logs of the process and run “manage.py ledger --json”; report both.",
             url=sink_link(row.sink),
         )
         for row in overview.ledger
@@ -143,8 +147,9 @@ def _room(pipeline: PipelineView, url: str) -> list[Problem]:
                 title=f"{pipeline.name}'s buffer is {percent(fill)} full",
                 cause=f"{compact(pipeline.held_records)} records wait, the oldest for "
                 f"{duration(pipeline.oldest_s)}.{paused}",
-                remedy="Resume the sink." if pipeline.paused else "Look at its write latency and "
-                "last error; raise its workers or its capacity.",
+                remedy="Resume the sink."
+                if pipeline.paused
+                else "Look at its write latency and last error; raise its workers or its capacity.",
                 url=url,
             )
         ]

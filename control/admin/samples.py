@@ -86,13 +86,13 @@ class PipelineHistory:
 class _Buckets:
     name: str
     count: int
-    sums: dict[str, list[float]] = field(default_factory=dict)
-    covered: dict[str, list[float]] = field(default_factory=dict)  # process -> seconds per bucket
+    # Each by process: counts that fell into a bucket, and the seconds of it that were told of.
+    sums: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    covered: dict[str, list[float]] = field(default_factory=dict)
     held: dict[str, list[tuple[int, int] | None]] = field(default_factory=dict)
     slowest: dict[str, list[float | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.sums = {name: [0.0] * self.count for name in _COUNTS}
         self.slowest = {name: [None] * self.count for name in _LATENCIES}
 
     def add(self, row: dict[str, Any], window: Window) -> None:
@@ -105,10 +105,11 @@ class _Buckets:
         ends = at.timestamp()
         covered = self.covered.setdefault(process, [0.0] * self.count)
         held = self.held.setdefault(process, [None] * self.count)
+        sums = self.sums.setdefault(process, {name: [0.0] * self.count for name in _COUNTS})
         for index, seconds in window.overlaps(ends - interval, ends):
             covered[index] += seconds
             for name in _COUNTS:
-                self.sums[name][index] += float(row[name]) * seconds / interval
+                sums[name][index] += float(row[name]) * seconds / interval
             held[index] = (int(row["held_records"]), int(row["capacity_records"]))
             if row["batches"]:
                 for name in _LATENCIES:
@@ -117,14 +118,18 @@ class _Buckets:
                     if isinstance(value, float):
                         self.slowest[name][index] = value if known is None else max(known, value)
 
-    def known(self, index: int, step_s: float) -> bool:
-        return any(covered[index] >= step_s / 2 for covered in self.covered.values())
-
     def rates(self, name: str, step_s: float) -> list[float | None]:
-        return [
-            total / step_s if self.known(index, step_s) else None
-            for index, total in enumerate(self.sums[name])
-        ]
+        """The processes' rates added up, each over the time that it told of.
+
+        A process that told of less than half a bucket says too little to be drawn there.
+        """
+        rates: list[float | None] = [None] * self.count
+        for process, covered in self.covered.items():
+            for index, seconds in enumerate(covered):
+                if seconds >= step_s / 2:
+                    rate = self.sums[process][name][index] / seconds
+                    rates[index] = (rates[index] or 0.0) + rate
+        return rates
 
     def fill(self) -> list[float | None]:
         ratios: list[float | None] = []

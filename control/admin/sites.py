@@ -10,8 +10,12 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, URLResolver, path
+from django.urls import URLPattern, URLResolver, path, reverse
+from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
+
+# Apps that are not named stand before the last two.
+APP_ORDER = ("ingest", "sinks", "healthmon", "jobs", "control", "auth")
 
 
 class CollectorAdminSite(admin.AdminSite):
@@ -24,7 +28,7 @@ class CollectorAdminSite(admin.AdminSite):
 
     def get_urls(self) -> list[URLResolver | URLPattern]:
         own: list[URLResolver | URLPattern] = [
-            path("dashboard/", self.admin_view(self.dashboard), name="dashboard")
+            path("dashboard/", self.dashboard_view, name="dashboard")
         ]
         return own + super().get_urls()
 
@@ -35,9 +39,26 @@ class CollectorAdminSite(admin.AdminSite):
 
         return super().index(request, {**dashboard_context(request), **(extra_context or {})})
 
-    @never_cache
-    def dashboard(self, request: HttpRequest) -> HttpResponse:
+    def get_app_list(
+        self, request: HttpRequest, app_label: str | None = None
+    ) -> list[dict[str, Any]]:
+        """What is looked at daily first, what is set up once last."""
+        apps: list[dict[str, Any]] = super().get_app_list(request, app_label)
+        place = {label: index for index, label in enumerate(APP_ORDER)}
+        return sorted(apps, key=lambda app: place.get(app["app_label"], len(APP_ORDER) - 2))
+
+    def dashboard_view(self, request: HttpRequest) -> HttpResponse:
         """The panels alone, fetched again and again by the open dashboard."""
+        if request.headers.get("HX-Request") and not self.has_permission(request):
+            # A redirect would put the login page inside the panels.
+            login = reverse("admin:login", current_app=self.name)
+            index = reverse("admin:index", current_app=self.name)
+            return HttpResponse(status=204, headers={"HX-Redirect": f"{login}?next={index}"})
+        response: HttpResponse = self.admin_view(self.dashboard)(request)
+        return response
+
+    @method_decorator(never_cache)
+    def dashboard(self, request: HttpRequest) -> HttpResponse:
         from control.admin.dashboard import dashboard_context
 
         return TemplateResponse(request, "admin/dashboard/panels.html", dashboard_context(request))

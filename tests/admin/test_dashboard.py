@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from control.admin.overview import build
+from control.admin.problems import found
+from control.ports import panels as ports
+from tests.admin.cast import (
+    EVIL,
+    ledger_row,
+    make_process,
+    make_samples,
+    pipeline_stats,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+def problems() -> list[ports.Problem]:
+    return found(build(timezone.now()))
+
+
+def test_an_empty_installation_says_what_to_do(admin_client: Client) -> None:
+    html = admin_client.get("/admin/").content.decode()
+    assert "No Collector process reports" in html
+    assert "make run" in html
+    assert "curl http://testserver/logs" in html
+
+
+def test_the_dashboard_tells_of_processes_pipelines_and_ledger(admin_client: Client) -> None:
+    process = make_process()
+    make_samples(process)
+    html = admin_client.get("/admin/").content.decode()
+    assert problems() == []
+    assert "No records yet" not in html
+    assert f"/admin/control/process/{process.pk}/change/" in html
+    assert "41.2 k rec" in html
+    assert "balances" in html
+    assert html.count('<figure class="chart"') == 3
+
+
+def test_the_fragment_is_the_panels_alone(admin_client: Client) -> None:
+    response = admin_client.get("/admin/dashboard/", headers={"HX-Request": "true"})
+    html = response.content.decode()
+    assert "<html" not in html
+    assert 'id="panel-pipelines"' in html
+    assert "no-cache" in response["Cache-Control"]
+
+
+def test_the_fragment_without_a_login_leads_to_the_login_page(client: Client) -> None:
+    response = client.get("/admin/dashboard/", headers={"HX-Request": "true"})
+    assert response.status_code == 204
+    assert response["HX-Redirect"].startswith("/admin/login/")
+    assert client.get("/admin/dashboard/").status_code == 302
+
+
+def test_rates_are_those_of_the_last_samples() -> None:
+    now = timezone.now()
+    for pid in (1, 2):
+        make_samples(make_process(now=now, pid=pid), now=now, accepted=500, stored=400)
+    (pipeline,) = build(now).pipelines
+    assert pipeline.processes == 2
+    assert pipeline.in_rate == pytest.approx(200.0)
+    assert pipeline.out_rate == pytest.approx(160.0)
+    assert pipeline.held_records == 2 * 41_200
+    assert pipeline.capacity_records == 800_000
+
+
+def test_a_process_that_fell_silent_is_a_problem_and_stays_visible(admin_client: Client) -> None:
+    make_process()
+    gone = make_process(pid=99, last_seen_at=timezone.now() - timedelta(minutes=5))
+    (problem,) = problems()
+    assert problem.severity == "error"
+    assert "fell silent" in problem.title
+    assert "41.2 k records were in flight" in problem.cause
+    assert str(gone.pk) in problem.url
+    assert str(gone.pk) in admin_client.get("/admin/").content.decode()
+
+
+def test_a_process_that_stopped_is_no_problem() -> None:
+    make_process()
+    make_process(stopped_at=timezone.now(), exit_reason="SIGTERM")
+    assert problems() == []
+
+
+def stats(**changes: Any) -> dict[str, Any]:
+    return {"pipelines": [pipeline_stats(**changes)]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "severity", "words"),
+    [
+        (
+            {"last_error": "connection refused", "last_error_at": "now", "failures": 3},
+            "error",
+            "cannot store: 3 failed writes",
+        ),
+        (
+            {
+                "last_error": "connection refused",
+                "last_error_at": "now",
+                "failures": 1,
+                "required": False,
+            },
+            "warning",
+            "(optional) cannot store",
+        ),
+        ({"state": "misconfigured", "misconfigured": "no such path"}, "error", "is misconfigured"),
+        ({"held_records": 390_000}, "warning", "buffer is 98 % full"),
+        ({"held_bytes": 120 * 1024 * 1024}, "warning", "buffer is 94 % full"),
+        ({"paused": True}, "info", "is paused"),
+    ],
+)
+def test_each_trouble_of_a_pipeline_is_told(
+    changes: dict[str, Any], severity: str, words: str
+) -> None:
+    if changes.get("last_error_at") == "now":
+        changes = {**changes, "last_error_at": timezone.now().isoformat()}
+    make_process(stats=stats(**changes))
+    (problem,) = problems()
+    assert problem.severity == severity
+    assert words in problem.title
+    assert problem.cause
+    assert problem.remedy
+
+
+def test_an_old_error_of_a_pipeline_that_stores_again_is_no_problem() -> None:
+    old = (timezone.now() - timedelta(minutes=10)).isoformat()
+    make_samples(make_process(stats=stats(last_error="refused", last_error_at=old)))
+    assert problems() == []
+
+
+def test_refusing_is_an_error() -> None:
+    make_samples(make_process(), refused=500)
+    (problem,) = problems()
+    assert "refuses 100 records/s" in problem.title
+
+
+def test_an_imbalance_is_an_error_and_opposite_ones_do_not_cancel(admin_client: Client) -> None:
+    make_process(ledger=[ledger_row(imbalance=7), ledger_row(tenant="b", imbalance=-7)])
+    (problem,) = problems()
+    assert "does not balance: 14 records" in problem.title
+    assert "off by 14" in admin_client.get("/admin/").content.decode()
+
+
+def test_problems_of_other_rooms_stand_beside_ours(admin_client: Client) -> None:
+    make_process()
+
+    def source() -> list[ports.Problem]:
+        return [ports.Problem(severity="error", title=EVIL, cause="c", remedy="r")]
+
+    ports.register_problems(source, name="test")
+    try:
+        html = admin_client.get("/admin/").content.decode()
+    finally:
+        ports.unregister_problems("test")
+    assert "&lt;script&gt;alert(" in html
+    assert "<script>alert(" not in html
+
+
+def test_a_panel_that_fails_takes_no_other_with_it(admin_client: Client) -> None:
+    class Broken:
+        name, order, title = "broken", 35, "Broken"
+
+        def render(self, request: object) -> str:
+            raise RuntimeError("secret detail")
+
+    ports.register_panel(Broken())
+    try:
+        html = admin_client.get("/admin/").content.decode()
+    finally:
+        ports.unregister_panel("broken")
+    assert "could not be drawn (RuntimeError)" in html
+    assert "secret detail" not in html
+    assert 'id="panel-processes"' in html
+
+
+def test_figures_of_another_version_or_of_nonsense_do_not_break_the_page(
+    admin_client: Client,
+) -> None:
+    make_process(stats={"pipelines": [{"key": EVIL, "last_error": EVIL, "dropped": 3}, 7]}, ledger=9)
+    make_process(stats=[], ledger=[{"sink": None, "accepted": "many"}, 4])
+    html = admin_client.get("/admin/").content.decode()
+    assert "<script>alert(" not in html
+    assert "onerror=alert(1)>" not in html
+
+
+def test_paused_view_does_not_poll(admin_client: Client) -> None:
+    assert "hx-get" in admin_client.get("/admin/").content.decode()
+    assert "hx-get" not in admin_client.get("/admin/?live=off").content.decode()
+
+
+def test_the_app_list_is_still_reachable(admin_client: Client) -> None:
+    html = admin_client.get("/admin/").content.decode()
+    assert 'id="nav-sidebar"' in html
+    assert "/admin/control/apikey/" in html
