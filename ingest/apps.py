@@ -1,4 +1,4 @@
-"""Arms the ingest app: its tables become known to sinks, partitions and retention."""
+"""Arms the ingest app: its tables become known to sinks and partitions, its rate to the heart."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ class IngestConfig(AppConfig):
     verbose_name = "Records"
 
     def ready(self) -> None:
+        from control.processes import heart
+        from ingest import metrics
         from ingest.tables import register_tables
 
         register_tables()
+        heart.every("ingest-rate", metrics.RATE_INTERVAL_S, metrics.refresh_rate, database="")

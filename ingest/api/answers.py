@@ -1,0 +1,101 @@
+"""The answers of ingest: 202 with what was taken, or a problem document that says what to do."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import msgspec
+from django.http import HttpResponse
+
+from control.web.problem import problem, title_of
+from ingest.wire.decode import Decoded
+from ingest.wire.errors import Rejection, RequestError
+from pipeline.errors import Draining, NoSink, Refused, TooLarge
+
+
+class Accepted(msgspec.Struct, gc=False, omit_defaults=True):
+    """The body of a 202."""
+
+    accepted: int
+    rejected: int
+    errors: list[Rejection]
+    ack: str
+    request_id: str
+    errors_omitted: int = 0
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def accepted(*, accepted: int, decoded: Decoded, ack: str, request_id: str) -> HttpResponse:
+    body = Accepted(
+        accepted,
+        decoded.rejected,
+        decoded.rejections,
+        ack,
+        request_id,
+        decoded.rejected - len(decoded.rejections),
+    )
+    return HttpResponse(_encode(body), status=202, content_type="application/json")
+
+
+def nothing_valid(decoded: Decoded) -> RequestError:
+    """400: every record was refused, or there was none."""
+    if not decoded.rejected:
+        return RequestError(400, "empty_body", "the body holds no record")
+    first = decoded.rejections[0]
+    return RequestError(
+        400,
+        "nothing_valid",
+        f"none of the {decoded.rejected} records is valid; the first: {first.detail}",
+        accepted=0,
+        rejected=decoded.rejected,
+        errors=decoded.rejections,
+        errors_omitted=decoded.rejected - len(decoded.rejections),
+    )
+
+
+def refused(error: RequestError, *, request_id: str) -> HttpResponse:
+    return problem(
+        error.status,
+        title=title_of(error.status),
+        detail=error.detail,
+        code=error.code,
+        request_id=request_id,
+        **error.extra,
+    )
+
+
+def status_of(error: Refused) -> int:
+    if isinstance(error, TooLarge):
+        return 413
+    return 503 if isinstance(error, Draining | NoSink) else 429
+
+
+def turned_away(error: Refused, *, request_id: str) -> HttpResponse:
+    """429 or 503 with the time to come back, or 413 when that would be no use."""
+    status = status_of(error)
+    if isinstance(error, TooLarge):
+        return problem(
+            status,
+            title=title_of(status),
+            detail=str(error),
+            code=error.reason,
+            request_id=request_id,
+            limit=error.limit,
+        )
+    return problem(
+        status,
+        title=title_of(status),
+        detail=str(error),
+        code=error.reason,
+        request_id=request_id,
+        headers={"Retry-After": str(retry_after(error.retry_after_s))},
+    )
+
+
+def retry_after(seconds: float) -> int:
+    """Whole seconds, at least 1, spread out so that clients do not all come back at once."""
+    spread = max(seconds, 1.0) * (1.0 + 0.25 * random.random())  # noqa: S311 - not a secret
+    return math.ceil(spread) if random.random() < spread % 1.0 else max(1, int(spread))  # noqa: S311

@@ -1,0 +1,167 @@
+"""One request on its way in: who sends it, whether there is room, what it says, what becomes of it.
+
+Everything that can refuse a request without its body does so first, so that a refusal stays
+cheap under load.  Runs on the request's thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+
+from control.auth.keys import Principal
+from control.web.access import authorize
+from control.web.permits import permits
+from control.web.requestid import request_id_of
+from ingest import metrics
+from ingest.api import answers, requestlog
+from ingest.api.acks import MEMORY, STORED, choose_ack
+from ingest.api.door import Door, door
+from ingest.wire.body import encoding_of, length_of, read_body
+from ingest.wire.decode import Decoded, decode
+from ingest.wire.errors import RequestError
+from ingest.wire.formats import format_of
+from ingest.wire.kinds import Kind
+from pipeline.engine import Engine
+from pipeline.errors import Draining, Refused, Saturated
+from pipeline.receipt import Receipt
+from sinks import service
+
+_TRACEPARENT_LENGTH = 55
+
+
+def take_in(request: HttpRequest, kind: Kind) -> HttpResponse:
+    """Answer a POST of records."""
+    request_id = request_id_of(request)
+    try:
+        principal = authorize(request, kind.scope)
+        if isinstance(principal, HttpResponse):
+            _note_refusal(request, request_id, principal.status_code, "unauthorized", "")
+            return principal
+        return _admit(request, kind, principal, request_id)
+    except RequestError as error:
+        _note_refusal(request, request_id, error.status, error.code, error.detail)
+        return answers.refused(error, request_id=request_id)
+    except Refused as error:
+        _note_refusal(request, request_id, answers.status_of(error), error.reason, str(error))
+        return answers.turned_away(error, request_id=request_id)
+
+
+def _admit(request: HttpRequest, kind: Kind, principal: Principal, request_id: str) -> HttpResponse:
+    meta, here = request.META, door()
+    ack = choose_ack(
+        meta.get("QUERY_STRING", ""), minimum=principal.min_ack, default=here.settings.default_ack
+    )
+    format = format_of(meta.get("CONTENT_TYPE", ""), text=kind.text)
+    encoding = encoding_of(meta)
+    length = length_of(meta, max_body_bytes=here.settings.max_body_bytes)
+    engine = _engine()
+    refusal = engine.refusal(kind.type, principal.tenant)
+    if refusal is not None:
+        raise refusal
+    if not permits.try_take():
+        raise Saturated("all threads that serve ingest are busy")
+    try:
+        with here.gate.reserve(length or 0) as reservation:
+            body = read_body(
+                meta,
+                length=length,
+                encoding=encoding,
+                reservation=reservation,
+                max_body_bytes=here.settings.max_body_bytes,
+                max_inflated_bytes=here.settings.max_inflated_bytes,
+            )
+            decoded = decode(
+                body,
+                format=format,
+                kind=kind,
+                tenant=principal.tenant,
+                any_tenant=principal.any_tenant,
+                arrival_us=time.time_ns() // 1000,
+                limits=here.limits,
+            )
+            nbytes = len(body)
+            del body
+            for code, count in decoded.codes.items():
+                metrics.count_error(code, count)
+            if not decoded.records:
+                raise answers.nothing_valid(decoded)
+            receipts = _offer(engine, kind, decoded, request_id, _traceparent(meta))
+        if ack == STORED:
+            ack = STORED if _await_stored(here, receipts) else MEMORY
+    finally:
+        permits.give_back()
+    accepted = 0
+    for receipt in receipts:
+        accepted += receipt.count
+    requestlog.log_accepted(
+        request.path,
+        request_id=request_id,
+        tenant=principal.tenant,
+        accepted=accepted,
+        rejected=decoded.rejected,
+        nbytes=nbytes,
+    )
+    return answers.accepted(accepted=accepted, decoded=decoded, ack=ack, request_id=request_id)
+
+
+def _engine() -> Engine:
+    try:
+        return service.current().engine
+    except RuntimeError:
+        raise Draining("this process has no running pipelines", retry_after_s=2.0) from None
+
+
+def _offer(
+    engine: Engine, kind: Kind, decoded: Decoded, request_id: str, traceparent: str
+) -> list[Receipt]:
+    """One offer a tenant, the largest first.
+
+    The first refusal is the request's, while nothing of it is held.  A later one, which only
+    a request for several tenants can meet, rejects that tenant's records one by one.
+    """
+    receipts: list[Receipt] = []
+    tenants: Sequence[str] = list(decoded.records)
+    if len(tenants) > 1:
+        tenants = sorted(tenants, key=lambda tenant: -len(decoded.records[tenant]))
+    for tenant in tenants:
+        records = decoded.records[tenant]
+        try:
+            receipt = engine.offer(
+                type=kind.type,
+                tenant=tenant,
+                records=records,
+                request_id=request_id,
+                traceparent=traceparent,
+            )
+        except Refused as error:
+            if not receipts:
+                raise
+            metrics.count_error(error.reason, len(records))
+            for index in decoded.indexes[tenant]:
+                decoded.reject(index, error.reason, str(error))
+        else:
+            receipts.append(receipt)
+            metrics.count_records(kind.type, tenant, len(records))
+    return receipts
+
+
+def _await_stored(here: Door, receipts: Sequence[Receipt]) -> bool:
+    return here.waiters.wait(receipts, here.settings.ack_timeout_s)
+
+
+def _traceparent(meta: dict[str, Any]) -> str:
+    sent: str = meta.get("HTTP_TRACEPARENT", "")
+    return sent if len(sent) == _TRACEPARENT_LENGTH and sent.isascii() else ""
+
+
+def _note_refusal(
+    request: HttpRequest, request_id: str, status: int, code: str, detail: str
+) -> None:
+    metrics.count_error(code)
+    requestlog.log_refused(
+        request.path, request_id=request_id, status=status, code=code, detail=detail
+    )

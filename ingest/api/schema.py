@@ -1,0 +1,207 @@
+"""What `/api/schema` says of ingest: the bodies, the answers, and an example of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_view,
+    inline_serializer,
+)
+from rest_framework import serializers
+
+_REJECTION = inline_serializer(
+    name="Rejection",
+    fields={
+        "index": serializers.IntegerField(help_text="Line or array item, from 0."),
+        "code": serializers.CharField(),
+        "detail": serializers.CharField(),
+    },
+    many=True,
+)
+_ACCEPTED = inline_serializer(
+    name="Accepted",
+    fields={
+        "accepted": serializers.IntegerField(),
+        "rejected": serializers.IntegerField(),
+        "errors": _REJECTION,
+        "errors_omitted": serializers.IntegerField(
+            required=False, help_text="How many rejections `errors` does not list."
+        ),
+        "ack": serializers.ChoiceField(choices=["memory", "stored"]),
+        "request_id": serializers.CharField(),
+    },
+)
+_PROBLEM = inline_serializer(
+    name="Problem",
+    fields={
+        "type": serializers.CharField(),
+        "title": serializers.CharField(),
+        "status": serializers.IntegerField(),
+        "detail": serializers.CharField(),
+        "code": serializers.CharField(),
+        "request_id": serializers.CharField(),
+    },
+)
+_HEALTH = inline_serializer(
+    name="Health",
+    fields={
+        "status": serializers.CharField(),
+        "liveness": serializers.DictField(),
+        "readiness": serializers.DictField(),
+    },
+)
+
+_REFUSALS = {
+    400: "Nothing in the body was valid, or the body is broken.",
+    401: "No API key, or one that is unknown, expired or revoked.",
+    403: "The key does not carry the scope.",
+    408: "The body did not arrive in time.",
+    411: "A chunked body on a server that cannot read one.",
+    413: "More than a limit that `limit` names; coming back will not help.",
+    415: "A content type or encoding that is not understood; `detail` says what is.",
+    429: "No room now: come back after `Retry-After` seconds.",
+    503: "Stopping, or no sink to write to: come back after `Retry-After` seconds.",
+}
+
+_ACK = OpenApiParameter(
+    "ack",
+    str,
+    enum=["memory", "stored"],
+    description="What to wait for: `memory`, taken in; `stored`, settled by every required sink.",
+)
+_REQUEST_ID = OpenApiParameter(
+    "X-Request-ID", str, OpenApiParameter.HEADER, description="Taken, or made; always answered."
+)
+_ENCODING = OpenApiParameter(
+    "Content-Encoding", str, OpenApiParameter.HEADER, enum=["gzip", "zstd"]
+)
+
+
+def _responses() -> dict[Any, Any]:
+    responses: dict[Any, Any] = {
+        202: OpenApiResponse(
+            _ACCEPTED,
+            description="Taken in; `errors` lists what was not.",
+            examples=[
+                OpenApiExample(
+                    "one line was broken",
+                    value={
+                        "accepted": 2,
+                        "rejected": 1,
+                        "errors": [
+                            {
+                                "index": 1,
+                                "code": "malformed_json",
+                                "detail": "Input data was truncated",
+                            }
+                        ],
+                        "ack": "memory",
+                        "request_id": "5f2b6c1de0c94d7f8a3f5a1f0f6f7a10",
+                    },
+                )
+            ],
+        )
+    }
+    for status, description in _REFUSALS.items():
+        responses[(status, "application/problem+json")] = OpenApiResponse(
+            _PROBLEM, description=description
+        )
+    return responses
+
+
+def _post(
+    *, name: str, summary: str, description: str, example: dict[str, Any], text: bool
+) -> dict[str, Any]:
+    request: dict[str, Any] = {
+        "application/json": OpenApiTypes.OBJECT,
+        "application/x-ndjson": OpenApiTypes.STR,
+    }
+    if text:
+        request["text/plain"] = OpenApiTypes.STR
+    return {
+        "operation_id": name,
+        "summary": summary,
+        "description": description,
+        "tags": ["ingest"],
+        "auth": [{"ApiKeyBearer": []}, {"ApiKeyHeader": []}, {}],
+        "parameters": [_ACK, _REQUEST_ID, _ENCODING],
+        "request": request,
+        "responses": _responses(),
+        "examples": [
+            OpenApiExample(
+                "one record",
+                value=example,
+                request_only=True,
+                media_type="application/json",
+            )
+        ],
+    }
+
+
+_FORMATS = (
+    "One JSON object, an array of them, or one a line (NDJSON){text}; gzip or zstd if "
+    "`Content-Encoding` says so. A record that is not valid costs an entry in `errors`, not its "
+    "neighbours."
+)
+
+logs = extend_schema_view(
+    post=extend_schema(
+        **_post(
+            name="logs_create",
+            summary="Send log records",
+            description=_FORMATS.format(text=", or lines of plain text")
+            + " All fields are optional: `timestamp` (`ts`, `time`, `@timestamp`), `level` "
+            "(`severity`), `service`, `message` (`msg`, `body`), `tenant`, `trace_id`, `span_id`.",
+            example={
+                "timestamp": "2026-01-31T09:30:00.250Z",
+                "level": "ERROR",
+                "service": "checkout",
+                "message": "payment refused",
+                "order": 4711,
+            },
+            text=True,
+        )
+    )
+)
+events = extend_schema_view(
+    post=extend_schema(
+        **_post(
+            name="events_create",
+            summary="Send audit events",
+            description=_FORMATS.format(text="") + " `user_id` and `action` are needed.",
+            example={
+                "user_id": "u-1042",
+                "action": "login",
+                "timestamp": "2026-01-31T09:30:00Z",
+                "ip": "192.0.2.7",
+            },
+            text=False,
+        )
+    )
+)
+health = extend_schema_view(
+    get=extend_schema(
+        operation_id="health_retrieve",
+        summary="Liveness and readiness",
+        description="200 while this process takes records, 503 with each cause while it does not.",
+        tags=["probes"],
+        auth=[],
+        responses={200: _HEALTH, 503: _HEALTH},
+    ),
+    post=extend_schema(
+        **_post(
+            name="health_create",
+            summary="Send health pings",
+            description=_FORMATS.format(text="")
+            + " `service` and `status` (up, degraded, down) are needed.",
+            example={"service": "checkout", "status": "degraded", "latency_ms": 840},
+            text=False,
+        )
+    ),
+)
