@@ -26,9 +26,9 @@ class RetryPolicy:
     """Exponential backoff with full jitter.
 
     The n-th failure waits a random time between 0 and `min(cap_s, base_s * 2**(n-1))`, and at
-    least what the sink itself asked for (up to an hour).  Without `max_attempts` and `deadline_s` (seconds since
-    the first attempt) a batch is tried for ever, which is the safe thing for required sinks; after
-    a SinkFault it is in any case.
+    least what the sink itself asked for, up to an hour.  Without `max_attempts` and `deadline_s`
+    (seconds since the first attempt) a batch is tried for ever, which is the safe thing for
+    required sinks; after a SinkFault it is in any case.
     """
 
     base_s: float = 0.1
