@@ -1,4 +1,4 @@
-"""The project as an app: system checks and the commands that belong to the installation."""
+"""The project as an app: system checks, and what the whole installation shares."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ class SiteConfig(AppConfig):
         from django.conf import settings
 
         from collector_site import checks  # noqa: F401  registers them
+        from collector_site.tracing import TracingService
+        from control.processes import lifecycle
         from control.web.permits import permits
 
-        server = settings.COLLECTOR.server
-        permits.resize(server.threads - server.reserved_threads)
+        collector = settings.COLLECTOR
+        permits.resize(collector.server.threads - collector.server.reserved_threads)
+        lifecycle.register(TracingService(settings=collector.tracing))
