@@ -192,7 +192,6 @@ class Pipeline:
                 slot=self._slot,
                 worker=worker.name,
                 policy=self.spec.settings.retry,
-                first_attempt_s=batch.first_attempt_s,
                 clock=self._clock,
                 observer=self._observer,
             )
@@ -211,7 +210,8 @@ class Pipeline:
                 if batch is not None:
                     worker.batch = batch
                     batch.attempt += 1
-                    if batch.attempt == 1:
+                    fresh = batch.first_attempt_s is None
+                    if fresh:
                         batch.first_attempt_s = now
                         self.figures.flushes[batch.reason] += 1
                     crowded = self._batcher.full and not self._idle
@@ -223,7 +223,7 @@ class Pipeline:
                     worker.idle_since = now
                     continue
                 self._wait(now, idle_left)
-        if batch.attempt == 1:
+        if fresh:
             self._observer.batch_closed(batch)
         if crowded:
             self._pool.grow(limit=self.spec.settings.max_workers)
@@ -328,8 +328,9 @@ class Pipeline:
         numbers = self._log.manifest.split(batch.number, self.key, halves)
         for parts, number in zip(halves, numbers, strict=True):
             half = self._batch(parts, batch.reason, number)
-            # Its first attempt was the whole batch's, already counted among the flushes.
-            half.attempt, half.first_attempt_s = batch.attempt, batch.first_attempt_s
+            # Its records were first tried, and counted among the flushes, with the whole batch.
+            # Its attempts are its own: isolating poison must not use up those of the neighbours.
+            half.first_attempt_s = batch.first_attempt_s
             self._waiting.push(half, now)
 
     def _settle(self, batch: Batch, outcome: Outcome) -> list[Frame]:

@@ -158,7 +158,8 @@ class Batch:
     """Records that go to one sink together, in the order of the log.
 
     `number` is unique within its log for all sinks; `reason` says what closed the batch: size,
-    bytes, time, flush or shutdown.  `attempt` counts the deliveries begun, from 1.
+    bytes, time, flush or shutdown.  `attempt` counts the deliveries begun, from 1; half of a split
+    batch begins anew, but goes on with the time of its records' first attempt.
     """
 
     __slots__ = (
@@ -184,7 +185,7 @@ class Batch:
         self.count = sum(part.count for part in parts)
         self.nbytes = sum(part.nbytes for part in parts)
         self.attempt = 0
-        self.first_attempt_s = 0.0
+        self.first_attempt_s: float | None = None
 
     @property
     def batch_id(self) -> str:

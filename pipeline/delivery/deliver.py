@@ -39,7 +39,6 @@ def deliver(
     slot: SinkSlot,
     worker: str,
     policy: RetryPolicy,
-    first_attempt_s: float,
     clock: Clock,
     observer: Observer,
 ) -> Outcome:
@@ -53,7 +52,8 @@ def deliver(
     except BaseException as raised:  # a worker that ended here would take its batch along
         now, error = clock.monotonic(), _believable(batch, raised)
         observer.write_finished(batch, now - begun, error)
-        return _failed(batch, error, policy, now - begun, now - first_attempt_s)
+        first = begun if batch.first_attempt_s is None else batch.first_attempt_s
+        return _failed(batch, error, policy, now - begun, now - first)
     seconds = clock.monotonic() - begun
     observer.write_finished(batch, seconds, None)
     return Outcome(seconds=seconds, already_stored=written.already_stored if written else 0)
