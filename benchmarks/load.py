@@ -40,7 +40,8 @@ class GeneratorProcess:
         out, _ = self._process.communicate(timeout=timeout_s)
         if self._process.returncode:
             raise RuntimeError(f"the generator failed with status {self._process.returncode}")
-        return json.loads(out)
+        result: dict[str, Any] = json.loads(out)
+        return result
 
     def __enter__(self) -> GeneratorProcess:
         return self

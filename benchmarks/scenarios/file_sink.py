@@ -46,7 +46,8 @@ def _store(server: Server, plan: Plan, records: int) -> float:
     )
     if result["records_accepted"] != records:
         raise ServerFailed(f"of {records} records not all were accepted: {result}")
-    return records / (server.wait_until_stored(before + records) - result["started"])
+    ended = server.wait_until_stored(before + records)
+    return float(records / (ended - result["started"]))
 
 
 def _lines(directory: Path) -> int:

@@ -75,7 +75,7 @@ def _store(server: Server, table: RecordsTable, plan: Plan, *, records: int) -> 
     ended = server.wait_until_stored(before + records)
     if table.count() - rows_before != records:
         raise ServerFailed(f"{records} accepted, {table.count() - rows_before} in the table")
-    return records / (ended - result["started"])
+    return float(records / (ended - result["started"]))
 
 
 def _hammer(server: Server, table: RecordsTable, plan: Plan) -> tuple[float, int]:

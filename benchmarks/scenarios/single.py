@@ -35,4 +35,4 @@ def _rate(server: Server, url: str, requests: int, plan: Plan) -> float:
     result = run_load(url=url, records=requests, clients=plan.clients, batch=1, api_key=server.key)
     if result["records_accepted"] != requests:
         raise ServerFailed(f"of {requests} requests to {url} not all were accepted: {result}")
-    return result["requests_per_second"]
+    return float(result["requests_per_second"])

@@ -138,7 +138,8 @@ class ResponseParser:
         return True
 
     def _chunked_body(self) -> Response | None:
-        at, pieces = self._body_at, []
+        at = self._body_at
+        pieces: list[bytes] = []
         while True:
             line_end = self._buffer.find(b"\r\n", at)
             if line_end < 0:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,12 +52,6 @@ class Tally:
     def succeeded(self) -> bool:
         sent = self.records - self.fates.count(UNSENT)
         return sent > 0 and self.records_accepted == sent and not self.interrupted
-
-    def acknowledged(self) -> Iterator[int]:
-        at = self.fates.find(ACKNOWLEDGED)
-        while at >= 0:
-            yield at
-            at = self.fates.find(ACKNOWLEDGED, at + 1)
 
     def summary(self) -> dict[str, Any]:
         ordered = sorted(self.latencies)

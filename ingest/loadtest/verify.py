@@ -68,12 +68,13 @@ class Verifier:
         self._clock = clock
 
     def rows(self) -> QuerySet[Any]:
-        return (
+        rows: QuerySet[Any] = (
             self._model._default_manager.using("records")
             .filter(id__gte=self._first_id)
             .annotate(run=KT(f"payload__{RUN_FIELD}"))
             .filter(run=self._run)
         )
+        return rows
 
     def wait_until_stored(
         self, expected: int, *, timeout_s: float, on_progress: Callable[[int], None]

@@ -8,6 +8,7 @@ Memory holds one batch and one chunk of each file.
 from __future__ import annotations
 
 import gzip
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -89,18 +90,18 @@ class Shipper:
         self._encode, self._options = encode, options
         self._clock, self._rng, self._warn = clock, rng, warn
         self._on_progress = on_progress
-        self._stopping = False
+        self._stop = threading.Event()
         self.counts = ShipCounts()
 
     def stop(self) -> None:
-        self._stopping = True
+        self._stop.set()
 
     def run(self) -> ShipCounts:
         """Until every file is at its end (or, following, until stopped)."""
-        while not self._stopping:
+        while not self._stop.is_set():
             busy = False
             for file in self._files:
-                if self._stopping:
+                if self._stop.is_set():
                     break
                 busy = self._advance(file) or busy
             if busy:
@@ -230,7 +231,7 @@ class Shipper:
                     return response
                 trouble = f"{response.status} {_detail(response)}"
                 retry_after = parse_retry_after(response.headers.get("retry-after", ""))
-            if self._stopping:
+            if self._stop.is_set():
                 self._warn(f"stopped before the server took the last batch: {trouble}")
                 return None
             wait = wait_before_retry(attempt=attempt, retry_after_s=retry_after, rng=self._rng)
@@ -242,7 +243,7 @@ class Shipper:
             attempt += 1
             self.counts.retries += 1
             self._clock.sleep(wait)
-            if self._stopping:
+            if self._stop.is_set():
                 self._warn("stopped while waiting to try again; the batch is sent next time")
                 return None
 

@@ -12,9 +12,10 @@ import signal
 import sys
 import time
 from argparse import RawDescriptionHelpFormatter
-from typing import Any
+from typing import IO, Any, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -31,7 +32,7 @@ from ingest.client.target import TargetError, require_loopback, resolve
 from ingest.loadtest.generator import Generator, Load, Unreachable
 from ingest.loadtest.records import PATHS, RecordMaker
 from ingest.loadtest.report import print_report
-from ingest.loadtest.tally import Tally
+from ingest.loadtest.tally import ACKNOWLEDGED, Tally
 from ingest.loadtest.verify import Verdict, Verifier
 
 MAX_RECORDS = 100_000_000
@@ -176,14 +177,21 @@ class Command(BaseCommand):
             result = {"run": run, "url": target.url + options["path"], **tally.summary()}
             verdict = None
             if options["verify"]:
-                verdict = self._verify(
-                    tally, options["path"], run, since_us, options["verify_timeout"], progress
-                )
+                try:
+                    verdict = self._verify(
+                        tally, options["path"], run, since_us, options["verify_timeout"], progress
+                    )
+                except DatabaseError as error:
+                    raise CommandError(
+                        f"the records database cannot be read: {str(error).strip()}. --verify "
+                        "reads this installation's; is the server's another one "
+                        "(COLLECTOR_DATA_DIR, COLLECTOR_DATABASE_URL)?"
+                    ) from None
                 result["verify"] = verdict.summary()
         if options["json"]:
             self.stdout.write(json.dumps(result))
         else:
-            print_report(Console(file=self.stdout), result)
+            print_report(Console(file=cast("IO[str]", self.stdout)), result)
         if not tally.succeeded or (verdict is not None and not verdict.passed):
             sys.exit(1)
 
@@ -211,7 +219,7 @@ class Command(BaseCommand):
         timeout_s: float,
         progress: Progress,
     ) -> Verdict:
-        expected = sum(1 for _ in tally.acknowledged())
+        expected = tally.fates.count(ACKNOWLEDGED)
         task = progress.add_task("stored", total=expected)
         verifier = Verifier(path=path, run=run, since_us=since_us, clock=SystemClock())
         waited = verifier.wait_until_stored(
