@@ -35,6 +35,7 @@ class SinkSlot:
     def __init__(self, factory: Callable[[], Sink]) -> None:
         self._lock = threading.Lock()
         self._holder = _Holder(factory)
+        self._leaving: list[_Holder] = []  # replaced, and still used by a write
 
     @contextmanager
     def use(self) -> Iterator[Sink]:
@@ -54,6 +55,8 @@ class SinkSlot:
             with self._lock:
                 holder.users -= 1
                 last = holder.replaced and holder.users == 0
+                if last:
+                    self._leaving.remove(holder)
             if last:
                 _close(holder)
 
@@ -63,14 +66,22 @@ class SinkSlot:
             old, self._holder = self._holder, _Holder(factory)
             old.replaced = True
             idle = old.users == 0
+            if not idle:
+                self._leaving.append(old)
         if idle:
             _close(old)
 
     def abort(self) -> None:
-        """Make writes that hang fail soon."""
-        sink = self._holder.sink
-        if sink is not None:
-            sink.abort()
+        """Make writes that hang fail soon, those into a replaced sink too."""
+        with self._lock:
+            sinks = [holder.sink for holder in (self._holder, *self._leaving)]
+        for sink in sinks:
+            if sink is None:
+                continue
+            try:
+                sink.abort()
+            except Exception:
+                log.exception("aborting a sink failed; a write that hangs keeps its thread")
 
     def close(self) -> None:
         """Close the sink, now or when its last user is done; a later use opens a new one."""
