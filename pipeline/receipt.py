@@ -6,8 +6,11 @@ and callbacks, as none is held for long; callbacks run outside it, on the worker
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 _lock = threading.Lock()
 
@@ -50,12 +53,15 @@ class Receipt:
         return event.wait(timeout_s)
 
     def add_done_callback(self, callback: Callable[[Receipt], None]) -> None:
-        """Call `callback(receipt)` once done: at once if it is, else on the settling thread."""
+        """Call `callback(receipt)` once done: at once if it is, else on the settling thread.
+
+        It must be quick; what it raises is logged.
+        """
         with _lock:
             if self._owed:
                 self._callbacks = [*(self._callbacks or ()), callback]
                 return
-        callback(self)
+        self._call(callback)
 
     def settled_one(self) -> None:
         """One required sink has settled its share (called by the engine)."""
@@ -67,4 +73,11 @@ class Receipt:
         if event is not None:
             event.set()
         for callback in callbacks or ():
+            self._call(callback)
+
+    def _call(self, callback: Callable[[Receipt], None]) -> None:
+        """Whoever settles serves many receipts: one callback's error stays its own."""
+        try:
             callback(self)
+        except Exception:
+            log.exception("a receipt's callback failed")
