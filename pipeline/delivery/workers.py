@@ -1,17 +1,20 @@
 """A resizable pool of named worker threads, each with its own stop and its own record of life.
 
-`_lock` guards the list of workers and the numbering; threads are started under it and joined
-outside.  What a worker holds and counts is written by that worker under its pipeline's lock.
+`_lock` guards the list of workers and the numbering; threads are started under it, and leave the
+list as the last thing they do.  What a worker holds and counts is written by that worker under its pipeline's lock.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.record import Batch
 from pipeline.runtime.clock import Clock
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,7 @@ class WorkerPool:
         self._ended = ended
         self._clock = clock
         self._lock = threading.Lock()
+        self._one_ended = threading.Condition(self._lock)
         self._workers: list[Worker] = []
         self._number = 0
 
@@ -107,8 +111,12 @@ class WorkerPool:
             worker.thread = threading.Thread(
                 target=self._run, args=(worker,), name=worker.name, daemon=True
             )
+            try:
+                worker.thread.start()
+            except RuntimeError as error:  # the system gives no more threads: go on with fewer
+                log.error("worker %s could not start: %s", worker.name, error)
+                return False
             self._workers.append(worker)
-            worker.thread.start()
             return True
 
     def retire(self, worker: Worker, *, least: int) -> bool:
@@ -123,15 +131,19 @@ class WorkerPool:
     def join(self, timeout_s: float | None) -> list[Worker]:
         """Wait for all workers to end; returns those that have not within `timeout_s`."""
         due = None if timeout_s is None else self._clock.monotonic() + timeout_s
-        for worker in self.workers:
-            left = None if due is None else max(0.0, due - self._clock.monotonic())
-            worker.thread.join(left)
-        return self.workers
+        with self._lock:
+            while self._workers:
+                left = None if due is None else due - self._clock.monotonic()
+                if left is not None and left <= 0:
+                    break
+                self._clock.wait(self._one_ended, left)
+            return list(self._workers)
 
     def _run(self, worker: Worker) -> None:
         try:
             self._work(worker)
         finally:
+            self._ended(worker)
             with self._lock:
                 self._workers.remove(worker)
-            self._ended(worker)
+                self._one_ended.notify_all()
