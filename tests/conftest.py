@@ -87,9 +87,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """Bring the default tenant back after a transactional test has emptied the tables."""
     from django.apps import apps
+    from django.db import connections
     from django.db.models.signals import post_migrate
 
     def default_tenant(using: str, **_: Any) -> None:
@@ -103,6 +104,10 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
         weak=False,
         dispatch_uid="tests.default_tenant",
     )
+    yield
+    with django_db_blocker.unblock():
+        # The records alias mirrors the default one, and nobody else closes a mirror's connection.
+        connections.close_all()
 
 
 @pytest.fixture(scope="session")
