@@ -51,6 +51,10 @@ class DrainRate:
         span = min(max(now - self._since, 1.0), RATE_WINDOW_S)
         return sum(count for _, count in self._seconds) / span
 
+    def age_s(self) -> float:
+        """For how long something has been held without a break (seconds)."""
+        return self._clock.monotonic() - self._since
+
 
 class Admission:
     """How much one sink's records may occupy, by count and by encoded bytes.
@@ -157,7 +161,8 @@ class Admission:
         per_record = self.held_bytes / self.held_records if self.held_records else 1.0
         excess = max(excess_records, excess_bytes / max(per_record, 1.0), 0.0)
         rate = self._drained.per_second()
-        seconds = excess / rate if rate > 0 else RETRY_AFTER_MAX_S
+        # While nothing has left yet nobody knows the rate: come back after as long again.
+        seconds = excess / rate if rate > 0 else self._drained.age_s()
         seconds = min(max(seconds, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S)
         return Saturated(
             f"sink {self._name!r} holds {self.held_records} records of "
