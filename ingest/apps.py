@@ -15,4 +15,4 @@ class IngestConfig(AppConfig):
         from ingest.tables import register_tables
 
         register_tables()
-        heart.every("ingest-rate", metrics.RATE_INTERVAL_S, metrics.refresh_rate, database="")
+        heart.every("ingest-rate", metrics.RATE_INTERVAL_S, metrics.refresh_rate, database=False)

@@ -119,6 +119,8 @@ class _Work:
         self._screen = screen
 
     def chunk(self, lines: list[bytes], indexes: Sequence[int]) -> None:
+        if not lines:
+            return
         suspects = () if self._screen.clean else self._screen.suspects(lines)
         if not suspects:
             try:

@@ -15,7 +15,8 @@ from ingest.wire.errors import RecordError
 
 MAX_NAME = 255  # characters of what is filtered by: service, ids, user, action
 
-_decode = msgspec.json.Decoder().decode
+# A number beyond a double's range is infinite here, and judged where a number is asked for.
+_decode = msgspec.json.Decoder(float_hook=float).decode
 _KINDS = {bool: "true or false", int: "a number", float: "a number", list: "an array",
           dict: "an object", str: "text"}  # fmt: skip
 
