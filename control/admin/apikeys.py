@@ -24,8 +24,8 @@ from django.utils.safestring import SafeString
 
 from control.admin import ModelAdmin, action, display, register
 from control.auth.keys import create_key, keyring
-from control.auth.models import SCOPES
-from control.models import ApiKey
+from control.auth.models import DEFAULT_TENANT, SCOPES
+from control.models import ApiKey, Tenant
 
 FORM_ONCE = "once"
 _SESSION_ONCE = "collector_key_forms"
@@ -104,6 +104,7 @@ class ApiKeyAdmin(ModelAdmin):
         initial: dict[str, Any] = super().get_changeform_initial_data(request)
         initial[FORM_ONCE] = secrets.token_urlsafe(12)
         initial.setdefault("scopes", ["logs", "health", "events"])
+        initial.setdefault("tenant", Tenant.objects.filter(slug=DEFAULT_TENANT).first())
         return initial
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -130,7 +131,12 @@ class ApiKeyAdmin(ModelAdmin):
                 "If it was not copied, revoke that key and create another.",
             )
             return HttpResponseRedirect(reverse("admin:control_apikey_changelist"))
-        response: HttpResponse = super().add_view(request, form_url, extra_context)
+        context = {
+            "show_save_and_add_another": False,
+            "show_save_and_continue": False,
+            **(extra_context or {}),
+        }
+        response: HttpResponse = super().add_view(request, form_url, context)
         return response
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:

@@ -87,6 +87,8 @@ def process_context(process: Process) -> dict[str, Any]:
     workers = list(process.worker_runs.order_by("-started_at", "-id")[: WORKERS_SHOWN + 1])
     return {
         "process": process,
+        "title": str(process),
+        "subtitle": None,
         "now": timezone.now(),
         "state": process_state(process, timezone.now()),
         "pipelines": pipelines,

@@ -98,8 +98,8 @@ class RecordFilter(FilterForm):
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or self.cleaned_data
         starts, ends = data.get("from"), data.get("to")
-        if starts and ends and starts >= ends:
-            self.add_error("to", "This is not after “from”.")
+        if starts and ends and starts > ends:
+            self.add_error("to", "This is before “from”.")
         if data.get("window") == "custom" and not starts and not ends and not self.errors:
             self.add_error("from", "Give a beginning or an end, or choose a window.")
         return data

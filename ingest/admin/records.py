@@ -25,7 +25,7 @@ from ingest.admin.filters import AuditFilter, HealthFilter, LogFilter, RecordFil
 from ingest.models import AuditEvent, HealthPing, LogRecord, StoredRecord
 
 MESSAGE_IN_LIST = 400
-NAME_IN_LIST = 60
+NAME_IN_LIST = 40
 # A level or a status is a word of ours; anything else is shown without a colour of its own.
 TAGS = frozenset({"trace", "debug", "info", "warn", "error", "fatal", "up", "degraded", "down"})
 
@@ -33,6 +33,10 @@ TAGS = frozenset({"trace", "debug", "info", "warn", "error", "fatal", "up", "deg
 def tag(word: str) -> SafeString:
     kind = word.lower() if word.lower() in TAGS else "other"
     return format_html('<span class="tag tag-{}">{}</span>', kind, one_line(word, limit=20))
+
+
+def clamped(text: str) -> SafeString:
+    return format_html('<div class="clamp">{}</div>', text)
 
 
 def when(moment: Any) -> str:
@@ -104,6 +108,7 @@ class RecordAdmin(ReadOnlyMixin, KeysetModelAdmin):
             "record": record,
             "title": f"{str(self.opts.verbose_name).capitalize()} {record.pk}",
             "subtitle": None,
+            "list_url": self.list_link({}),
             "facts": [(label, value) for label, value in facts if value],
             "text": text,
             "payload": json_html(record.payload),
@@ -133,7 +138,7 @@ class RecordAdmin(ReadOnlyMixin, KeysetModelAdmin):
 
     def list_link(self, params: dict[str, str]) -> str:
         address = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
-        return f"{address}?{urlencode(params, errors='replace')}"
+        return f"{address}?{urlencode(params, errors='replace')}" if params else address
 
 
 @register(LogRecord)
@@ -154,8 +159,8 @@ class LogRecordAdmin(RecordAdmin):
         return tag(record.level)
 
     @display(description="Message")
-    def what(self, record: LogRecord) -> str:
-        return one_line(record.message, limit=MESSAGE_IN_LIST)
+    def what(self, record: LogRecord) -> SafeString:
+        return clamped(one_line(record.message, limit=MESSAGE_IN_LIST))
 
     def neighbours(self, record: LogRecord) -> list[tuple[str, dict[str, str]]]:
         found = super().neighbours(record)
@@ -194,8 +199,8 @@ class AuditEventAdmin(RecordAdmin):
         return one_line(event.user_id, limit=NAME_IN_LIST)
 
     @display(description="Action")
-    def what(self, event: AuditEvent) -> str:
-        return one_line(event.action, limit=MESSAGE_IN_LIST)
+    def what(self, event: AuditEvent) -> SafeString:
+        return clamped(one_line(event.action, limit=MESSAGE_IN_LIST))
 
     def neighbours(self, event: AuditEvent) -> list[tuple[str, dict[str, str]]]:
         found = super().neighbours(event)

@@ -183,7 +183,9 @@ def test_a_panel_that_fails_takes_no_other_with_it(admin_client: Client) -> None
 def test_figures_of_another_version_or_of_nonsense_do_not_break_the_page(
     admin_client: Client,
 ) -> None:
-    make_process(stats={"pipelines": [{"key": EVIL, "last_error": EVIL, "dropped": 3}, 7]}, ledger=9)
+    make_process(
+        stats={"pipelines": [{"key": EVIL, "last_error": EVIL, "dropped": 3}, 7]}, ledger=9
+    )
     make_process(stats=[], ledger=[{"sink": None, "accepted": "many"}, 4])
     html = admin_client.get("/admin/").content.decode()
     assert "<script>alert(" not in html

@@ -45,7 +45,12 @@ def test_a_sample_is_spread_over_the_time_it_tells_of() -> None:
 
 
 def test_processes_are_added_and_the_slowest_write_counts() -> None:
-    rows = [sample(0), sample(5), sample(0, process_id="p2", write_p95_s=0.5), sample(5, process_id="p2")]
+    rows = [
+        sample(0),
+        sample(5),
+        sample(0, process_id="p2", write_p95_s=0.5),
+        sample(5, process_id="p2"),
+    ]
     (history,) = bucketed(rows, WINDOW)
     assert history.stored[-1] == 16.0
     assert history.p95[-1] == 0.5
