@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from types import FrameType
 from typing import Any
 
@@ -58,7 +59,9 @@ def ready(sockets: list[socket.socket]) -> None:
         os.write(int(pipe), url_of(sockets).encode())
         os.close(int(pipe))
     else:
-        print(f"ready {url_of(sockets)}", flush=True)
+        # In one write: other processes share this stream.
+        sys.stdout.write(f"ready {url_of(sockets)}\n")
+        sys.stdout.flush()
 
 
 def url_of(sockets: list[Any]) -> str:

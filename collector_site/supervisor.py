@@ -69,7 +69,7 @@ class Supervisor:
         self._steady_s = steady_s
         self._environ = dict(os.environ if environ is None else environ)
         self._directory = directory
-        self._say = say or (lambda line: print(line, flush=True))
+        self._say = say or _print
         self._announced = False
         self._stopping_since: float | None = None
         self._failed = 0
@@ -104,8 +104,10 @@ class Supervisor:
             self._selector.close()
             wake_read.close()
             wake_write.close()
-        statuses = [child.status or 0 for child in self._children]
-        return self._failed or (1 if any(statuses) else 0)
+        # One that had not yet begun to listen for TERM dies of it, and had nothing to lose.
+        ended_well = (None, 0, -signal.SIGTERM)
+        failed = any(child.status not in ended_well for child in self._children)
+        return self._failed or int(failed)
 
     def _running(self) -> bool:
         if any(child.process is not None for child in self._children):
@@ -223,6 +225,12 @@ class Supervisor:
                 child.status = child.process.wait()
                 child.process = None
                 self._close_pipe(child)
+
+
+def _print(line: str) -> None:
+    # In one write: the children share this stream.
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def _die_with_parent() -> None:

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import httpx
 
@@ -58,13 +58,20 @@ class CollectorServer:
         self.environ = clean_environ(data_dir, environ or {})
         self.url = ""
         self._command = command
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.RLock())
         self._lines: list[str] = []
         self._ended = 0
+        self._clients: list[httpx.Client] = []
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> CollectorServer:
         """Start and wait for the ready line."""
+        self.spawn()
+        self.url = self.wait_for_line(lambda line: line.startswith("ready http")).split()[1]
+        return self
+
+    def spawn(self) -> CollectorServer:
+        """Start without waiting for anything."""
         self.process = subprocess.Popen(
             self._command,
             cwd=ROOT,
@@ -77,7 +84,6 @@ class CollectorServer:
         for stream in (self.process.stdout, self.process.stderr):
             assert stream is not None
             threading.Thread(target=self._read, args=(stream,), daemon=True).start()
-        self.url = self.wait_for_line(lambda line: line.startswith("ready http")).split()[1]
         return self
 
     def _read(self, stream: IO[str]) -> None:
@@ -110,12 +116,18 @@ class CollectorServer:
         def found() -> str | None:
             return next((line for line in self._lines if wanted(line)), None)
 
-        with self._changed:
-            self._changed.wait_for(lambda: found() is not None or self._ended == 2, timeout_s)
-            line = found()
-        if line is None:
-            raise AssertionError(f"the awaited line did not come; output:\n{self.output}")
+        self.wait_until(lambda: found() is not None, timeout_s)
+        line = found()
+        assert line is not None
         return line
+
+    def wait_until(self, true: Callable[[], bool], timeout_s: float = GENEROUS_S) -> None:
+        """Wait for output that makes `true` so; fails with all output when it does not come."""
+        with self._changed:
+            self._changed.wait_for(lambda: true() or self._ended == 2, timeout_s)
+            if true():
+                return
+        raise AssertionError(f"the awaited output did not come; all of it:\n{self.output}")
 
     def send(self, number: int) -> None:
         assert self.process is not None
@@ -138,6 +150,8 @@ class CollectorServer:
 
     def end(self) -> None:
         """Leave nothing behind, whatever the test did. The session is the server's own."""
+        for client in self._clients:
+            client.close()
         if self.process is None:
             return
         if self.process.poll() is None:
@@ -152,5 +166,8 @@ class CollectorServer:
             pass
         self.wait()
 
-    def client(self, **options: object) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=GENEROUS_S, trust_env=False, **options)  # type: ignore[arg-type]
+    def client(self, **options: Any) -> httpx.Client:
+        """A client of this server, closed when the server is ended."""
+        client = httpx.Client(base_url=self.url, timeout=GENEROUS_S, trust_env=False, **options)
+        self._clients.append(client)
+        return client
