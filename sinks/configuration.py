@@ -33,40 +33,52 @@ SEVERITIES = {"": 0, "DEBUG": DEBUG, "INFO": INFO, "WARN": WARN, "ERROR": ERROR,
 class PipelineOverrides(SinkOptions, frozen=True, kw_only=True):
     """What a sink may have otherwise than the installation's defaults; None keeps the default."""
 
-    max_records: Annotated[
-        int | None, Meta(ge=1, le=1_000_000, description="Records in one batch, at most.")
-    ] = None
-    max_bytes: Annotated[
-        int | None, Meta(ge=1024, le=1 << 30, description="Bytes in one batch, at most.")
-    ] = None
-    max_wait_s: Annotated[
-        float | None, Meta(ge=0, le=3600, description="Seconds a batch waits to fill, at most.")
-    ] = None
-    capacity_records: Annotated[
-        int | None, Meta(ge=1, description="Records held for this sink, at most.")
-    ] = None
-    capacity_bytes: Annotated[
-        int | None, Meta(ge=1024, description="Bytes held for this sink, at most.")
-    ] = None
-    high_watermark: Annotated[
-        float | None, Meta(gt=0, le=1, description="Share of the capacity above which it is full.")
-    ] = None
-    low_watermark: Annotated[
-        float | None, Meta(gt=0, le=1, description="Share at which it takes records again.")
-    ] = None
-    min_workers: Annotated[
-        int | None, Meta(ge=1, le=64, description="Worker threads, at least.")
-    ] = None
-    max_workers: Annotated[
-        int | None, Meta(ge=1, le=64, description="Worker threads, at most.")
-    ] = None
-    retry_max_attempts: Annotated[
-        int | None, Meta(ge=1, description="Attempts before a batch is given up; empty: no limit.")
-    ] = None
-    retry_deadline_s: Annotated[
-        float | None,
-        Meta(gt=0, description="Seconds before a batch is given up; empty: no limit."),
-    ] = None
+    max_records: (
+        Annotated[int, Meta(ge=1, le=1_000_000, description="Records in one batch, at most.")]
+        | None
+    ) = None
+    max_bytes: (
+        Annotated[int, Meta(ge=1024, le=1 << 30, description="Bytes in one batch, at most.")] | None
+    ) = None
+    max_wait_s: (
+        Annotated[float, Meta(ge=0, le=3600, description="Seconds a batch waits to fill, at most.")]
+        | None
+    ) = None
+    capacity_records: (
+        Annotated[int, Meta(ge=1, description="Records held for this sink, at most.")] | None
+    ) = None
+    capacity_bytes: (
+        Annotated[int, Meta(ge=1024, description="Bytes held for this sink, at most.")] | None
+    ) = None
+    high_watermark: (
+        Annotated[
+            float, Meta(gt=0, le=1, description="Share of the capacity above which it is full.")
+        ]
+        | None
+    ) = None
+    low_watermark: (
+        Annotated[float, Meta(gt=0, le=1, description="Share at which it takes records again.")]
+        | None
+    ) = None
+    min_workers: (
+        Annotated[int, Meta(ge=1, le=64, description="Worker threads, at least.")] | None
+    ) = None
+    max_workers: (
+        Annotated[int, Meta(ge=1, le=64, description="Worker threads, at most.")] | None
+    ) = None
+    retry_max_attempts: (
+        Annotated[
+            int, Meta(ge=1, description="Attempts before a batch is given up; empty: no limit.")
+        ]
+        | None
+    ) = None
+    retry_deadline_s: (
+        Annotated[
+            float,
+            Meta(gt=0, description="Seconds before a batch is given up; empty: no limit."),
+        ]
+        | None
+    ) = None
 
 
 def set_options(row: SinkConfig, values: dict[str, Any], *, keep: Iterable[str] = ()) -> None:
