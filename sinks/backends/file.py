@@ -260,5 +260,5 @@ class FileSink(BaseSink[FileOptions]):
 
 def as_sink_error(error: OSError, *, doing: str) -> SinkError:
     """No permission and impossible paths are the sink's fault; a full disk passes."""
-    text = f"{doing}: {os.strerror(error.errno)}" if error.errno else f"{doing}: {error}"
+    text = f"{doing}: {error.strerror or error}"
     return SinkFault(text) if error.errno in _FAULTS else RetryableError(text)

@@ -12,17 +12,18 @@ from typing import Annotated, ClassVar
 import psycopg
 from msgspec import Meta
 from psycopg import conninfo as pg_conninfo
+from psycopg import sql
 
-from pipeline.errors import SinkFault
+from pipeline.errors import PermanentError
 from pipeline.record import Batch
 from pipeline.sink import Written
 from sinks.base import BaseSink
 from sinks.options import Secret, SinkOptions
-from sinks.postgresql import proofs as proof_table
-from sinks.postgresql.connections import Connections
+from sinks.postgresql.connections import Connection, Connections
 from sinks.postgresql.copy import CopyJob, copy_statement, probe, store_batch
 from sinks.postgresql.mapping import RowMapping, source_problem
 from sinks.postgresql.proofs import Proofs
+from sinks.postgresql.sqlstate import as_sink_error
 
 _NAME = r"[^\W\d][\w$]{0,62}"
 
@@ -107,13 +108,8 @@ class PostgresSink(BaseSink[PostgresOptions]):
             return
         with self._connections.lend() as connection:
             if self._proofs is not None:
-                try:
-                    self._proofs.prepare(connection)
-                except psycopg.errors.InsufficientPrivilege as error:
-                    raise SinkFault(
-                        f"exactly_once needs the table {proof_table.TABLE}, which this user may "
-                        f"not make or use; turn it off, or run: {proof_table.DDL}"
-                    ) from error
+                self._proofs.prepare(connection)
+            self._mapping.learn(_json_columns(connection, self._table))
         self._prepared = True
 
     def write(self, batch: Batch) -> Written:
@@ -123,11 +119,16 @@ class PostgresSink(BaseSink[PostgresOptions]):
 
     def probe(self, batch: Batch) -> str:
         job, failures = self._job(batch)
-        for reason in failures.values():
-            raise SinkFault(f"the marked record does not fit: {reason}")
-        with self._connections.lend() as connection:
-            probe(connection, [job])
-        return f"A marked row was copied into {self.options.table} and taken back."
+        table = self.options.table
+        try:
+            with self._connections.lend() as connection:
+                probe(connection, [job])
+        except PermanentError as error:
+            # The marked record has none of the payload's fields, which the table may insist on.
+            return f"{table} was reached; by its own rules it refused the marked row: {error}"
+        if failures:
+            return f"{table} was reached; the marked record has no row: {failures[0]}"
+        return f"A marked row was copied into {table} and taken back."
 
     def abort(self) -> None:
         self._connections.abort()
@@ -142,3 +143,16 @@ class PostgresSink(BaseSink[PostgresOptions]):
             table=self.options.table, statement=self._statement, rows=rows, indices=indices
         )
         return job, failures
+
+
+def _json_columns(connection: Connection, table: list[str]) -> set[str]:
+    """The table's columns of type json and jsonb; none when there is no such table (yet)."""
+    try:
+        found = connection.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s)"
+            " AND atttypid IN ('json'::regtype, 'jsonb'::regtype) AND NOT attisdropped",
+            [sql.Identifier(*table).as_string(connection)],
+        ).fetchall()
+    except psycopg.Error as error:
+        raise as_sink_error(error, doing="reading the table's columns") from error
+    return {str(row[0]) for row in found}

@@ -8,6 +8,7 @@ cut off again, so that no line is torn; a torn line left by a crash is ended bef
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -157,7 +158,7 @@ class LiveFile:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             os.close(fd)
-            raise IsADirectoryError(f"{self.path} is not a regular file")
+            raise OSError(errno.EINVAL, "not a regular file")
         self._fd = fd
         self._began_s = self._clock.monotonic()
         return fd

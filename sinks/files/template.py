@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 FIELDS = ("date", "hour", "tenant", "service", "type", "worker")
 LONG_FIELDS = ("tenant", "service", "type", "worker")
-LONGEST_VALUE = 80
+LONGEST_VALUE = 60
 LONGEST_NAME = 230  # leaves room for the time in the name of a file put aside
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
 
@@ -52,7 +52,7 @@ class PathTemplate:
         # Together with a value of each kind a name must stay below the system's 255 bytes.
         for part in text.split("/"):
             long_values = sum("{" + field + "}" in part for field in LONG_FIELDS)
-            if long_values > 1 and long_values * LONGEST_VALUE + len(part) > LONGEST_NAME:
+            if long_values * LONGEST_VALUE + len(part) > LONGEST_NAME:
                 raise TemplateError(f"the name {part!r} could become too long; use more folders")
             if len(part) > LONGEST_VALUE:
                 raise TemplateError(f"a name in it is longer than {LONGEST_VALUE} characters")

@@ -7,8 +7,9 @@ a wrong value is the server's to name.  Compiled once; rows are made on worker t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -19,8 +20,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b"})
 _NULL = "\\N"
 
-# Numbers with a fraction stay the text that was sent: a double would round a price.
-_decode = msgspec.json.Decoder(dict[str, Any], float_hook=str).decode
+# A double would round a price.
+_decode = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 
 FIELDS: dict[str, Callable[[Part, Record], Any]] = {
     "id": lambda part, record: record.id,
@@ -54,8 +56,17 @@ class RowMapping:
 
     def __init__(self, columns: Mapping[str, str]) -> None:
         self.columns = list(columns)
+        self._named = dict(columns)
         self._sources = [_source(source) for source in columns.values()]
+        self._cells: list[Callable[[Any], str]] = [_cell] * len(self.columns)
         self._needs_payload = any(source.startswith(_PAYLOAD_PATH) for source in columns.values())
+
+    def learn(self, json_columns: Collection[str]) -> None:
+        """Which columns are of type json or jsonb: a text must become a JSON string there."""
+        self._cells = [
+            _json_cell if name in json_columns and source != "payload" else _cell
+            for name, source in self._named.items()
+        ]
 
     def rows(self, batch: Batch) -> tuple[list[bytes], list[int], dict[int, str]]:
         """Encoded rows, their places in the batch, and the records that cannot be rows."""
@@ -76,7 +87,10 @@ class RowMapping:
 
     def _row(self, part: Part, record: Record) -> bytes:
         payload = _decode(record.payload) if self._needs_payload else {}
-        cells = [_cell(source(part, record, payload)) for source in self._sources]
+        cells = [
+            cell(source(part, record, payload))
+            for cell, source in zip(self._cells, self._sources, strict=True)
+        ]
         return ("\t".join(cells) + "\n").encode()
 
 
@@ -103,13 +117,17 @@ def _source(source: str) -> Callable[[Part, Record, dict[str, Any]], Any]:
 def _cell(value: Any) -> str:
     if value is None:
         return _NULL
-    if value is True:
-        return "t"
-    if value is False:
-        return "f"
-    if isinstance(value, dict | list):
-        value = msgspec.json.encode(value).decode()
+    if isinstance(value, dict | list | bool):
+        value = _encode(value).decode()
     text = value if isinstance(value, str) else str(value)
+    return _escaped(text)
+
+
+def _json_cell(value: Any) -> str:
+    return _NULL if value is None else _escaped(_encode(value).decode())
+
+
+def _escaped(text: str) -> str:
     return text if text.isprintable() and "\\" not in text else text.translate(_ESCAPES)
 
 

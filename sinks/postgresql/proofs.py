@@ -16,8 +16,10 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
+from pipeline.errors import SinkFault
 from pipeline.record import Batch
 from sinks.postgresql.connections import Connection
+from sinks.postgresql.sqlstate import as_sink_error
 
 TABLE = "collector_batch_proof"
 DDL = (
@@ -42,6 +44,17 @@ class Proofs:
 
     def prepare(self, connection: Connection) -> None:
         """Make the table where it is missing, and drop the proofs of logs long gone."""
+        try:
+            self._prepare(connection)
+        except pg.InsufficientPrivilege as error:
+            raise SinkFault(
+                f"this user may not make or use the table {TABLE}, which keeps a batch from being "
+                f"stored twice; give it the right, or make the table with: {DDL}"
+            ) from error
+        except psycopg.Error as error:
+            raise as_sink_error(error, doing=f"preparing {TABLE}") from error
+
+    def _prepare(self, connection: Connection) -> None:
         row = connection.execute("SELECT to_regclass(%s)", [TABLE]).fetchone()
         if row is None or row[0] is None:
             try:
