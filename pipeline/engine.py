@@ -2,7 +2,7 @@
 
 Request threads `offer`; a control thread configures, starts, drains and stops.  `_lock` guards
 the set of pipelines and the phase; the routing table is replaced whole, so that offers read it
-without a lock.
+without a lock.  `_configuring` lets one configuration be carried out after the other.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.errors import Draining, NoSink, Refused
 from pipeline.ids import RecordIds
+from pipeline.intake.admission import Closed
 from pipeline.log.frame import Frame, Share
 from pipeline.log.log import Log
 from pipeline.observer import Observer, Observers
@@ -26,6 +27,7 @@ from pipeline.stats import engine_stats
 log = logging.getLogger(__name__)
 
 UNROUTED = "(unrouted)"
+STOP_GRACE_S = 1.0
 _ROUTES_CACHED = 10_000
 
 
@@ -41,12 +43,13 @@ class Engine:
         self._ids = ids
         self._log = Log(log_id=log_id)
         self._lock = threading.Lock()
+        self._configuring = threading.Lock()
         self._observers = Observers()
         self._pipelines: dict[str, Pipeline] = {}
         self._retired: list[Pipeline] = []
         self._routes: dict[tuple[str, str], tuple[Pipeline, ...]] = {}
         self._started = False
-        self._refusing: Refused | None = None
+        self._refusing = False
 
     @property
     def log_id(self) -> str:
@@ -62,7 +65,7 @@ class Engine:
     def retired(self) -> list[Pipeline]:
         """Pipelines whose configuration is gone and which still deliver what they hold."""
         with self._lock:
-            self._retired = [p for p in self._retired if p.state != "stopped"]
+            self._retired = [p for p in self._retired if not p.ended]
             return list(self._retired)
 
     @property
@@ -78,32 +81,44 @@ class Engine:
     def configure(self, specs: Iterable[PipelineSpec]) -> None:
         """Make the pipelines those of `specs`, by key; the same specs again change nothing.
 
-        A pipeline that is gone from `specs` takes nothing new and delivers what it holds.
+        A pipeline that is gone from `specs` takes nothing new and delivers what it holds; one that
+        is wanted again meanwhile goes on.  An engine that drains changes and ends pipelines still,
+        and adds none.
         """
         wanted = {spec.key: spec for spec in specs}
-        changed: list[tuple[Pipeline, PipelineSpec]] = []
-        added: list[Pipeline] = []
-        with self._lock:
-            gone = [self._pipelines.pop(key) for key in self._pipelines.keys() - wanted.keys()]
-            self._retired += gone
-            for key, spec in wanted.items():
-                pipeline = self._pipelines.get(key)
-                if pipeline is None:
-                    self._pipelines[key] = pipeline = Pipeline(
-                        spec=spec, journal=self._log, clock=self._clock, observer=self._observers
-                    )
-                    added.append(pipeline)
-                elif not _same(pipeline.spec, spec):
-                    changed.append((pipeline, spec))
-            started = self._started
-            self._routes = {}
-        for pipeline, spec in changed:
-            pipeline.configure(spec)
-            self._routes = {}
-        for pipeline in added if started else ():
-            pipeline.start()
-        for pipeline in gone:
-            pipeline.retire()
+        with self._configuring:
+            with self._lock:
+                gone = [self._pipelines.pop(key) for key in self._pipelines.keys() - wanted.keys()]
+                self._retired += gone
+                new = wanted.keys() - self._pipelines.keys() if not self._refusing else ()
+                added = [self._add(wanted[key]) for key in wanted if key in new]
+                changed = [p for p in self._pipelines.values() if not _same(p.spec, wanted[p.key])]
+                started = self._started
+                self._routes = {}
+            for pipeline in changed:
+                pipeline.configure(wanted[pipeline.key])
+            with self._lock:
+                self._routes = {}  # some may have been found by the routes of before
+            for pipeline in added if started else ():
+                pipeline.start()
+            for pipeline in gone:
+                pipeline.retire()
+
+    def _add(self, spec: PipelineSpec) -> Pipeline:
+        """A pipeline for `spec`, with what an earlier one of its key still holds; `_lock` is held.
+
+        Two with one key would share a cursor and settle each other's records.
+        """
+        for pipeline in self._retired:
+            if pipeline.key == spec.key and pipeline.revive():
+                self._retired.remove(pipeline)
+                break
+        else:
+            pipeline = Pipeline(
+                spec=spec, journal=self._log, clock=self._clock, observer=self._observers
+            )
+        self._pipelines[spec.key] = pipeline
+        return pipeline
 
     def start(self) -> None:
         """Start delivering what is and will be held."""
@@ -111,7 +126,7 @@ class Engine:
             if self._started or self._refusing:
                 return
             self._started = True
-            pipelines = list(self._pipelines.values())
+            pipelines = [*self._pipelines.values(), *self._retired]
         for pipeline in pipelines:
             pipeline.start()
 
@@ -127,9 +142,7 @@ class Engine:
     def drain(self, timeout_s: float) -> bool:
         """Refuse what is new, deliver what is held; returns whether all of it settled in time."""
         with self._lock:
-            self._refusing = self._refusing or Draining(
-                "the server is stopping: send this again to its successor", retry_after_s=5.0
-            )
+            self._refusing = True
             pipelines = [*self._pipelines.values(), *self._retired]
         due = self._clock.monotonic() + timeout_s
         for pipeline in pipelines:
@@ -139,25 +152,33 @@ class Engine:
     def stop(self, timeout_s: float) -> bool:
         """Drain, then end all threads, within `timeout_s`; returns whether everything settled.
 
-        Records in memory that could not be delivered are dropped with the reason `shutdown`.
+        The last second is kept for aborting writes that hang.  Records in memory that could not be
+        delivered are dropped with the reason `shutdown`.
         """
         due = self._clock.monotonic() + timeout_s
-        settled = self.drain(timeout_s) if self._started else True
-        for pipeline in [*self.pipelines, *self.retired]:
-            for name in pipeline.stop(max(0.0, due - self._clock.monotonic())):
+        grace = min(STOP_GRACE_S, timeout_s / 4)
+        settled = self.drain(timeout_s - grace)
+        pipelines = [*self.pipelines, *self.retired]
+        for pipeline in pipelines:
+            pipeline.halt()
+        for pipeline in pipelines:
+            pipeline.abort(due - grace / 2 - self._clock.monotonic())
+        for pipeline in pipelines:
+            for name in pipeline.end(due - self._clock.monotonic()):
                 settled = False
                 log.error("thread %s did not end; its sink hangs in a write", name)
-        return settled
+        return settled and not any(p.figures.dropped["shutdown"] for p in pipelines)
 
     # --- request threads -------------------------------------------------------------------
 
     def refusal(self, type: str, tenant: str) -> Refused | None:
         """Why an offer of this type and tenant would be refused whatever its size; cheap."""
-        if self._refusing is not None:
-            return self._refusing
-        for pipeline in self._targets(type, tenant):
-            if pipeline.spec.required and (refused := pipeline.admission.check()):
-                return refused
+        try:
+            for pipeline in self._targets(type, tenant):
+                if pipeline.spec.required and (refused := pipeline.admission.check()):
+                    return refused
+        except Refused as refused:
+            return refused
         return None
 
     def offer(
@@ -173,13 +194,19 @@ class Engine:
 
         Raises Saturated, Draining or NoSink (come back), or TooLarge (send less).
         """
-        if self._refusing is not None:
-            raise self._refusing
-        targets = self._targets(type, tenant)
         count = len(records)
         payload = encode_records(records)
-        shares, pipelines = self._reserve(targets, tenant, records, payload)
-        owed = sum(share.required for share in shares)
+        while True:
+            try:
+                routed = self._reserve(self._targets(type, tenant), tenant, records, payload)
+                break
+            except Closed:
+                continue  # the route of a moment ago led to a sink that has been taken away since
+        if routed.nowhere:
+            self._unrouted(tenant, records, routed)
+        for pipeline in routed.full:
+            pipeline.pass_by(tenant, records)
+        owed = sum(share.required for share in routed.shares)
         receipt = Receipt(count=count, owed=owed, request_flush=self._request_flush)
         frame = Frame(
             type=type,
@@ -191,32 +218,34 @@ class Engine:
             id_base=self._ids.take(count),
             count=count,
             payload=payload,
-            shares=shares,
+            shares=tuple(routed.shares),
             receipt=receipt,
         )
         receipt.id_base = frame.id_base
-        if not shares:
-            self._log.ledger.accepted(UNROUTED, tenant, count)
-            self._log.ledger.dropped(UNROUTED, tenant, count, reason="unrouted")
-            return receipt
-        self._log.append(frame)
-        for pipeline in pipelines:
-            pipeline.appended(frame)
+        if routed.shares:
+            self._log.append(frame)
+            for pipeline in routed.pipelines:
+                pipeline.appended(frame)
         return receipt
 
     def _targets(self, type: str, tenant: str) -> tuple[Pipeline, ...]:
+        """The pipelines that may take such records, the required ones first."""
+        if self._refusing:
+            raise Draining(
+                "the server is stopping: send this again to its successor", retry_after_s=5.0
+            )
         targets = self._routes.get((type, tenant))
-        if targets is None:
-            with self._lock:
-                if not self._pipelines:
-                    raise NoSink("no sink is configured: add one in the admin", retry_after_s=5.0)
-                routes = self._routes
-                targets = tuple(
-                    p for p in self._pipelines.values() if p.spec.route.takes(type, tenant)
-                )
-            if len(routes) >= _ROUTES_CACHED:
-                self._routes = routes = {}
-            routes[type, tenant] = targets
+        if targets is not None:
+            return targets
+        with self._lock:
+            if not self._pipelines:
+                raise NoSink("no sink is configured: add one in the admin", retry_after_s=5.0)
+            # Only required sinks refuse; after that an optional one would have dropped in vain.
+            found = [p for p in self._pipelines.values() if p.spec.route.takes(type, tenant)]
+            targets = tuple(sorted(found, key=_optional))
+            if len(self._routes) >= _ROUTES_CACHED:
+                self._routes = {}
+            self._routes[type, tenant] = targets
         return targets
 
     def _reserve(
@@ -225,26 +254,26 @@ class Engine:
         tenant: str,
         records: Sequence[Record],
         payload: bytes,
-    ) -> tuple[tuple[Share, ...], list[Pipeline]]:
+    ) -> _Routed:
         """Room in every pipeline that takes some of the records, or none anywhere."""
         count, total = len(records), payload_bytes(payload, len(records))
-        shares: list[Share] = []
-        pipelines: list[Pipeline] = []
+        routed = _Routed(nowhere=count)
         try:
-            # Required sinks first: after a refusal an optional one would have dropped in vain.
-            for pipeline in sorted(targets, key=_optional) if len(targets) > 1 else targets:
+            for pipeline in targets:
                 spec = pipeline.spec
                 wanted = spec.route.count(records)
                 if not wanted:
                     continue
+                # Severity is a threshold: what the lowest of them lets pass goes somewhere.
+                routed.nowhere = min(routed.nowhere, count - wanted)
                 nbytes = total if wanted == count else total * wanted // count
                 if spec.required:
                     pipeline.admission.reserve(wanted, nbytes)
                 elif not pipeline.make_room(wanted, nbytes):
-                    pipeline.pass_by(tenant, spec.route.passing(records))
+                    routed.full.append(pipeline)
                     continue
-                pipelines.append(pipeline)
-                shares.append(
+                routed.pipelines.append(pipeline)
+                routed.shares.append(
                     Share(
                         sink=spec.key,
                         count=wanted,
@@ -253,11 +282,20 @@ class Engine:
                         required=spec.required,
                     )
                 )
-        except Refused:
-            for pipeline, share in zip(pipelines, shares, strict=True):
-                pipeline.admission.release(share.count, share.nbytes, drained=False)
+        except BaseException:
+            for pipeline, share in zip(routed.pipelines, routed.shares, strict=True):
+                pipeline.give_back(share.count, share.nbytes)
             raise
-        return tuple(shares), pipelines
+        return routed
+
+    def _unrouted(self, tenant: str, records: Sequence[Record], routed: _Routed) -> None:
+        """Count and tell of records that pass no sink's route, or only part of one."""
+        self._log.ledger.passed_by(UNROUTED, tenant, routed.nowhere, reason="unrouted")
+        taking = [pipeline.spec.route for pipeline in (*routed.pipelines, *routed.full)]
+        gone = [r for r in records if not any(r.severity >= t.min_severity for t in taking)]
+        self._observers.records_dropped(
+            UNROUTED, tenant, gone, "unrouted", "no sink takes records of this type and level"
+        )
 
     def _request_flush(self, receipt: Receipt) -> None:
         below = self._log.next_position
@@ -268,6 +306,19 @@ class Engine:
     def stats(self) -> dict[str, object]:
         """Everything a process tells about itself, as plain JSON values; see `pipeline.stats`."""
         return engine_stats(self)
+
+
+class _Routed:
+    """Where an offer goes: a share for each pipeline with room, the optional ones that are full,
+    and how many records no sink takes."""
+
+    __slots__ = ("full", "nowhere", "pipelines", "shares")
+
+    def __init__(self, *, nowhere: int) -> None:
+        self.nowhere = nowhere
+        self.full: list[Pipeline] = []
+        self.pipelines: list[Pipeline] = []
+        self.shares: list[Share] = []
 
 
 def _optional(pipeline: Pipeline) -> bool:

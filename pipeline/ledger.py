@@ -80,6 +80,13 @@ class Ledger:
             dropped = self._tally(sink, tenant).dropped
             dropped[reason] = dropped.get(reason, 0) + count
 
+    def passed_by(self, sink: str, tenant: str, count: int, *, reason: str) -> None:
+        """Records taken in and dropped in one step, as nobody held them in between."""
+        with self._lock:
+            tally = self._tally(sink, tenant)
+            tally.accepted += count
+            tally.dropped[reason] = tally.dropped.get(reason, 0) + count
+
     def tallies(self) -> dict[tuple[str, str], Tally]:
         """A copy of all tallies, by sink and tenant."""
         with self._lock:

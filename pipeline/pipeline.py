@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
+from collections.abc import Sequence
 
 from pipeline.batching.batcher import Batcher
 from pipeline.delivery.deliver import Outcome, deliver
@@ -60,6 +61,7 @@ class Pipeline:
         self._retiring = False
         self._idle = 0
         self._alarm: float | None = None
+        self._called = False
         self.figures = Figures()
 
     # --- configuration and life ------------------------------------------------------------
@@ -70,8 +72,10 @@ class Pipeline:
         with self.lock:
             self.spec = spec
             self._batcher.configure(spec.settings)
+            if self._phase in (RUNNING, DRAINING):
+                self._grow_to_least()
             self._work_to_do.notify_all()
-        self.admission.configure(spec.settings)
+        self.admission.configure(spec.settings, name=spec.name)
         if replace:
             self._slot.replace(spec.sink_factory)
             with self.lock:  # what waits for the old sink to recover has no reason to wait longer
@@ -83,9 +87,22 @@ class Pipeline:
         with self.lock:
             if self._phase != NEW:
                 return
-            self._phase = RUNNING
-        for _ in range(self.spec.settings.min_workers):
-            self._pool.grow(limit=self.spec.settings.max_workers)
+            self._phase = DRAINING if self._retiring else RUNNING
+            self._grow_to_least()
+
+    def _grow_to_least(self) -> None:
+        """At least `min_workers`; threads start under `lock`, so that a stop misses none."""
+        least = self.spec.settings.min_workers
+        while self._pool.grow(limit=least):
+            pass
+
+    def _grow_if_crowded(self) -> None:
+        """One more worker when a whole batch waits and nobody is free to take it."""
+        if self._idle or self._phase not in (RUNNING, DRAINING):
+            return
+        limit = self.spec.settings.max_workers
+        if len(self._pool) < limit and self._deliverable() and self._batcher.full:
+            self._pool.grow(limit=limit)
 
     def begin_drain(self) -> None:
         """Close every batch at once and try again at once what waits to be tried again."""
@@ -97,13 +114,30 @@ class Pipeline:
             self._work_to_do.notify_all()
 
     def retire(self) -> None:
-        """Deliver what is held, then stop: this sink's configuration is gone."""
+        """Take nothing more, deliver what is held, then stop: this sink's configuration is gone."""
+        self.admission.close()
         with self.lock:
             self._retiring = True
-            empty = self._held_count() == 0
         self.begin_drain()
-        if empty:
-            self._end_retirement()
+        self._end_if_retired()
+
+    def revive(self) -> bool:
+        """Take a retirement back, as the configuration is there again; False if it is over."""
+        with self.lock:
+            if self._phase == STOPPED:
+                return False
+            self._retiring = False
+            if self._phase == DRAINING:
+                self._phase = RUNNING
+            self.admission.reopen()
+            return True
+
+    def give_back(self, records: int, nbytes: int) -> None:
+        """Room that an offer had reserved and does not use."""
+        with self.lock:
+            self.admission.release(records, nbytes, drained=False)
+            self._something_settled.notify_all()
+        self._end_if_retired()
 
     def flush(self, below: int) -> None:
         """Close batches now until every frame below position `below` has left the batcher."""
@@ -117,25 +151,44 @@ class Pipeline:
         with self.lock:
             while True:
                 lowest = self._lowest_held()
-                if lowest is None or (below is not None and lowest >= below):
+                if below is None:
+                    # Room is held from before the append: an offer under way is waited for too.
+                    if not self.admission.held_records:
+                        return True
+                elif lowest is None or lowest >= below:
                     return True
                 left = due - self._clock.monotonic()
-                if left <= 0:
+                if left <= 0 or self._idles():
                     return False
                 self._clock.wait(self._something_settled, left)
 
-    def stop(self, timeout_s: float) -> list[str]:
-        """End the workers, abort the sink under those that hang, drop what is left in memory.
+    def _idles(self) -> bool:
+        """Whether nothing moves here nor will: not started, paused or misconfigured."""
+        return (self._phase == NEW or not self._deliverable()) and not any(
+            worker.batch for worker in self._pool.workers
+        )
 
-        Returns the names of threads that would not end within `timeout_s`.
-        """
+    def halt(self) -> None:
+        """Begin no write any more; the first of the three steps of a stop."""
+        self.admission.close()
         with self.lock:
             self._phase = STOPPED
             self._work_to_do.notify_all()
+
+    def abort(self, timeout_s: float) -> None:
+        """Let writes end within `timeout_s`, then abort the sink under those that hang."""
+        if self._pool.join(timeout_s):
+            # In a thread of its own: what hangs a write may hang the abort.
+            threading.Thread(
+                target=self._slot.abort, name=f"sink-{self.spec.name}-abort", daemon=True
+            ).start()
+
+    def end(self, timeout_s: float) -> list[str]:
+        """Join the workers, drop what is left in memory, close the sink.
+
+        Returns the names of threads that would not end within `timeout_s`.
+        """
         remaining = self._pool.join(timeout_s)
-        if remaining:
-            self._slot.abort()
-            remaining = self._pool.join(min(1.0, timeout_s))
         self._drop_held()
         self._slot.close()
         return [worker.name for worker in remaining]
@@ -145,20 +198,23 @@ class Pipeline:
     def appended(self, frame: Frame) -> None:
         """A frame with a share for this sink was appended: wake a worker if it matters now."""
         with self.lock:
-            if self._phase == STOPPED:
-                reason = "sink_removed" if self._retiring else "shutdown"
-            else:
-                if self._idle and (
-                    self._alarm is None
-                    or frame.arrived_s + self.spec.settings.max_wait_s < self._alarm
-                    or self._batcher.full
-                ):
-                    self._work_to_do.notify()
-                return
-        self._drop_held(reason)  # it raced with the stop, which did not see it
+            stopped = self._phase == STOPPED
+            if not self._idle:
+                self._grow_if_crowded()
+            elif not self._called and (
+                self._alarm is None
+                or frame.arrived_s + self.spec.settings.max_wait_s < self._alarm
+                or self._batcher.full
+            ):
+                self._called = True
+                self._work_to_do.notify()
+        if stopped:
+            self._drop_held()  # it raced with the stop, which did not see it
 
     def make_room(self, records: int, nbytes: int) -> bool:
         """Room for an optional sink's share, if need be by dropping its oldest waiting records."""
+        if not self.admission.could_fit(records, nbytes):
+            return False
         while not self.admission.fits(records, nbytes):
             with self.lock:
                 part = self._batcher.take_oldest()
@@ -169,18 +225,19 @@ class Pipeline:
                 self.spec.name, part.tenant, part.records, "backlog", "the backlog was full"
             )
             _settle_receipts(done)
+            self._end_if_retired()
         else:
             return True
         return False
 
-    def pass_by(self, tenant: str, records: list[Record]) -> None:
+    def pass_by(self, tenant: str, offered: Sequence[Record]) -> None:
         """An optional sink has no room even with its backlog dropped: count the records as gone."""
+        records = self.spec.route.passing(offered)
         with self.lock:
-            self._log.ledger.accepted(self.key, tenant, len(records))
-            self._log.ledger.dropped(self.key, tenant, len(records), reason="backlog")
+            self._log.ledger.passed_by(self.key, tenant, len(records), reason="backlog")
             self.figures.dropped["backlog"] += len(records)
         self._observer.records_dropped(
-            self.spec.name, tenant, records, "backlog", "the request alone exceeds the capacity"
+            self.spec.name, tenant, records, "backlog", "the sink holds all that it may"
         )
 
     # --- workers ---------------------------------------------------------------------------
@@ -214,26 +271,28 @@ class Pipeline:
                     if fresh:
                         batch.first_attempt_s = now
                         self.figures.flushes[batch.reason] += 1
-                    crowded = self._batcher.full and not self._idle
+                    self._grow_if_crowded()
                     self._work_to_do.notify()
                     break
-                idle_left = worker.idle_since + self.spec.settings.idle_worker_s - now
+                settings = self.spec.settings
+                if self._pool.retire(worker, least=settings.max_workers):
+                    continue
+                idle_left = worker.idle_since + settings.idle_worker_s - now
                 if idle_left <= 0:
-                    self._pool.retire(worker, least=self.spec.settings.min_workers)
+                    self._pool.retire(worker, least=settings.min_workers)
                     worker.idle_since = now
                     continue
                 self._wait(now, idle_left)
         if fresh:
             self._observer.batch_closed(batch)
-        if crowded:
-            self._pool.grow(limit=self.spec.settings.max_workers)
         return batch
 
     def _wait(self, now: float, idle_left: float) -> None:
         """Sleep until there is work, at most until something falls due of itself.
 
         `_alarm` is a time at which some idle worker wakes unasked, None if that is not known:
-        an append that needs nobody earlier wakes nobody.
+        an append that needs nobody earlier wakes nobody.  `_called` is set while a worker was woken
+        for an append and has not come yet: it will see what was appended meanwhile.
         """
         due = self._due_s(now)
         if due is not None and due < idle_left:
@@ -244,7 +303,7 @@ class Pipeline:
             self._clock.wait(self._work_to_do, idle_left)
         finally:
             self._idle -= 1
-            self._alarm = None
+            self._alarm, self._called = None, False
 
     def _deliverable(self) -> bool:
         return not (self.spec.paused or self.spec.misconfigured)
@@ -311,17 +370,17 @@ class Pipeline:
                 stored = batch.count - len(outcome.failures) - outcome.already_stored
                 worker.records += batch.count
                 done = self._settle(batch, outcome)
-            self._something_settled.notify_all()
             self._work_to_do.notify()
-            retired = self._retiring and self._held_count() == 0
+            stopped = self._phase == STOPPED
         if delay is not None:
             assert outcome.error is not None
             self._observer.retry_scheduled(batch, delay, outcome.error)
         elif not outcome.split:
             self._report(batch, outcome, stored, now)
             _settle_receipts(done)
-        if retired:
-            self._end_retirement()
+        if stopped:
+            self._drop_held()  # a write outlived the stop and failed
+        self._end_if_retired()
 
     def _split(self, batch: Batch, now: float) -> None:
         halves = list(batch.halves())
@@ -360,6 +419,7 @@ class Pipeline:
         return failed
 
     def _let_go(self, parts: list[Part], *, drained: bool) -> list[Frame]:
+        self._something_settled.notify_all()
         self.admission.release(
             sum(part.count for part in parts),
             sum(part.held_bytes for part in parts),
@@ -390,10 +450,16 @@ class Pipeline:
     def _worker_ended(self, worker: Worker) -> None:
         self._observer.worker_ended(worker.run_of(self.spec.name, self._clock.time_us()))
 
-    def _end_retirement(self) -> None:
+    def _end_if_retired(self) -> None:
+        """End a retirement once nothing is held, nor can come from an offer under way."""
+        if not self._retiring:
+            return
         with self.lock:
+            if not self._retiring or self._phase == STOPPED or self.admission.held_records:
+                return
             self._phase = STOPPED
             self._work_to_do.notify_all()
+            self._log.remove_cursor(self.key)
         self._slot.close()
 
     # --- what is held ----------------------------------------------------------------------
@@ -401,9 +467,6 @@ class Pipeline:
     def _held_batches(self) -> list[Batch]:
         held = [worker.batch for worker in self._pool.workers if worker.batch is not None]
         return [*held, *self._waiting]
-
-    def _held_count(self) -> int:
-        return self._batcher.waiting_records + sum(b.count for b in self._held_batches())
 
     def _lowest_held(self) -> int | None:
         positions = [p.frame.position for batch in self._held_batches() for p in batch.parts]
@@ -427,9 +490,9 @@ class Pipeline:
             self.figures.dropped[reason] += part.count
         return self._let_go(parts, drained=False)
 
-    def _drop_held(self, reason: str = "shutdown") -> None:
+    def _drop_held(self) -> None:
         """What a stop leaves behind in memory is lost: count it and say so."""
-        done, dropped = [], []
+        done, dropped, reason = [], [], "shutdown"
         now = self._clock.monotonic()
         with self.lock:
             self._waiting.collapse(now)
@@ -452,6 +515,7 @@ class Pipeline:
                 reason,
             )
         _settle_receipts(done)
+        self._end_if_retired()
 
     # --- figures ---------------------------------------------------------------------------
 
@@ -467,6 +531,11 @@ class Pipeline:
         return "retiring" if self._retiring and self._phase == DRAINING else self._phase
 
     @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do, nor will be."""
+        return self._phase == STOPPED and not self.admission.held_records
+
+    @property
     def workers(self) -> list[Worker]:
         return self._pool.workers
 
@@ -475,10 +544,13 @@ class Pipeline:
         return [worker.run_of(self.spec.name) for worker in self._pool.workers]
 
     def oldest_s(self) -> float:
-        """How long ago the oldest waiting record arrived (seconds); 0 when none waits."""
+        """How long ago the oldest record held arrived (seconds); 0 when none is held."""
         with self.lock:
-            oldest = self._batcher.oldest_arrival_s()
-        return 0.0 if oldest is None else self._clock.monotonic() - oldest
+            arrivals = [p.frame.arrived_s for b in self._held_batches() for p in b.parts]
+            waiting = self._batcher.oldest_arrival_s()
+        if waiting is not None:
+            arrivals.append(waiting)
+        return max(0.0, self._clock.monotonic() - min(arrivals)) if arrivals else 0.0
 
 
 class Figures:

@@ -1,7 +1,8 @@
 """A resizable pool of named worker threads, each with its own stop and its own record of life.
 
 `_lock` guards the list of workers and the numbering; threads are started under it, and leave the
-list as the last thing they do.  What a worker holds and counts is written by that worker under its pipeline's lock.
+list as the last thing they do.  What a worker holds and counts is written by that worker under
+its pipeline's lock.
 """
 
 from __future__ import annotations

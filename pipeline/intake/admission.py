@@ -56,26 +56,41 @@ class DrainRate:
         return self._clock.monotonic() - self._since
 
 
+class Closed(Exception):
+    """This pipeline takes nothing any more: the offer has to be routed again."""
+
+
 class Admission:
     """How much one sink's records may occupy, by count and by encoded bytes.
 
     Above the high watermark offers are refused until what is held has fallen to the low one.
+    Room is held from before the append until the records have ended, so once nothing is held by a
+    closed admission, nothing more will come.
     """
 
     def __init__(self, *, name: str, settings: PipelineSettings, clock: Clock) -> None:
-        self._name = name
         self._lock = threading.Lock()
         self._drained = DrainRate(clock)
         self.held_records = 0
         self.held_bytes = 0
         self.refusing = False
         self.refused = 0
-        self.configure(settings)
+        self._closed = False
+        self.configure(settings, name=name)
 
-    def configure(self, settings: PipelineSettings) -> None:
+    def configure(self, settings: PipelineSettings, *, name: str) -> None:
         with self._lock:
-            self._settings = settings
+            self._settings, self._name = settings, name
             self._update()
+
+    def close(self) -> None:
+        """Take nothing from now on: `reserve` and `fits` raise Closed."""
+        with self._lock:
+            self._closed = True
+
+    def reopen(self) -> None:
+        with self._lock:
+            self._closed = False
 
     def _update(self) -> None:
         settings = self._settings
@@ -102,7 +117,9 @@ class Admission:
         """Room for an offer, or Saturated (come back later) or TooLarge (never)."""
         with self._lock:
             settings = self._settings
-            if records > settings.capacity_records or nbytes > settings.capacity_bytes:
+            if self._closed:
+                raise Closed
+            if not self.could_fit(records, nbytes):
                 self.refused += 1
                 raise TooLarge(
                     f"{records} records of {nbytes} bytes can never fit into sink {self._name!r}, "
@@ -124,6 +141,8 @@ class Admission:
         """Take room for an optional sink, whatever the watermarks say; False if there is none."""
         with self._lock:
             settings = self._settings
+            if self._closed:
+                raise Closed
             if (
                 self.held_records + records > settings.capacity_records
                 or self.held_bytes + nbytes > settings.capacity_bytes
@@ -138,6 +157,11 @@ class Admission:
         self.held_records += records
         self.held_bytes += nbytes
         self._update()
+
+    def could_fit(self, records: int, nbytes: int) -> bool:
+        """Whether so much would fit if nothing else were held."""
+        settings = self._settings
+        return records <= settings.capacity_records and nbytes <= settings.capacity_bytes
 
     def release(self, records: int, nbytes: int, *, drained: bool = True) -> None:
         """Give room back; `drained` tells whether the records left through the sink."""
