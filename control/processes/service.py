@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from django.conf import settings
-from django.db import close_old_connections, connections
+from django.db import connections
 
 from control.auth import usage, watching
 from control.partitions import upkeep
@@ -21,7 +21,7 @@ from control.ports.readiness import register_readiness
 from control.ports.requests import register_request_handler
 from control.ports.stats import stats
 from control.processes import retention
-from control.processes.heart import Heart, heart
+from control.processes.heart import Heart, drop_stale_connections, heart
 from control.processes.identity import Identity, plain, set_current_identity
 from control.processes.requests import RequestDesk
 from control.processes.samples import INTERVAL_S as SAMPLE_INTERVAL_S
@@ -136,7 +136,7 @@ class HeartService:
         desk.claim()
 
     def _last_beat(self, identity: Identity, desk: RequestDesk) -> None:
-        close_old_connections()
+        drop_stale_connections()
         try:
             self._beat()
             desk.answer()

@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse
 
 from control.auth.keys import ALL_SCOPES, Principal, keyring
 from control.auth.models import DEFAULT_TENANT
-from control.web.problem import problem
+from control.web.problem import CHALLENGE, problem
 from control.web.requestid import request_id_of
 
 if TYPE_CHECKING:
@@ -143,7 +143,10 @@ def _sent_by_a_program(request: HttpRequest) -> bool:
     if meta.get("HTTP_SEC_FETCH_SITE", "none") not in ("none", "same-origin"):
         return False
     origin = meta.get("HTTP_ORIGIN")
-    return origin is None or origin.partition("://")[2] == meta.get("HTTP_HOST", "")
+    if origin is None:
+        return True
+    host = origin.partition("://")[2]
+    return host != "" and host == str(meta.get("HTTP_HOST"))
 
 
 def _unauthenticated(request: HttpRequest, detail: str, code: str) -> HttpResponse:
@@ -153,5 +156,5 @@ def _unauthenticated(request: HttpRequest, detail: str, code: str) -> HttpRespon
         detail=detail,
         code=code,
         request_id=request_id_of(request),
-        headers={"WWW-Authenticate": 'Bearer realm="collector"'},
+        headers={"WWW-Authenticate": CHALLENGE},
     )

@@ -27,6 +27,7 @@ from control.web.requestid import request_id_of
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
+CHALLENGE = 'Bearer realm="collector"'
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 _CODES: dict[int, str] = {
@@ -121,9 +122,10 @@ def _from_api_exception(exc: exceptions.APIException, request_id: str) -> HttpRe
     status = exc.status_code
     headers: dict[str, str] = {}
     extra: dict[str, Any] = {}
-    challenge = getattr(exc, "auth_header", None)
-    if challenge:
-        headers["WWW-Authenticate"] = str(challenge)
+    if isinstance(exc, exceptions.NotAuthenticated | exceptions.AuthenticationFailed):
+        # DRF makes them 403 where no authentication class names a challenge.
+        status = 401
+        headers["WWW-Authenticate"] = CHALLENGE
     wait = getattr(exc, "wait", None)
     if wait is not None:
         headers["Retry-After"] = str(max(1, int(wait)))

@@ -321,7 +321,8 @@ def test_live_indexes_are_there_from_the_start_and_used(
     assert upkeep.index_changes(today=TODAY, using=pg_alias) == []
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {TABLE} SELECT %s + n, now(), 'word' || n FROM generate_series(1, 5000) n",
+            f"INSERT INTO {TABLE} SELECT %s + n, now(), 'word' || n "
+            "FROM generate_series(1, 5000) n",
             [an_id(TODAY)],
         )
         cursor.execute(f"ANALYZE {TABLE}")
