@@ -87,10 +87,14 @@ class Ledger:
             tally.accepted += count
             tally.dropped[reason] = tally.dropped.get(reason, 0) + count
 
-    def tallies(self) -> dict[tuple[str, str], Tally]:
-        """A copy of all tallies, by sink and tenant."""
+    def tallies(self, sink: str | None = None) -> dict[tuple[str, str], Tally]:
+        """A copy of all tallies, or of one sink's, by sink and tenant."""
         with self._lock:
-            return {key: tally.copy() for key, tally in self._tallies.items()}
+            return {
+                key: tally.copy()
+                for key, tally in self._tallies.items()
+                if sink is None or key[0] == sink
+            }
 
     def by_tally(self, sink: str, in_flight: Mapping[str, int]) -> dict[tuple[str, str], int]:
         """What is held for a sink by tenant, under the keys of the tallies it belongs to."""

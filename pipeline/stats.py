@@ -18,17 +18,8 @@ if TYPE_CHECKING:
 
 def engine_stats(engine: Engine) -> dict[str, Any]:
     """The log's id, each pipeline, the ledger by sink and tenant, and each living worker."""
-    pipelines = engine.pipelines + engine.retired
+    pipelines, tallies, in_flight = _count(engine)
     names = {pipeline.key: pipeline.spec.name for pipeline in pipelines}
-    in_flight: dict[tuple[str, str], int] = {}
-    tallies: dict[tuple[str, str], Tally] = {}
-    ledger = engine.journal.ledger
-    for pipeline in pipelines:
-        with pipeline.lock, engine.journal.lock:
-            held = pipeline.held_by_tenant()
-            in_flight |= ledger.by_tally(pipeline.key, held)
-            tallies |= {key: t for key, t in ledger.tallies().items() if key[0] == pipeline.key}
-    tallies = ledger.tallies() | tallies
     return {
         "log_id": engine.log_id,
         "pipelines": [_pipeline_stats(p, tallies, in_flight) for p in pipelines],
@@ -49,6 +40,26 @@ def engine_stats(engine: Engine) -> dict[str, Any]:
         ],
         "workers": [_worker_stats(p, run) for p in pipelines for run in p.runs()],
     }
+
+
+def _count(
+    engine: Engine,
+) -> tuple[list[Pipeline], dict[tuple[str, str], Tally], dict[tuple[str, str], int]]:
+    """The pipelines, the tallies, and what is held under each of them."""
+    ledger = engine.journal.ledger
+    while True:
+        pipelines = engine.pipelines + engine.retired
+        tallies: dict[tuple[str, str], Tally] = {}
+        in_flight: dict[tuple[str, str], int] = {}
+        for pipeline in pipelines:
+            with pipeline.lock, engine.journal.lock:
+                in_flight |= ledger.by_tally(pipeline.key, pipeline.held_by_tenant())
+                tallies |= ledger.tallies(pipeline.key)
+        # The rows of sinks that are gone, and of what no sink took, never stand half-way.
+        tallies = ledger.tallies() | tallies
+        if set(engine.pipelines + engine.retired) <= set(pipelines):
+            return pipelines, tallies, in_flight
+        # A sink was added meanwhile, whose records are in a row already and were counted nowhere.
 
 
 def _pipeline_stats(
