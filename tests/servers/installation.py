@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
-from tests.servers.collector import ROOT, clean_environ
+import psycopg
+
+from tests.servers.collector import ROOT, CollectorServer, clean_environ
 
 
 def prepare_installation(data_dir: Path, environ: Mapping[str, str]) -> str:
@@ -24,3 +28,15 @@ def prepare_installation(data_dir: Path, environ: Mapping[str, str]) -> str:
     if done.returncode:
         raise AssertionError(f"the installation could not be prepared:\n{done.stdout}{done.stderr}")
     return done.stdout
+
+
+def stored_messages(server: CollectorServer) -> list[str]:
+    """The messages of all stored log records, read beside the server."""
+    query = "SELECT message FROM ingest_logrecord ORDER BY id"
+    url = server.environ.get("COLLECTOR_DATABASE_URL", "")
+    if url:
+        with psycopg.connect(url) as connection:
+            return [row[0] for row in connection.execute(query)]
+    file = server.data_dir / "records.sqlite3"
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+        return [row[0] for row in database.execute(query)]

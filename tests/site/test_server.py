@@ -1,0 +1,250 @@
+"""The real server: it starts, answers, drains at any stop signal; no client silences it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import httpx
+import psutil
+import pytest
+
+from tests.servers.collector import CollectorServer
+from tests.servers.installation import stored_messages
+from tests.servers.rawclient import RawClient
+
+Start = Callable[..., CollectorServer]
+
+pytestmark = pytest.mark.server
+
+FEW_THREADS = {"COLLECTOR_THREADS": "4", "COLLECTOR_RESERVED_THREADS": "1"}
+
+
+def batch(first: int, count: int) -> list[dict[str, str]]:
+    return [{"message": f"m{number}", "service": "s"} for number in range(first, first + count)]
+
+
+class Sender:
+    """Sends batches from a thread until the server goes, and remembers what was acknowledged."""
+
+    def __init__(self, server: CollectorServer, start: int) -> None:
+        self.acknowledged: list[str] = []
+        self.some = threading.Event()
+        self._client = server.client()
+        self._next = start
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            records = batch(self._next, 100)
+            self._next += len(records)
+            try:
+                answer = self._client.post("/logs", json=records)
+            except httpx.TransportError:
+                return
+            if answer.status_code == 202:
+                self.acknowledged += [record["message"] for record in records]
+                if len(self.acknowledged) > 2000:
+                    self.some.set()
+            elif answer.status_code == 503:
+                return
+
+    def join(self) -> list[str]:
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        return self.acknowledged
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_stop_under_load_stores_exactly_what_was_acknowledged(
+    collector_server: Start, number: int, twice: bool
+) -> None:
+    server = collector_server()
+    senders = [Sender(server, start) for start in (0, 10_000_000)]
+    for sender in senders:
+        assert sender.some.wait(60)
+    server.send(number)
+    if twice:
+        server.send(number)
+    assert server.wait() == 0
+    acknowledged = [message for sender in senders for message in sender.join()]
+    stored = Counter(stored_messages(server))
+    assert not Counter(acknowledged) - stored
+    # A batch whose answer the stop cut off may be stored too, but nothing is stored twice.
+    assert set(stored.values()) == {1}
+    assert "ledger of log" in server.output
+    assert "left behind" not in server.output
+
+
+def test_the_ready_line_has_the_real_address_and_comes_once(collector_server: Start) -> None:
+    server = collector_server()
+    assert server.client().get("/healthz").json()["status"] == "ok"
+    assert server.stop() == 0
+    assert [line for line in server.lines if line.startswith("ready")] == [f"ready {server.url}"]
+
+
+def test_a_worker_whose_arbiter_was_killed_drains_and_ends(collector_server: Start) -> None:
+    server = collector_server()
+    worker = psutil.Process(server.client().get("/healthz").json()["pid"])
+    assert server.client().post("/logs", json=batch(0, 50)).status_code == 202
+    server.send(signal.SIGKILL)
+    psutil.wait_procs([worker], timeout=60)
+    assert not worker.is_running()
+    assert len(stored_messages(server)) == 50
+
+
+def test_mistakes_in_the_settings_keep_the_server_from_starting(collector_server: Start) -> None:
+    server = collector_server(
+        environ={"COLLECTOR_RESERVED_THREADS": "99"}, prepare=False, started=False
+    ).spawn()
+    assert server.wait() == 4
+    assert "collector.E010" in server.output
+
+
+def test_probes_answer_while_stalled_uploads_hold_every_other_thread(
+    collector_server: Start,
+) -> None:
+    server = collector_server(environ=FEW_THREADS | {"COLLECTOR_READ_DEADLINE_S": "60"})
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.url)) for _ in range(16)]
+        for client in clients:
+            client.post("/logs", length=1000, body=b'[{"mess')
+        # Three hold what ingest may use; the others are refused without a thread waiting for them.
+        refused = 0
+        for client in clients[3:]:
+            status, headers, _ = client.answer()
+            refused += status == 429
+            assert int(headers["retry-after"]) >= 1
+        assert refused == 13
+        for path in ("/healthz", "/readyz", "/health"):
+            assert server.client().get(path).status_code == 200
+        assert server.client().get("/admin/login/").status_code == 200
+
+
+def test_stalled_uploads_are_cut_at_the_deadline_and_told(collector_server: Start) -> None:
+    server = collector_server(environ=FEW_THREADS | {"COLLECTOR_READ_DEADLINE_S": "0.5"})
+    with RawClient(server.url) as length, RawClient(server.url) as chunked:
+        length.post("/logs", length=1000, body=b'[{"mess')
+        chunked.send(
+            b"POST /logs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n5\r\n[{"
+        )
+        for client in (length, chunked):
+            status, headers, body = client.answer()
+            assert status == 408
+            assert headers["content-type"] == "application/problem+json"
+            assert json.loads(body)["status"] == 408
+            assert client.ended()
+    answer = server.client().post("/logs", json=batch(0, 1))
+    assert answer.status_code == 202
+
+
+def test_slow_heads_take_no_thread_and_are_cut(collector_server: Start) -> None:
+    server = collector_server(environ=FEW_THREADS | {"COLLECTOR_READ_DEADLINE_S": "1"})
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.url)) for _ in range(20)]
+        silent = [stack.enter_context(RawClient(server.url)) for _ in range(5)]
+        for client in clients:
+            client.send(b"POST /logs HTTP/1.1\r\nHost: loc")
+        assert server.client().post("/logs", json=batch(0, 1)).status_code == 202
+        for client in clients:
+            assert client.answer()[0] == 408
+            assert client.ended()
+        for client in silent:
+            assert client.ended()
+
+
+def test_a_request_in_many_small_pieces_is_answered(collector_server: Start) -> None:
+    server = collector_server()
+    body = json.dumps(batch(0, 1)).encode()
+    head = (
+        f"POST /logs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    with RawClient(server.url) as client:
+        for byte in head + body:
+            client.send(bytes([byte]))
+        assert client.answer()[0] == 202
+        # and the connection goes on, with two requests in one piece
+        client.send((head + body) * 2)
+        assert client.answer()[0] == 202
+        assert client.answer()[0] == 202
+    server.stop()
+    assert len(stored_messages(server)) == 3
+
+
+def test_a_body_nobody_read_does_not_cost_the_connection(collector_server: Start) -> None:
+    server = collector_server()
+    with RawClient(server.url) as client:
+        for size in (10, 100_000, 3_000_000):
+            client.post("/nowhere", length=size, body=b"x" * size)
+            status, headers, _ = client.answer()
+            assert status in (403, 404)
+            assert headers.get("connection") != "close"
+        client.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.answer()[0] == 200
+
+
+def test_clients_that_vanish_leave_nothing_behind(collector_server: Start) -> None:
+    server = collector_server(environ=FEW_THREADS)
+    worker = psutil.Process(server.client().get("/healthz").json()["pid"])
+    before = len(worker.net_connections("tcp"))
+    for _ in range(10):
+        for piece in (
+            b"",
+            b"POST /lo",
+            b"POST /logs HTTP/1.1\r\nHost: l\r\nContent-Length: 9\r\n\r\n1",
+        ):
+            with RawClient(server.url) as client:
+                client.send(piece)
+    assert server.client().post("/logs", json=batch(0, 1)).status_code == 202
+    assert server.stop() == 0
+    assert before < 10
+    assert len(stored_messages(server)) == 1
+
+
+def test_stalled_uploads_do_not_use_up_the_time_of_the_drain(collector_server: Start) -> None:
+    server = collector_server(environ=FEW_THREADS | {"COLLECTOR_READ_DEADLINE_S": "600"})
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.url)) for _ in range(3)]
+        for client in clients:
+            client.post("/logs", length=1000, body=b'[{"mess')
+        assert server.client().post("/logs", json=batch(0, 1)).status_code in (202, 429)
+        server.send(signal.SIGTERM)
+        assert server.wait() == 0
+        for client in clients:
+            assert client.answer()[0] in (408, 503)
+    assert "left behind" not in server.output
+
+
+def test_names_that_are_not_ours_are_refused(collector_server: Start) -> None:
+    """A page elsewhere can point its own name at 127.0.0.1; it must not reach ingest that way."""
+    server = collector_server()
+    client = server.client()
+    for path in ("/logs", "/stats", "/metrics", "/admin/login/"):
+        answer = client.get(path, headers={"Host": "evil.example"})
+        assert answer.status_code == 400, path
+    assert client.get("/healthz", headers={"Host": "10.0.0.7"}).status_code == 200
+    assert server.stop() == 0
+
+
+def test_a_killed_worker_is_replaced(collector_server: Start) -> None:
+    server = collector_server()
+    pid = server.client().get("/healthz").json()["pid"]
+    os.kill(pid, signal.SIGKILL)
+    server.wait_until(
+        lambda: sum("Booting worker" in line for line in server.output.splitlines()) == 2
+    )
+    assert (
+        server.client(transport=httpx.HTTPTransport(retries=20)).get("/healthz").json()["pid"]
+        != pid
+    )
+    assert server.stop() == 0
+    assert [line for line in server.lines if line.startswith("ready")] == [f"ready {server.url}"]
