@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from django.db import models
 
 
-class RecordIdField(models.BigIntegerField):
+class RecordIdField(models.BigIntegerField):  # type: ignore[type-arg]
     """A record's id: bigint, and on SQLite the row id itself, which saves the table an index."""
 
     def db_type(self, connection: Any) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from ingest.wire.errors import RequestError
 from pipeline.receipt import Receipt
@@ -25,8 +25,7 @@ def choose_ack(query: str, *, minimum: str, default: str) -> str:
     """The acknowledgement to wait for: what `?ack=` asks, at least the key's minimum."""
     asked = default
     if query and "ack" in query:
-        named = parse_qs(query, max_num_fields=50).get("ack") if query.count("&") < 50 else None
-        asked = named[-1] if named else default
+        asked = dict(parse_qsl(query)).get("ack", default)
         if asked not in AVAILABLE:
             raise RequestError(
                 400,

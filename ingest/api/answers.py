@@ -40,10 +40,14 @@ def accepted(*, accepted: int, decoded: Decoded, ack: str, request_id: str) -> H
     return HttpResponse(_encode(body), status=202, content_type="application/json")
 
 
+def empty_body() -> RequestError:
+    return RequestError(400, "empty_body", "the body holds no record")
+
+
 def nothing_valid(decoded: Decoded) -> RequestError:
     """400: every record was refused, or there was none."""
     if not decoded.rejected:
-        return RequestError(400, "empty_body", "the body holds no record")
+        return empty_body()
     first = decoded.rejections[0]
     return RequestError(
         400,

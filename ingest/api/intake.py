@@ -55,9 +55,11 @@ def _admit(request: HttpRequest, kind: Kind, principal: Principal, request_id: s
     ack = choose_ack(
         meta.get("QUERY_STRING", ""), minimum=principal.min_ack, default=here.settings.default_ack
     )
+    length = length_of(meta, max_body_bytes=here.settings.max_body_bytes)
+    if length == 0:
+        raise answers.empty_body()
     format = format_of(meta.get("CONTENT_TYPE", ""), text=kind.text)
     encoding = encoding_of(meta)
-    length = length_of(meta, max_body_bytes=here.settings.max_body_bytes)
     engine = _engine()
     refusal = engine.refusal(kind.type, principal.tenant)
     if refusal is not None:

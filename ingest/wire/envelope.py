@@ -32,7 +32,10 @@ def times_of(parsed: Sequence[Envelope], arrival_us: int) -> list[int]:
     """Each record's own time in microseconds, or that of its arrival; raises RecordError."""
     try:
         # Most senders write RFC 3339 in every record; anything else raises TypeError here.
-        times = [(one.timestamp - EPOCH) // MICROSECOND for one in parsed]  # type: ignore[operator]
+        times: list[int] = [
+            (one.timestamp - EPOCH) // MICROSECOND  # type: ignore[operator, misc]
+            for one in parsed
+        ]
     except TypeError:
         return [_time_of(one, arrival_us) for one in parsed]
     if min(times) < MIN_US or max(times) > MAX_US:

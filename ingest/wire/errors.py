@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
@@ -11,7 +13,7 @@ class RequestError(Exception):
     `extra` members go into the problem document as they are.
     """
 
-    def __init__(self, status: int, code: str, detail: str, **extra: object) -> None:
+    def __init__(self, status: int, code: str, detail: str, **extra: Any) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code

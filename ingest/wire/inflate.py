@@ -33,12 +33,7 @@ def inflate(data: bytes, encoding: str, *, limit: int, grow: Callable[[int], Non
     for piece in pieces_of:
         total += len(piece)
         if total > limit:
-            raise RequestError(
-                413,
-                "inflated_too_large",
-                f"the body inflates to more than {limit} bytes: send less in one request",
-                limit=f"max_inflated_bytes={limit}",
-            )
+            raise _too_large(limit)
         grow(len(piece))
         pieces.append(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -75,7 +70,7 @@ def _gunzip(data: bytes) -> Iterator[bytes]:
 
 def _unzstd(data: bytes, limit: int) -> Iterator[bytes]:
     # The streaming reader takes a truncated frame for a finished one, so the frames are walked.
-    _walk_zstd(data, max_blocks=4096 + limit // 256)
+    _walk_zstd(data, limit)
     decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
     try:
         with decoder.stream_reader(data, read_across_frames=True) as reader:
@@ -85,14 +80,14 @@ def _unzstd(data: bytes, limit: int) -> Iterator[bytes]:
         raise _broken("zstd", str(error)) from None
 
 
-def _walk_zstd(data: bytes, *, max_blocks: int) -> None:
+def _walk_zstd(data: bytes, limit: int) -> None:
     """Raise unless `data` is a run of whole frames; looks at headers only.
 
-    A block holds kilobytes, or a line where a sender flushed after each; `max_blocks` keeps
-    millions of empty ones from being worth anybody's while.
+    A block holds kilobytes, or a line where a sender flushed after each: more blocks than the
+    limit has lines are a bomb, or millions of empty ones to walk.
     """
     position = 0
-    blocks_left = max_blocks
+    blocks_left = 4096 + limit // 256
     try:
         while position < len(data):
             (magic,) = struct.unpack_from("<I", data, position)
@@ -109,7 +104,7 @@ def _walk_zstd(data: bytes, *, max_blocks: int) -> None:
             while not last:
                 blocks_left -= 1
                 if blocks_left < 0:
-                    raise _broken("zstd", "it has too many blocks")
+                    raise _too_large(limit)
                 block = int.from_bytes(data[position : position + 3], "little")
                 if position + 3 > len(data):
                     raise _broken("zstd", "it ends in the middle of a frame")
@@ -124,3 +119,12 @@ def _walk_zstd(data: bytes, *, max_blocks: int) -> None:
 
 def _broken(encoding: str, why: str) -> RequestError:
     return RequestError(400, "bad_compression", f"the {encoding} body is broken: {why}")
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError(
+        413,
+        "inflated_too_large",
+        f"the body inflates to more than {limit} bytes: send less in one request",
+        limit=f"max_inflated_bytes={limit}",
+    )

@@ -187,5 +187,5 @@ def test_a_layout_over_lines_is_kept_on_one() -> None:
     sent = json.dumps({"message": "a\nb", "list": [1, {"c": "d"}]}, indent=2)
     for layout in (sent, sent.replace("\n", "\r\n"), f"\n{sent}\n"):
         payload = one(layout).payload
-        assert b"\n" not in payload and b"\r" not in payload
+        assert not {10, 13} & set(payload)
         assert json.loads(payload) == json.loads(sent)

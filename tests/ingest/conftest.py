@@ -1,0 +1,54 @@
+"""Fixtures of the front door's tests: an engine with a memory sink behind Django's test client.
+
+Imports of ours stand inside: this file is read before Django is set up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from tests.ingest.front import Front
+
+
+@pytest.fixture
+def front(db: None, settings: Any, request: pytest.FixtureRequest) -> Iterator[Front]:
+    from control.auth.keys import keyring
+    from ingest.api import door
+    from pipeline.intake.router import Route
+    from pipeline.settings import PipelineSettings
+    from pipeline.spec import PipelineSpec
+    from sinks import service
+    from sinks.backends.memory import MemorySink
+
+    keyring().invalidate()
+    door.reset()
+    service.current().start("test")
+    engine, sink = service.current().engine, MemorySink()
+    spec = PipelineSpec(
+        key="memory",
+        name="memory",
+        sink_factory=lambda: sink,
+        route=Route(),
+        required=True,
+        paused=False,
+        settings=PipelineSettings(**getattr(request, "param", {})),
+        fingerprint="memory",
+    )
+    engine.configure([spec])
+
+    def limits(**changes: Any) -> None:
+        door.reset(dataclasses.replace(settings.COLLECTOR.ingest, **changes))
+
+    try:
+        yield Front(Client(), sink, engine, limits)
+    finally:
+        sink.release()
+        service.current().stop(10.0)
+        door.reset()
+        keyring().take_used()
+        keyring().invalidate()

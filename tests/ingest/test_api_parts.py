@@ -1,0 +1,112 @@
+"""The smaller parts of the API: acknowledgements, samplers, rates, Retry-After."""
+
+from __future__ import annotations
+
+import pytest
+
+from ingest.api import answers
+from ingest.api.acks import Waiters, choose_ack
+from ingest.api.requestlog import Sampler
+from ingest.metrics import RateMeter
+from ingest.wire.errors import RequestError
+from pipeline.errors import Draining, NoSink, Saturated, TooLarge
+from pipeline.receipt import Receipt
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("query", "minimum", "expected"),
+    [
+        ("", "", "memory"),
+        ("ack=stored", "", "stored"),
+        ("x=1&ack=stored", "memory", "stored"),
+        ("ack=memory&ack=stored", "", "stored"),
+        ("ack=memory", "wal", "stored"),
+        ("", "stored", "stored"),
+        ("back=1", "", "memory"),
+    ],
+)
+def test_which_ack(query: str, minimum: str, expected: str) -> None:
+    assert choose_ack(query, minimum=minimum, default="memory") == expected
+
+
+@pytest.mark.parametrize("query", ["ack=wal", "ack=%FF", "ack=STORED", "&" * 1000 + "ack=x"])
+def test_no_such_ack(query: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        choose_ack(query, minimum="", default="memory")
+    assert refused.value.status == 400
+
+
+def test_retry_after_is_whole_at_least_one_and_spread() -> None:
+    for seconds in (0.0, 0.2, 1.0, 7.5, 60.0):
+        told = [answers.retry_after(seconds) for _ in range(500)]
+        assert min(told) >= max(1, int(seconds))
+        assert max(told) <= max(1.0, seconds) * 1.25 + 1
+        assert len(set(told)) > 1
+        assert all(isinstance(one, int) for one in told)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Saturated("full"), 429),
+        (Draining("stopping"), 503),
+        (NoSink("none"), 503),
+        (TooLarge("never", limit="x=1"), 413),
+    ],
+)
+def test_how_a_refusal_is_answered(error: Saturated, status: int) -> None:
+    response = answers.turned_away(error, request_id="r")
+    assert response.status_code == status
+    assert ("Retry-After" in response.headers) == (status != 413)
+
+
+def test_waiting_gives_up_at_its_time_and_asks_for_a_flush() -> None:
+    clock, asked = Clock(), []
+    receipt = Receipt(count=1, owed=1, request_flush=asked.append)
+    waiters = Waiters(limit=1)
+    assert not waiters.wait([receipt], 0.0, monotonic=clock)
+    assert asked == [receipt]
+    assert waiters.waiting == 0
+    receipt.settled_one()
+    assert waiters.wait([receipt], 0.0, monotonic=clock)
+
+
+def test_a_sampler_tells_how_much_it_left_out() -> None:
+    clock = Clock()
+    sampler = Sampler(per_second=2, monotonic=clock)
+    assert [sampler.admit("a") for _ in range(5)] == [0, 0, -1, -1, -1]
+    assert sampler.admit("b") == 0
+    clock.now += 1
+    assert [sampler.admit("a") for _ in range(2)] == [3, 0]
+
+
+def test_the_rate_follows_what_comes_and_returns_to_nothing() -> None:
+    clock = Clock()
+    meter = RateMeter(monotonic=clock)
+    for _ in range(20):
+        meter.add(2000)
+        clock.now += 2
+        meter.refresh()
+    assert meter.per_second == pytest.approx(1000, rel=0.01)
+    for _ in range(40):
+        clock.now += 2
+        meter.refresh()
+    assert meter.per_second == 0
+
+
+def test_only_so_many_tenants_have_a_label_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ingest import metrics
+
+    monkeypatch.setattr(metrics, "_tenants", set())
+    labels = [metrics._label_of(f"t{i}") for i in range(150)]
+    assert labels[:100] == [f"t{i}" for i in range(100)]
+    assert set(labels[100:]) == {"other"}
+    assert metrics._label_of("t5") == "t5"
