@@ -22,7 +22,7 @@ from pipeline.delivery.slot import SinkSlot
 from pipeline.delivery.waiting import WaitingBatches
 from pipeline.delivery.workers import Worker, WorkerPool, WorkerRun
 from pipeline.intake.admission import Admission
-from pipeline.log.frame import Frame
+from pipeline.log.frame import Frame, Share
 from pipeline.log.log import Log
 from pipeline.observer import Observer
 from pipeline.record import Batch, Part, Record
@@ -30,6 +30,8 @@ from pipeline.runtime.clock import Clock
 from pipeline.spec import PipelineSpec
 
 log = logging.getLogger(__name__)
+
+Settled = tuple[Frame, Share]
 
 # A failing sink during a drain is tried again this often at least (seconds).
 DRAIN_RETRY_CAP_S = 1.0
@@ -351,7 +353,7 @@ class Pipeline:
                 outcome.error,
             )
         now = self._clock.monotonic()
-        done: list[Frame] = []
+        done: list[Settled] = []
         delay = outcome.retry_in_s
         with self.lock:
             worker.batches += 1
@@ -392,16 +394,15 @@ class Pipeline:
             half.first_attempt_s = batch.first_attempt_s
             self._waiting.push(half, now)
 
-    def _settle(self, batch: Batch, outcome: Outcome) -> list[Frame]:
+    def _settle(self, batch: Batch, outcome: Outcome) -> list[Settled]:
         """Enter a batch's end into the ledger and give its room back; `lock` is held."""
         stored: Counter[str] = Counter()
         for part in batch.parts:
             stored[part.tenant] += part.count
         ledger, already = self._log.ledger, outcome.already_stored
-        for tenant, count in self._failed_by_tenant(batch, outcome).items():
-            stored[tenant] -= count
-            ledger.dropped(self.key, tenant, count, reason=outcome.drop_reason)
-            self.figures.dropped[outcome.drop_reason] += count
+        for part, count in batch.parts_of(outcome.failures).items():
+            stored[part.tenant] -= count
+            self._count_dropped(part, count, outcome.drop_reason)
         for tenant, count in stored.items():
             known = min(already, count)
             already -= known
@@ -410,15 +411,15 @@ class Pipeline:
         self._log.manifest.settle(batch.number)
         return self._let_go(batch.parts, drained=True)
 
-    @staticmethod
-    def _failed_by_tenant(batch: Batch, outcome: Outcome) -> Counter[str]:
-        failed: Counter[str] = Counter()
-        if outcome.failures:
-            tenants = [part.tenant for part in batch.parts for _ in range(part.count)]
-            failed.update(tenants[index] for index in outcome.failures)
-        return failed
+    def _count_dropped(self, part: Part, count: int, reason: str) -> None:
+        """So many records of a part end without being stored; `lock` is held."""
+        self._log.ledger.dropped(self.key, part.tenant, count, reason=reason)
+        self.figures.dropped[reason] += count
+        share = part.frame.share_of(self.key)
+        assert share is not None, "held for a sink that was owed nothing"
+        share.unstored += count
 
-    def _let_go(self, parts: list[Part], *, drained: bool) -> list[Frame]:
+    def _let_go(self, parts: list[Part], *, drained: bool) -> list[Settled]:
         self._something_settled.notify_all()
         self.admission.release(
             sum(part.count for part in parts),
@@ -483,11 +484,10 @@ class Pipeline:
                 held[part.tenant] += part.count
         return held
 
-    def _drop(self, parts: list[Part], reason: str) -> list[Frame]:
+    def _drop(self, parts: list[Part], reason: str) -> list[Settled]:
         """End records without storing them; `lock` is held."""
         for part in parts:
-            self._log.ledger.dropped(self.key, part.tenant, part.count, reason=reason)
-            self.figures.dropped[reason] += part.count
+            self._count_dropped(part, part.count, reason)
         return self._let_go(parts, drained=False)
 
     def _drop_held(self) -> None:
@@ -587,6 +587,6 @@ class Figures:
         return {f"p{q}": recent[round(last * q / 100)] for q in (50, 95, 99)}
 
 
-def _settle_receipts(frames: list[Frame]) -> None:
-    for frame in frames:
-        frame.receipt.settled_one()
+def _settle_receipts(settled: list[Settled]) -> None:
+    for frame, share in settled:
+        frame.receipt.settled_one(share.unstored)

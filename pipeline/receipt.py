@@ -19,14 +19,16 @@ class Receipt:
     """What an offer gives back.
 
     `id_base` and `count` tell the records' ids.  Wait with `wait` in a thread, or be called back
-    by `add_done_callback` without one.
+    by `add_done_callback` without one.  Once done, `unstored` is how many of the records a required
+    sink did not store (the largest count of any): those it refused, and those a stop left behind.
     """
 
-    __slots__ = ("_callbacks", "_event", "_owed", "_request_flush", "count", "id_base")
+    __slots__ = ("_callbacks", "_event", "_owed", "_request_flush", "count", "id_base", "unstored")
 
     def __init__(self, *, count: int, owed: int, request_flush: Callable[[Receipt], None]) -> None:
         self.count = count
         self.id_base = 0
+        self.unstored = 0
         self._owed = owed
         self._request_flush = request_flush
         self._event: threading.Event | None = None
@@ -34,7 +36,7 @@ class Receipt:
 
     @property
     def done(self) -> bool:
-        """Whether every required sink has settled all records of the offer."""
+        """Whether every required sink has settled all records of the offer, well or not."""
         return self._owed == 0
 
     def request_flush(self) -> None:
@@ -63,9 +65,10 @@ class Receipt:
                 return
         self._call(callback)
 
-    def settled_one(self) -> None:
-        """One required sink has settled its share (called by the engine)."""
+    def settled_one(self, unstored: int = 0) -> None:
+        """One required sink has settled its share, `unstored` of it in vain; for the engine."""
         with _lock:
+            self.unstored = max(self.unstored, unstored)  # before `done` can be seen
             self._owed -= 1
             if self._owed:
                 return

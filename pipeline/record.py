@@ -7,7 +7,10 @@ decoded it, a batch to the worker that delivers it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -198,6 +201,11 @@ class Batch:
         if len(self.parts) == 1:
             return self.parts[0].records
         return [record for part in self.parts for record in part.records]
+
+    def parts_of(self, indexes: Iterable[int]) -> Counter[Part]:
+        """How many of the records at `indexes` each part has; parts that have none are left out."""
+        ends = list(accumulate(part.count for part in self.parts))
+        return Counter(self.parts[bisect_right(ends, index)] for index in indexes)
 
     def halves(self) -> tuple[list[Part], list[Part]]:
         """The parts of two batches that together are this one; needs at least two records."""

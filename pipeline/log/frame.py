@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 class Share:
     """What one sink is owed of a frame: the records at or above `min_severity`.
 
-    `left` counts those not yet settled; the share of a required sink is a debt to the receipt.
+    `left` counts those not yet settled, `unstored` those that ended without being stored; the share
+    of a required sink is a debt to the receipt.
     """
 
-    __slots__ = ("count", "left", "min_severity", "nbytes", "required", "sink")
+    __slots__ = ("count", "left", "min_severity", "nbytes", "required", "sink", "unstored")
 
     def __init__(
         self, *, sink: str, count: int, nbytes: int, min_severity: int, required: bool
@@ -33,6 +34,7 @@ class Share:
         self.min_severity = min_severity
         self.required = required
         self.left = count
+        self.unstored = 0
 
 
 class Frame:

@@ -65,10 +65,10 @@ class Log:
         with self.lock:
             return cursor.read()
 
-    def settle(self, sink: str, parts: list[Part]) -> list[Frame]:
+    def settle(self, sink: str, parts: list[Part]) -> list[tuple[Frame, Share]]:
         """The records of `parts` have ended for `sink`.
 
-        Returns the frames in which nothing is left that this sink, if required, still owed.
+        Returns the frames of which this sink, if it is required, has now settled its whole share.
         """
         done = []
         with self.lock:
@@ -82,7 +82,7 @@ class Log:
                     continue
                 frame.pending -= 1
                 if share.required:
-                    done.append(frame)
+                    done.append((frame, share))
                 if not frame.pending:
                     self._forget(frame)
         return done
