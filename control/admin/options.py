@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin
+from django.db import models
 from django.http import HttpRequest
+
+from control.admin.widgets import MomentInput
 
 
 class ModelAdmin(admin.ModelAdmin):
@@ -18,6 +22,10 @@ class ModelAdmin(admin.ModelAdmin):
     list_max_show_all = 500
     show_full_result_count = False
     save_on_top = False
+    # Django's pair of fields has no labels for those who do not see it.
+    formfield_overrides = {
+        models.DateTimeField: {"form_class": forms.DateTimeField, "widget": MomentInput}
+    }
     empty_value_display = "\N{EN DASH}"
 
 

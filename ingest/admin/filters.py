@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from control.admin import FilterForm
 from control.admin.search import search
+from control.admin.widgets import MomentInput
 from pipeline.ids import first_id_at, time_of
 from pipeline.record import LEVEL_NAMES
 
@@ -40,18 +41,8 @@ def _us(moment: datetime) -> int:
     return int(moment.timestamp() * 1_000_000)
 
 
-class _DateTimeInput(forms.DateTimeInput):
-    input_type = "datetime-local"
-
-    def __init__(self) -> None:
-        super().__init__(format="%Y-%m-%dT%H:%M:%S", attrs={"step": "1"})
-
-
 def _datetime_field(label: str) -> forms.DateTimeField:
-    formats = ["%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d"]
-    return forms.DateTimeField(
-        required=False, label=label, widget=_DateTimeInput(), input_formats=formats
-    )
+    return forms.DateTimeField(required=False, label=label, widget=MomentInput())
 
 
 def _text_field(label: str, *, values: str = "") -> forms.CharField:

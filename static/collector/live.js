@@ -15,6 +15,11 @@
     }
   }
 
+  document.addEventListener("visibilitychange", function () {
+    if (!document.hidden) {
+      window.htmx.trigger("#panels", "refresh");
+    }
+  });
   document.addEventListener("htmx:beforeRequest", function (event) {
     if (document.hidden) {
       event.preventDefault();

@@ -7,9 +7,11 @@ import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db import connections
 from django.utils import timezone
 
 from control.models import PipelineSample, Process, WorkerRun
+from control.partitions import days, tables
 from ingest.models import AuditEvent, HealthPing, LogRecord
 from pipeline.ids import first_id_at
 
@@ -132,6 +134,11 @@ def record_id(moment: datetime, sequence: int = 0) -> int:
     return first_id_at(us(moment)) + sequence
 
 
+def _make_room(model: Any, pk: int) -> None:
+    """The day's partition, in the test's own transaction and unknown to the process's memory."""
+    tables.create(connections["records"], model._meta.db_table, [days.day_of(pk)])
+
+
 def make_log(*, ago_s: float = 10, sequence: int = 0, **changes: Any) -> LogRecord:
     at = timezone.now() - timedelta(seconds=ago_s)
     values: dict[str, Any] = {
@@ -146,7 +153,9 @@ def make_log(*, ago_s: float = 10, sequence: int = 0, **changes: Any) -> LogReco
         "span_id": "",
         "payload": {"message": "order placed"},
     }
-    return LogRecord.objects.create(**{**values, **changes})
+    values |= changes
+    _make_room(LogRecord, values["id"])
+    return LogRecord.objects.create(**values)
 
 
 def make_ping(*, ago_s: float = 10, **changes: Any) -> HealthPing:
@@ -161,7 +170,9 @@ def make_ping(*, ago_s: float = 10, **changes: Any) -> HealthPing:
         "latency_ms": 12.5,
         "payload": {"status": "up"},
     }
-    return HealthPing.objects.create(**{**values, **changes})
+    values |= changes
+    _make_room(HealthPing, values["id"])
+    return HealthPing.objects.create(**values)
 
 
 def make_event(*, ago_s: float = 10, **changes: Any) -> AuditEvent:
@@ -175,4 +186,6 @@ def make_event(*, ago_s: float = 10, **changes: Any) -> AuditEvent:
         "action": "login",
         "payload": {"user_id": "ann", "action": "login"},
     }
-    return AuditEvent.objects.create(**{**values, **changes})
+    values |= changes
+    _make_room(AuditEvent, values["id"])
+    return AuditEvent.objects.create(**values)
