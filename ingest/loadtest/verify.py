@@ -70,9 +70,7 @@ class Verifier:
     def rows(self) -> QuerySet[Any]:
         rows: QuerySet[Any] = (
             self._model._default_manager.using("records")
-            .filter(id__gte=self._first_id)
-            .annotate(run=KT(f"payload__{RUN_FIELD}"))
-            .filter(run=self._run)
+            .filter(id__gte=self._first_id, **{f"payload__{RUN_FIELD}": self._run})
         )
         return rows
 
