@@ -146,7 +146,7 @@ def _sent_by_a_program(request: HttpRequest) -> bool:
     if origin is None:
         return True
     host = origin.partition("://")[2]
-    return host != "" and host == str(meta.get("HTTP_HOST"))
+    return bool(host != "" and host == meta.get("HTTP_HOST"))
 
 
 def _unauthenticated(request: HttpRequest, detail: str, code: str) -> HttpResponse:
