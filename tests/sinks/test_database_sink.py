@@ -93,7 +93,7 @@ def test_filters_find_times_that_the_sink_wrote(sink):
 def test_a_bad_record_costs_only_itself(sink):
     sent = records(300)
     sent[17].message = None
-    sent[200].timestamp_us = 2**63 - 1
+    sent[200].timestamp_us = -(2**63)
     with pytest.raises(PartialFailure) as caught:
         sink.write(batch(sent))
     assert sorted(caught.value.failures) == [17, 200]
