@@ -26,6 +26,7 @@ def front(db: None, settings: Any, request: pytest.FixtureRequest) -> Iterator[F
     from sinks.backends.memory import MemorySink
 
     keyring().invalidate()
+    assert keyring().empty  # read here, where the test's transaction is, not on a request's thread
     door.reset()
     service.current().start("test")
     engine, sink = service.current().engine, MemorySink()
