@@ -70,8 +70,12 @@ def decode_records(payload: bytes) -> list[Record]:
 
 
 def encoded_sizes(records: Iterable[Record]) -> list[int]:
-    """Bytes of each record inside a frame payload, which has the array's header besides."""
-    return [len(_encoder.encode(record)) for record in records]
+    """Bytes of each record inside a frame payload, which has the array's header besides.
+
+    A payload is made before ids are given, so that an id takes one byte there.
+    """
+    encode = _encoder.encode
+    return [len(encode(record)) - len(encode(record.id)) + 1 for record in records]
 
 
 def payload_bytes(payload: bytes, count: int) -> int:
