@@ -32,7 +32,7 @@ _SESSION_ONCE = "collector_key_forms"
 _KEPT_FORMS = 20
 
 
-class ApiKeyForm(forms.ModelForm):
+class ApiKeyForm(forms.ModelForm[ApiKey]):
     """Scopes as checkboxes; a hidden word by which a form sent twice is recognised."""
 
     scopes = forms.MultipleChoiceField(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from django.http import HttpRequest
 from django.template.loader import render_to_string
@@ -30,10 +30,10 @@ REFRESH_S = 5
 class TemplatePanel:
     """A panel whose body is one template, with the overview at hand."""
 
-    name: ClassVar[str]
-    order: ClassVar[int]
-    title: ClassVar[str]
-    template: ClassVar[str]
+    name: str
+    order: int
+    title: str
+    template: str
 
     def context(self, overview: Overview) -> dict[str, Any]:
         return {}

@@ -14,7 +14,8 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
-from django.db.models import Model, QuerySet
+from django.db.models import Field, Model, QuerySet
+from django.db.models.expressions import Combinable
 from django.http import HttpRequest, QueryDict
 
 from control.admin.deadline import QueryDeadlineExceeded, query_deadline
@@ -49,7 +50,7 @@ class NoCountPaginator(Paginator[Any]):
     """A paginator for Django's code that asks for one: it knows its rows without counting."""
 
     @property
-    def count(self) -> int:  # type: ignore[override]
+    def count(self) -> int:
         return len(self.object_list)
 
 
@@ -73,7 +74,7 @@ class KeysetChangeList(ChangeList):
         lookup_params: dict[str, Any] = super().get_filters_params(params)
         return {k: v for k, v in lookup_params.items() if k not in self.own_params}
 
-    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str | Combinable]:
         return [f"-{self.key}"]
 
     @property
@@ -91,8 +92,10 @@ class KeysetChangeList(ChangeList):
         text = self.params.get(name)
         if not text:
             return None
+        field = self.opts.get_field(self.key)
+        assert isinstance(field, Field)
         try:
-            return self.opts.get_field(self.key).to_python(text)
+            return field.to_python(text)
         except (ValidationError, ValueError, OverflowError) as error:
             raise IncorrectLookupParameters(f"{name} is not a key") from error
 
@@ -203,8 +206,9 @@ class KeysetModelAdmin(ModelAdmin):
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         # Django lets staff filter by any column through the address; on a table without bound
         # that is a scan, so only what a filter offers is answered.
-        offered = request is not None and bool(self.get_list_filter(request))
-        return offered and bool(super().lookup_allowed(lookup, value, request))
+        if request is None or not self.get_list_filter(request):
+            return False
+        return bool(super().lookup_allowed(lookup, value, request))
 
     def get_filter_form(self, request: HttpRequest) -> FilterForm | None:
         if self.filter_form_class is None:

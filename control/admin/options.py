@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from control.admin.widgets import MomentInput
 
 
-class ModelAdmin(admin.ModelAdmin):
+class ModelAdmin(admin.ModelAdmin[Any]):
     """Collector's admin for a configuration table: small enough to count, edited by people."""
 
     list_per_page = 50

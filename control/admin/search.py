@@ -58,7 +58,9 @@ class _Words(Func):
         self.prefix = prefix
         super().__init__(F(column), Value(text))
 
-    def as_sql(self, compiler: Any, connection: Any, **extra: Any) -> tuple[str, list[Any]]:
+    def as_sql(  # type: ignore[override]
+        self, compiler: Any, connection: Any, **extra: Any
+    ) -> tuple[str, list[Any]]:
         column, column_params = compiler.compile(self.source_expressions[0])
         text, text_params = compiler.compile(self.source_expressions[1])
         suffix = "':*'" if self.prefix else "''"

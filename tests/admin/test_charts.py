@@ -55,7 +55,9 @@ def test_a_gap_splits_the_line_and_a_lone_value_is_a_dot() -> None:
 
 def test_a_gap_is_not_drawn_as_zero() -> None:
     html = render(chart(series=[Series(name="a", values=[5.0, None, 5.0])]))
-    assert ",200 " not in re.search(r'class="line c1" d="([^"]*)"', html)[1] + " "
+    line = re.search(r'class="line c1" d="([^"]*)"', html)
+    assert line
+    assert ",200 " not in line[1] + " "
 
 
 def test_stacked_series_stand_on_each_other() -> None:

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.conf import settings
 from django.test import Client
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Playwright, sync_playwright
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
@@ -74,6 +74,10 @@ def open_page(browser: Browser, live_server: Any, django_user_model: Any) -> Ite
     trouble: list[str] = []
     admin = django_user_model.objects.create_superuser("admin", "", "a-long-password")
 
+    def dialog_opened(dialog: Dialog) -> None:
+        trouble.append(f"a dialog opened: {dialog.message}")
+        dialog.dismiss()
+
     def open_(path: str, *, width: int = 1280, dark: bool = False, login: bool = True) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": 900},
@@ -91,7 +95,7 @@ def open_page(browser: Browser, live_server: Any, django_user_model: Any) -> Ite
             )
         page = context.new_page()
         page.on("pageerror", lambda error: trouble.append(f"script error: {error}"))
-        page.on("dialog", lambda dialog: (trouble.append("a dialog opened"), dialog.dismiss()))
+        page.on("dialog", dialog_opened)
         page.goto(path)
         return page
 
