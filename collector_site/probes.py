@@ -56,6 +56,7 @@ def metrics(request: HttpRequest) -> HttpResponseBase:
         refused = _refusal(request)
         if refused is not None:
             return refused
+    process_stats()  # reading them sets the gauges of this process
     registry = prometheus_client.REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = prometheus_client.CollectorRegistry()
