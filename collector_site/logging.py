@@ -100,7 +100,14 @@ def _render(_: WrappedLogger, __: str, event: EventDict) -> str:
     try:
         return _encode(event).decode()
     except (TypeError, ValueError, RecursionError):
-        return _encode({key: repr(value) for key, value in event.items()}).decode()
+        return _encode({key: _plain(value) for key, value in event.items()}).decode()
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    text = value if isinstance(value, str) else repr(value)
+    return text.encode("utf-8", "backslashreplace").decode()  # lone surrogates are no JSON
 
 
 def _inert(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -65,8 +65,9 @@ def test_values_json_does_not_know_are_spelt_out() -> None:
     loop: list[object] = []
     loop.append(loop)
     assert json.loads(line("x", thing=object()))["thing"].startswith("<object")
-    assert json.loads(line("x", half="\ud800", many={1: {2, 3}}))["event"]
-    assert json.loads(line("x", loop=loop))["event"] == "'x'"
+    half = json.loads(line("x", half="a\ud800", n=1))
+    assert (half["event"], half["half"], half["n"]) == ("x", "a\\ud800", 1)
+    assert json.loads(line("x", loop=loop))["event"] == "x"
 
 
 def test_a_line_cannot_drive_the_terminal() -> None:
