@@ -32,7 +32,7 @@ from pipeline.runtime.clock import Clock, SystemClock
 logger = logging.getLogger(__name__)
 
 REQUEST_INTERVAL_S = 1.0
-DEATH_INTERVAL_S = 10.0
+DEATH_INTERVAL_S = 5.0
 ORDER = 0
 
 

@@ -72,11 +72,8 @@ class Replier:
 @pytest.fixture
 def replier(monkeypatch: pytest.MonkeyPatch) -> Replier:
     replier = Replier()
-    monkeypatch.setattr(
-        ask,
-        "__kwdefaults__",
-        {**ask.__kwdefaults__, "wait": replier.wait, "monotonic": replier.monotonic},
-    )
+    by_itself = {"wait": replier.wait, "monotonic": replier.monotonic}
+    monkeypatch.setattr(ask, "__kwdefaults__", {**(ask.__kwdefaults__ or {}), **by_itself})
     return replier
 
 
