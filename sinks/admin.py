@@ -223,19 +223,19 @@ class SinkConfigAdmin(ModelAdmin):
         self._need_change(request)
         for row in rows:
             if row.paused == paused:
-                self.message_user(request, f"{row.name} was {_PAUSED[paused]} already.")
+                self.message_user(request, f"Sink {row.name} was {_PAUSED[paused]} already.")
                 continue
             row.paused = paused
             row.save(update_fields=["paused", "updated_at"])
             self.log_change(request, row, f"{_PAUSED[paused]}.".capitalize())
-            self.message_user(request, f"{row.name} is {_PAUSED[paused]}; {_MEANS[paused]}")
+            self.message_user(request, f"Sink {row.name} is {_PAUSED[paused]}; {_MEANS[paused]}")
         heart.nudge()
 
     def _try(self, request: HttpRequest, row: SinkConfig) -> None:
         answer = try_sink(row)
         level = messages.SUCCESS if answer.works else messages.ERROR
         said = "works" if answer.works else "does not work"
-        self.message_user(request, f"{row.name} {said}: {answer.text}", level=level)
+        self.message_user(request, f"Sink {row.name} {said}: {answer.text}", level=level)
 
     def _need_change(self, request: HttpRequest) -> None:
         if not self.has_change_permission(request):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils.html import escape
 
 from control.ports.tables import tables
 from sinks.configuration import (
@@ -149,7 +150,7 @@ class SinkForm(forms.ModelForm[SinkConfig]):
         if name in self.instance.secrets:
             state = "A value is stored, encrypted. Leave empty to keep it."
         elif isinstance(reference, str) and is_reference(reference):
-            state = f"Now {reference}. Leave empty to keep it."
+            state = f"Now {escape(reference)}. Leave empty to keep it."
         else:
             return
         field.required = False
@@ -237,7 +238,7 @@ def _form_field(option: OptionField) -> forms.Field:
     shared: dict[str, Any] = {
         "label": option.name,
         "required": option.required,
-        "help_text": option.help,
+        "help_text": escape(option.help),  # a template prints it as it is
         "initial": option.default,
     }
     limits: dict[str, Any] = {"min_value": option.minimum, "max_value": option.maximum}

@@ -47,7 +47,9 @@ class SinkConfig(models.Model):
     )
     route_types = models.JSONField(default=list, blank=True)
     route_tenants = models.JSONField(default=list, blank=True)
-    min_level = models.CharField(max_length=5, choices=MIN_LEVELS, blank=True, default="")
+    min_level = models.CharField(
+        "minimum level", max_length=5, choices=MIN_LEVELS, blank=True, default=""
+    )
     pipeline = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)

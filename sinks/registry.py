@@ -41,6 +41,10 @@ class Backend:
     def label(self) -> str:
         return self.cls.label or self.cls.__name__
 
+    @property
+    def description(self) -> str:
+        return self.cls.description
+
 
 def allowed_paths() -> tuple[str, ...]:
     """The dotted-path globs of the setting."""

@@ -26,7 +26,7 @@ class Migration(migrations.Migration):
                 ('paused', models.BooleanField(default=False, help_text='A paused sink keeps taking records in and delivers none.')),
                 ('route_types', models.JSONField(blank=True, default=list)),
                 ('route_tenants', models.JSONField(blank=True, default=list)),
-                ('min_level', models.CharField(blank=True, choices=[('', 'every level'), ('DEBUG', 'DEBUG and above'), ('INFO', 'INFO and above'), ('WARN', 'WARN and above'), ('ERROR', 'ERROR and above'), ('FATAL', 'FATAL only')], default='', max_length=5)),
+                ('min_level', models.CharField(blank=True, choices=[('', 'every level'), ('DEBUG', 'DEBUG and above'), ('INFO', 'INFO and above'), ('WARN', 'WARN and above'), ('ERROR', 'ERROR and above'), ('FATAL', 'FATAL only')], default='', max_length=5, verbose_name='minimum level')),
                 ('pipeline', models.JSONField(blank=True, default=dict)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('updated_at', models.DateTimeField(auto_now=True)),

@@ -1,0 +1,85 @@
+"""Applying configuration: what a file would change, shown first, then done in one transaction.
+
+Idempotent: a file that was exported or applied changes nothing.  Rows are found by name; those that
+the file does not name stay, unless pruning is asked for.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+from django.db import transaction
+
+from control.config.export import Change, EntryError, sections
+
+
+def parse(text: str) -> dict[str, list[dict[str, Any]]]:
+    """The entries of a file by section.  Raises EntryError."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise EntryError(f"this is not TOML: {error}") from None
+    known = [section.name for section in sections()]
+    for name, entries in document.items():
+        if name not in known or not isinstance(entries, list):
+            raise EntryError(
+                f"[{name}] is no list of rows; known are {', '.join(f'[[{n}]]' for n in known)} "
+                "(settings belong in the file that COLLECTOR_CONFIG names)"
+            )
+        if not all(isinstance(entry, dict) for entry in entries):
+            raise EntryError(f"{name}: every entry must be a table, [[{name}]]")
+    return document
+
+
+def plan(document: dict[str, list[dict[str, Any]]], *, prune: bool = False) -> list[Change]:
+    """What must change, in the order of doing; nothing is done.  Raises EntryError."""
+    return [
+        change
+        for section in sections()
+        if section.name in document
+        for change in section.plan(document[section.name], prune=prune)
+    ]
+
+
+def apply(changes: list[Change]) -> None:
+    """Make the changes, all or none."""
+    with transaction.atomic(using="default"):
+        for change in changes:
+            change.apply()
+
+
+def describe(changes: list[Change]) -> str:
+    """The changes as a person reads them."""
+    marks = {"add": "+", "change": "~", "remove": "-"}
+    lines = []
+    for change in changes:
+        lines.append(f"{marks[change.action]} {change.section}: {_text(change.name)}")
+        for name, (now, wanted) in change.fields.items():
+            if change.action == "add":
+                lines.append(f"    {name} = {_text(wanted)}")
+            elif change.action == "change":
+                lines.append(f"    {name}: {_text(now)} -> {_text(wanted)}")
+    return "\n".join(lines)
+
+
+def as_json(changes: list[Change]) -> list[dict[str, Any]]:
+    """The changes for a program."""
+    return [
+        {
+            "section": change.section,
+            "name": change.name,
+            "action": change.action,
+            "fields": {
+                name: {"now": now, "wanted": wanted}
+                for name, (now, wanted) in change.fields.items()
+            },
+        }
+        for change in changes
+    ]
+
+
+def _text(value: Any) -> str:
+    """Printed on a terminal, so nothing that a terminal would obey."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if text.isprintable() and text else repr(text)
