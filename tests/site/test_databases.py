@@ -18,7 +18,7 @@ DATA = Path("/data")
 PG = "postgresql://me:p%40ss@db.example:6432/logs?sslmode=require"
 
 
-def names(**urls: str) -> tuple[Any, Any]:
+def names(**urls: Any) -> tuple[Any, Any]:
     made = databases(DatabaseSettings(**urls), DATA)
     return made["default"]["NAME"], made["records"]["NAME"]
 
@@ -73,7 +73,7 @@ def test_without_a_pool_connections_are_kept_by_threads() -> None:
         {},
     ],
 )
-def test_two_databases_are_not_taken_for_one(urls: dict[str, str]) -> None:
+def test_two_databases_are_not_taken_for_one(urls: dict[str, Any]) -> None:
     assert not is_shared(databases(DatabaseSettings(**urls), DATA))
 
 

@@ -156,9 +156,9 @@ def test_secrets_appear_in_no_message_and_no_repr() -> None:
 
 def test_the_example_environment_names_exactly_the_settings() -> None:
     lines = (ROOT / ".env.example").read_text().splitlines()
-    shown = dict(
-        match.groups() for line in lines if (match := re.fullmatch(r"# ([A-Z_]+)=(.*)", line))
-    )
+    shown = {
+        match[1]: match[2] for line in lines if (match := re.fullmatch(r"# ([A-Z_]+)=(.*)", line))
+    }
     settings = load({**shown, "COLLECTOR_CONFIG": ""})
     assert settings == load({})
     # Besides the settings: the file's own path and the first key.
