@@ -93,7 +93,9 @@ def run(options: dict[str, Any]) -> int:
     }
     print(json.dumps(report, indent=None if options["json"] else 2))
     if not options["json"]:
-        Console().print(_table(figures))
+        out = Console()
+        # A pipe has no width of its own, and a narrow table cannot be read.
+        (out if out.is_terminal else Console(width=132)).print(_table(figures))
     missed = [figure for figure in figures if not figure.passed]
     return 1 if failures or (options["check"] and missed) else 0
 
