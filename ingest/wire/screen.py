@@ -44,8 +44,10 @@ class Screen:
         self.encoding = not _is_utf8(body)
         self.escapes = b"\\" in body and b"\\u" in body
         self.numbers = _has_large_number(body)
-        # Every record opens at least one bracket of its own.
-        self.depth = body.count(b"{") + body.count(b"[") - records >= max_depth
+        # Every record opens at least one bracket of its own. Looking for a byte that is not
+        # there is far faster than counting it.
+        opened = body.count(b"{") + (body.count(b"[") if b"[" in body else 0)
+        self.depth = opened - records >= max_depth
         self.size = len(body) > max_record_bytes
         self.clean = not (self.encoding or self.escapes or self.numbers or self.depth or self.size)
 

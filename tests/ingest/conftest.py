@@ -25,6 +25,8 @@ def front(db: None, settings: Any, request: pytest.FixtureRequest) -> Iterator[F
     from sinks import service
     from sinks.backends.memory import MemorySink
 
+    # What the server puts in front of ingest.
+    settings.MIDDLEWARE = settings.INGEST_MIDDLEWARE
     keyring().invalidate()
     assert keyring().empty  # read here, where the test's transaction is, not on a request's thread
     door.reset()
