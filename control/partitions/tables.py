@@ -24,6 +24,8 @@ from control.partitions.days import day_of_partition, id_range, partition_name
 logger = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_MS = 5_000
+# Waited for on the heart's thread, which has more to do.
+DROP_LOCK_TIMEOUT_MS = 2_000
 _BOUNDS = re.compile(r"FROM \('?(\d+)'?\) TO \('?(\d+)'?\)")
 
 
@@ -165,7 +167,7 @@ def drop_before(connection: Any, table: str, day: date) -> list[Partition]:
         if not cursor.fetchone()[0]:
             return []
         try:
-            cursor.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
+            cursor.execute(f"SET lock_timeout = {DROP_LOCK_TIMEOUT_MS}")
             _finish_interrupted(connection, cursor, table, day)
             dropped = []
             for partition in listing(connection, table):

@@ -16,7 +16,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import Error as DatabaseProblem
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 
 from control.partitions import search
 from control.partitions import tables as partition_tables
@@ -33,6 +33,7 @@ DAYS_AHEAD = 2
 # beat.
 CHUNK_ROWS = 1_000
 ROWS_BUDGET_S = 1.0
+LOCK_NOT_AVAILABLE = "55P03"
 _INDEX_LOCK = 0x636F_6C6C_6563_7400
 
 _building = threading.Lock()
@@ -50,8 +51,7 @@ def run(*, today: date | None = None, using: str = ALIAS) -> None:
         # Asked of the database, not of memory: another process may have dropped what was known.
         forget(spec.table, using=using)
         ensure_range(spec.table, first, end - 1, using=using)
-        if partition_tables.drop_before(connection, spec.table, oldest_kept(today)):
-            forget(spec.table, using=using)
+        _drop_old(spec.table, oldest_kept(today), using=using)
     changes = index_changes(today=today, using=using)
     if changes and _building.acquire(blocking=False):
         threading.Thread(
@@ -120,6 +120,16 @@ def drop_before(table: str, day: date, *, using: str = ALIAS) -> list[partition_
     if dropped:
         forget(table, using=using)
     return dropped
+
+
+def _drop_old(table: str, day: date, *, using: str) -> None:
+    try:
+        drop_before(table, day, using=using)
+    except OperationalError as error:
+        if getattr(error.__cause__, "sqlstate", "") != LOCK_NOT_AVAILABLE:
+            raise
+        # Somebody reads the table for long; the day can go an hour later.
+        logger.warning("old partitions are in use and are dropped later", extra={"table": table})
 
 
 def partitions(table: str, *, using: str = ALIAS) -> list[partition_tables.Partition]:

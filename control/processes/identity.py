@@ -102,10 +102,11 @@ class Identity:
             else:
                 continue
             # Conditional on the heartbeat just read: it may have come back meanwhile.
-            count += Process.objects.filter(
+            if Process.objects.filter(
                 pk=process.pk, stopped_at=None, last_seen_at=process.last_seen_at
-            ).update(stopped_at=process.last_seen_at, exit_reason=reason)
-            _end_runs(process.pk, process.last_seen_at)
+            ).update(stopped_at=process.last_seen_at, exit_reason=reason):
+                _end_runs(process.pk, process.last_seen_at)
+                count += 1
         return count
 
 

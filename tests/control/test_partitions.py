@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import OperationalError, connections
 
 from control.partitions import on_demand, search, upkeep
 from control.partitions import tables as partition_tables
@@ -279,6 +280,90 @@ def test_who_drops_already_is_left_to_it(connection: Any, pg_alias: str) -> None
     go.set()
     holder.join(30)
     assert len(names(connection)) == 1
+
+
+class Reader:
+    """Somebody who reads the table in a transaction that does not end."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._reading, self._go = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._read)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+        assert self._reading.wait(30)
+
+    def __exit__(self, *error: object) -> None:
+        self._go.set()
+        self._thread.join(30)
+
+    def _read(self) -> None:
+        connection = connections[self._alias]
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("BEGIN")
+                cursor.execute(f"SELECT count(*) FROM {TABLE}")
+                self._reading.set()
+                self._go.wait(60)
+                cursor.execute("COMMIT")
+        finally:
+            connection.close()
+
+
+def test_a_drop_that_waits_for_a_reader_holds_up_nobody(connection: Any, pg_alias: str) -> None:
+    old = TODAY - timedelta(days=9)
+    for day in (old, TODAY):
+        on_demand.ensure(TABLE, day, using=pg_alias)
+
+    def drop() -> None:
+        other = connections[pg_alias]
+        try:
+            # Whether it succeeds in the end depends on how long the reader takes.
+            with contextlib.suppress(OperationalError):
+                partition_tables.drop_before(other, TABLE, TODAY)
+        finally:
+            other.close()
+
+    def waiting() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND wait_event_type = 'Lock' AND query LIKE 'ALTER TABLE%%DETACH%%'"
+            )
+            return bool(cursor.fetchone()[0])
+
+    dropper = threading.Thread(target=drop)
+    with Reader(pg_alias):
+        dropper.start()
+        while dropper.is_alive() and not waiting():
+            pass
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = 200")
+        insert(connection, TODAY)
+    dropper.join(30)
+
+
+@pytest.mark.usefixtures("only_shelf")
+def test_a_day_in_use_is_dropped_later(
+    connection: Any,
+    pg_alias: str,
+    policy: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    policy("off", days=5)
+    monkeypatch.setattr(partition_tables, "DROP_LOCK_TIMEOUT_MS", 50)
+    on_demand.ensure(TABLE, TODAY - timedelta(days=9), using=pg_alias)
+    with Reader(pg_alias):
+        upkeep.run(today=TODAY, using=pg_alias)
+    assert "dropped later" in caplog.text
+    upkeep.run(today=TODAY, using=pg_alias)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT relname FROM pg_class WHERE relname LIKE 'shelf_p%%' AND relkind = 'r'"
+        )
+        assert len(cursor.fetchall()) == 3
 
 
 def test_the_listing_tells_sizes_and_estimates(connection: Any, pg_alias: str) -> None:

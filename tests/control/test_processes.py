@@ -148,6 +148,26 @@ def test_a_gone_pid_of_this_machine_is_noticed_sooner(identity: Identity, clock:
     assert living.stopped_at is None
 
 
+def test_who_beats_while_being_looked_at_is_not_declared_dead(
+    identity: Identity, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Identity(role="server", clock=clock, host=identity.host, pid=999)
+    slow.heartbeat()
+    WorkerRun.objects.create(
+        process_id=slow.id, pipeline="p", worker="w", started_at=slow.started_at
+    )
+    clock.advance(60)
+
+    def beats_meanwhile(pid: int) -> bool:
+        slow.heartbeat()
+        return False
+
+    monkeypatch.setattr("control.processes.identity._pid_exists", beats_meanwhile)
+    assert identity.mark_dead() == 0
+    assert Process.objects.get(pk=slow.id).stopped_at is None
+    assert WorkerRun.objects.get().ended_at is None
+
+
 def test_who_was_declared_dead_too_soon_comes_back(identity: Identity, clock: FakeClock) -> None:
     identity.heartbeat()
     clock.advance(60)
