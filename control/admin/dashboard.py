@@ -128,8 +128,12 @@ def figures_of(overview: Overview) -> list[Figure]:
     dead = sum(one.dead_lettered for one in overview.ledger)
     dropped = sum(one.dropped for one in overview.ledger)
     return [
-        Figure(label="In", value=sum(rates_in) if rates_in else None, unit="records/s"),
-        Figure(label="Stored", value=sum(rates_out) if rates_out else None, unit="records/s"),
+        Figure(label="In", value=max(rates_in, default=None), unit="records/s"),
+        Figure(
+            label="Stored" if len(pipelines) < 2 else "Stored, all sinks",
+            value=sum(rates_out) if rates_out else None,
+            unit="records/s",
+        ),
         Figure(
             label="Waiting",
             value=sum(one.held_records for one in pipelines),

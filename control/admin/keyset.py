@@ -61,10 +61,6 @@ class KeysetChangeList(ChangeList):
     filter_form: FilterForm | None = None
     problem = ""
 
-    def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
-        super().__init__(request, *args, **kwargs)
-        self.title = str(self.opts.verbose_name_plural).capitalize()
-
     @property
     def own_params(self) -> tuple[str, ...]:
         fields = tuple(self.filter_form.fields) if self.filter_form is not None else ()

@@ -11,6 +11,7 @@ from django import forms
 from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
+from django.utils.text import capfirst
 
 from control.admin.widgets import MomentInput
 
@@ -20,13 +21,18 @@ class ModelAdmin(admin.ModelAdmin[Any]):
 
     list_per_page = 50
     list_max_show_all = 500
-    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # a COUNT for each choice of each filter
     save_on_top = False
     # Django's pair of fields has no labels for those who do not see it.
     formfield_overrides = {
         models.DateTimeField: {"form_class": forms.DateTimeField, "widget": MomentInput}
     }
     empty_value_display = "\N{EN DASH}"
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        # "Select sink to change" tells less than "Sinks".
+        title = capfirst(str(self.opts.verbose_name_plural))
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})
 
 
 class ReadOnlyMixin:

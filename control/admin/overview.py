@@ -32,6 +32,8 @@ RECENT = timedelta(seconds=16)
 SHOW_ENDED = timedelta(hours=24)
 MAX_ENDED = 8
 MAX_LIVE = 200
+# The pipeline's own words; any other state lies between the two first.
+STATE_RANK = {"": -1, "running": 0, "paused": 2, "failing": 3, "misconfigured": 4}
 
 
 def moment(value: Any) -> datetime | None:
@@ -63,6 +65,7 @@ class PipelineView:
     misconfigured: str = ""
     required: bool = False
     paused: bool = False
+    refusing: bool = False
     processes: int = 0
     held_records: int = 0
     capacity_records: int = 0
@@ -87,7 +90,6 @@ class PipelineView:
     in_rate: float | None = None
     out_rate: float | None = None
     refused_rate: float | None = None
-    failing: bool = False
     history: PipelineHistory | None = None
 
     def add(self, data: Mapping[str, Any]) -> None:
@@ -111,6 +113,7 @@ class PipelineView:
         self.dropped += dropped_of(data)
         self.required = self.required or bool(data.get("required"))
         self.paused = self.paused or bool(data.get("paused"))
+        self.refusing = self.refusing or bool(data.get("refusing"))
         self.misconfigured = self.misconfigured or str(data.get("misconfigured") or "")
         self.oldest_s = max(self.oldest_s, float_of(data, "oldest_s") or 0.0)
         self._add_state(str(data.get("state") or ""))
@@ -118,8 +121,8 @@ class PipelineView:
         self._add_error(data)
 
     def _add_state(self, state: str) -> None:
-        # "running" says least; a process in any other state is what the operator must see.
-        if not self.state or self.state == "running":
+        # Of several processes, the one that is worst off is what the operator must see.
+        if STATE_RANK.get(state, 1) > STATE_RANK.get(self.state, 0):
             self.state = state
 
     def _add_latency(self, latency: Any) -> None:
@@ -134,6 +137,10 @@ class PipelineView:
         error, at = str(data.get("last_error") or ""), moment(data.get("last_error_at"))
         if error and (self.last_error_at is None or (at and at > self.last_error_at)):
             self.last_error, self.last_error_at = error, at
+
+    @property
+    def failing(self) -> bool:
+        return self.state == "failing"
 
     @property
     def fill(self) -> float | None:
@@ -264,7 +271,6 @@ def build(now: datetime) -> Overview:
         processes.append(view)
     for key, pipeline in pipelines.items():
         pipeline.history = histories.get(key)
-        pipeline.failing = is_failing(pipeline, now)
     return Overview(
         now=now,
         window=window,
@@ -292,17 +298,9 @@ def _add_pipelines(
             pipeline.in_rate = _plus(pipeline.in_rate, into)
             pipeline.out_rate = _plus(pipeline.out_rate, out)
             pipeline.refused_rate = _plus(pipeline.refused_rate, rate.refused / rate.seconds)
-            view.in_rate = _plus(view.in_rate, into)
+            # A record that goes to two sinks came in once: the widest pipeline tells best.
+            view.in_rate = max(view.in_rate or 0.0, into)
             view.out_rate = _plus(view.out_rate, out)
-
-
-def is_failing(pipeline: PipelineView, now: datetime) -> bool:
-    """The last write error is recent, or records wait and nothing has been stored since."""
-    if pipeline.last_error_at is None or not pipeline.last_error:
-        return False
-    recent = now - pipeline.last_error_at < timedelta(minutes=2)
-    stuck = bool(pipeline.in_flight or pipeline.held_records) and not pipeline.out_rate
-    return recent or (stuck and now - pipeline.last_error_at < timedelta(hours=1))
 
 
 def overview_for(request: HttpRequest) -> Overview:

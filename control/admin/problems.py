@@ -127,11 +127,13 @@ def _pipeline(pipeline: PipelineView, overview: Overview) -> list[Problem]:
 
 def _room(pipeline: PipelineView, url: str) -> list[Problem]:
     fill = pipeline.fill or 0.0
-    if pipeline.refused_rate and pipeline.required:
+    if (pipeline.refusing or pipeline.refused_rate) and pipeline.required:
+        rate = pipeline.refused_rate
+        what = f"{compact(rate)} records/s" if rate else "new records"
         return [
             Problem(
                 severity="error",
-                title=f"{pipeline.name} refuses {compact(pipeline.refused_rate)} records/s",
+                title=f"{pipeline.name} refuses {what}",
                 cause=f"Its buffer is {percent(fill)} full; senders are answered 429 with a "
                 "Retry-After.",
                 remedy="Find why it stores too slowly (see its write latency), give it more "

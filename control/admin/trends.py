@@ -35,7 +35,8 @@ def _any(values: Values) -> bool:
 
 def throughput(overview: Overview) -> TimeChart:
     histories = overview.histories
-    series = [Series(name="accepted", values=total(histories, "accepted"), colour=6, dashed=True)]
+    name = "accepted" if len(histories) < 2 else "accepted, all sinks"
+    series = [Series(name=name, values=total(histories, "accepted"), colour=6, dashed=True)]
     for name, colour in (("refused", 2), ("dropped", 5)):
         values = total(histories, name)
         if _any(values):

@@ -96,14 +96,14 @@ def stats(**changes: Any) -> dict[str, Any]:
     ("changes", "severity", "words"),
     [
         (
-            {"last_error": "connection refused", "last_error_at": "now", "failures": 3},
+            {"state": "failing", "last_error": "connection refused", "failures": 3},
             "error",
             "cannot store: 3 failed writes",
         ),
         (
             {
+                "state": "failing",
                 "last_error": "connection refused",
-                "last_error_at": "now",
                 "failures": 1,
                 "required": False,
             },
@@ -113,14 +113,13 @@ def stats(**changes: Any) -> dict[str, Any]:
         ({"state": "misconfigured", "misconfigured": "no such path"}, "error", "is misconfigured"),
         ({"held_records": 390_000}, "warning", "buffer is 98 % full"),
         ({"held_bytes": 120 * 1024 * 1024}, "warning", "buffer is 94 % full"),
-        ({"paused": True}, "info", "is paused"),
+        ({"refusing": True, "held_records": 330_000}, "error", "refuses new records"),
+        ({"state": "paused", "paused": True}, "info", "is paused"),
     ],
 )
 def test_each_trouble_of_a_pipeline_is_told(
     changes: dict[str, Any], severity: str, words: str
 ) -> None:
-    if changes.get("last_error_at") == "now":
-        changes = {**changes, "last_error_at": timezone.now().isoformat()}
     make_process(stats=stats(**changes))
     (problem,) = problems()
     assert problem.severity == severity
@@ -130,9 +129,16 @@ def test_each_trouble_of_a_pipeline_is_told(
 
 
 def test_an_old_error_of_a_pipeline_that_stores_again_is_no_problem() -> None:
-    old = (timezone.now() - timedelta(minutes=10)).isoformat()
+    old = timezone.now().timestamp() - 600
     make_samples(make_process(stats=stats(last_error="refused", last_error_at=old)))
     assert problems() == []
+
+
+def test_of_two_processes_the_worse_state_is_shown() -> None:
+    for pid, state in ((1, "running"), (2, "failing"), (3, "paused")):
+        make_process(pid=pid, stats=stats(state=state, last_error="refused"))
+    (pipeline,) = build(timezone.now()).pipelines
+    assert pipeline.state == "failing"
 
 
 def test_refusing_is_an_error() -> None:

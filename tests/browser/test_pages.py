@@ -34,7 +34,8 @@ def _dashboard() -> str:
         required=False,
         held_records=390_000,
         last_error="OSError: [Errno 28] No space left on device: " + "/very-long-path" * 12,
-        last_error_at=timezone.now().isoformat(),
+        last_error_at=timezone.now().timestamp(),
+        state="failing",
         failures=4,
     )
     process = make_process(stats={"pipelines": [pipeline_stats(), failing]})
