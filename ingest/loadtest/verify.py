@@ -68,9 +68,8 @@ class Verifier:
         self._clock = clock
 
     def rows(self) -> QuerySet[Any]:
-        rows: QuerySet[Any] = (
-            self._model._default_manager.using("records")
-            .filter(id__gte=self._first_id, **{f"payload__{RUN_FIELD}": self._run})
+        rows: QuerySet[Any] = self._model._default_manager.using("records").filter(
+            id__gte=self._first_id, **{f"payload__{RUN_FIELD}": self._run}
         )
         return rows
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from argparse import RawDescriptionHelpFormatter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
@@ -16,6 +16,7 @@ from django.db import DatabaseError, transaction
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from control.partitions.upkeep import oldest_kept
 from control.processes.retention import forget_old
 from ingest.client.options import whole_number
 from ingest.prune.records import Pruned, prune_records
@@ -51,7 +52,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         now = datetime.now(UTC)
-        before = now.date() - timedelta(days=options["days"])
+        before = oldest_kept(now.date(), options["days"])
         dry_run = options["dry_run"]
         try:
             with _progress() as progress:
@@ -92,7 +93,7 @@ class Command(BaseCommand):
 
 
 def _said(pruned: Pruned) -> str:
-    if pruned.estimated:
+    if pruned.partitioned:
         return f"{len(pruned.partitions):,} days with about {pruned.rows:,} records"
     return f"{pruned.rows:,} records"
 
@@ -106,7 +107,7 @@ def _as_json(
         "records": {
             pruned.table: {
                 "rows": pruned.rows,
-                "estimated": pruned.estimated,
+                "estimated": pruned.partitioned,
                 "partitions": list(pruned.partitions),
             }
             for pruned in records
