@@ -54,12 +54,12 @@ def describe(changes: list[Change]) -> str:
     marks = {"add": "+", "change": "~", "remove": "-"}
     lines = []
     for change in changes:
-        lines.append(f"{marks[change.action]} {change.section}: {_text(change.name)}")
+        lines.append(f"{marks[change.action]} {change.section}: {printable(change.name)}")
         for name, (now, wanted) in change.fields.items():
             if change.action == "add":
-                lines.append(f"    {name} = {_text(wanted)}")
+                lines.append(f"    {name} = {printable(wanted)}")
             elif change.action == "change":
-                lines.append(f"    {name}: {_text(now)} -> {_text(wanted)}")
+                lines.append(f"    {name}: {printable(now)} -> {printable(wanted)}")
     return "\n".join(lines)
 
 
@@ -79,7 +79,9 @@ def as_json(changes: list[Change]) -> list[dict[str, Any]]:
     ]
 
 
-def _text(value: Any) -> str:
-    """Printed on a terminal, so nothing that a terminal would obey."""
+def printable(value: Any) -> str:
+    """What a terminal can be shown without obeying it."""
     text = value if isinstance(value, str) else repr(value)
-    return text if text.isprintable() and text else repr(text)
+    if not text:
+        return "''"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -24,7 +24,7 @@ POSTGRES_EPOCH_US = 946_684_800_000_000  # 2000-01-01 in microseconds since 1970
 Row = tuple[object, ...]
 Packer = Callable[[Iterable[Row]], list[bytes]]
 
-_FIXED = {"int8": ("q", 8), "int4": ("i", 4), "float8": ("d", 8), "bool": ("?", 1),
+_FIXED = {"int8": ("q", 8), "int4": ("i", 4), "float8": ("d", 8), "bool": ("b", 1),
           "timestamptz": ("q", 8)}  # fmt: skip
 _NULL = struct.pack(">i", -1)
 _CACHED_TEXT = 64  # characters; longer texts are rarely the same twice

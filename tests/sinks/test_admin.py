@@ -58,6 +58,7 @@ def test_adding_asks_first_for_the_kind(admin_client):
     for path in (FILE, POSTGRES, MEMORY):
         assert f'value="{path}"' in page
     assert "option_" not in page
+    assert "NDJSON files with rotation" in page
 
 
 @pytest.mark.parametrize("path", ["os.path.join", "sinks.backends.nosuch.Sink", "<script>"])

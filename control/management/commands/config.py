@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from control.config.apply import apply, as_json, describe, parse, plan
+from control.config.apply import apply, as_json, describe, parse, plan, printable
 from control.config.export import EntryError, export_document, export_toml, sections
 
 MAX_BYTES = 10_000_000
@@ -65,7 +65,7 @@ class Command(BaseCommand):
         try:
             changes = plan(parse(_read(options["file"])), prune=options["prune"])
         except EntryError as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(printable(str(error))) from error
         dry = options["dry_run"]
         if options["json"]:
             if changes and not dry and not options["yes"]:
