@@ -91,6 +91,7 @@ class KeyRing:
         self._now = now
         self._lock = threading.Lock()
         self._keys = _Keys()
+        self._fingerprint = b""
         self._stale = True
         self._used: dict[int, float] = {}
 
@@ -172,7 +173,11 @@ class KeyRing:
         except BaseException:
             self._stale = True
             raise
-        self._keys = _build(rows)
+        fingerprint = msgspec.msgpack.encode(rows)
+        if fingerprint != self._fingerprint:
+            self._keys = _build(rows)
+            self._fingerprint = fingerprint
+        # Compares by itself, and tries again what it could not write.
         self._snapshot.save(rows)
 
 
@@ -202,10 +207,6 @@ def load_rows() -> list[KeyRow]:
             )
         )
     ]
-
-
-def fingerprint_rows(rows: list[KeyRow]) -> str:
-    return hashlib.sha256(msgspec.msgpack.encode(rows)).hexdigest()
 
 
 def _build(rows: list[KeyRow]) -> _Keys:

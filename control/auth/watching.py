@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from control.auth.keys import fingerprint_rows, keyring, load_rows
-from control.processes.heart import Heart
+from control.auth.keys import keyring
+from control.processes.heart import WATCH_INTERVAL_S, Heart
 
 
 def register(heart: Heart) -> None:
-    heart.watch("api-keys", lambda: fingerprint_rows(load_rows()), lambda: keyring().refresh())
+    # The ring itself tells whether anything differs from what it holds: also from what a thread
+    # read inside a transaction that was then rolled back.
+    heart.every("api-keys", WATCH_INTERVAL_S, lambda: keyring().refresh())

@@ -269,13 +269,29 @@ def test_a_change_counts_only_once_committed() -> None:
         connection.close()
 
     with transaction.atomic():
-        ApiKey.objects.filter(pk=key.pk).update(revoked_at=datetime.now(UTC))
-        transaction.on_commit(keyring().invalidate)
+        key.revoked_at = datetime.now(UTC)
+        key.save()
         thread = threading.Thread(target=look)
         thread.start()
         thread.join(30)
     assert seen == [True]
     assert keyring().authenticate(token) is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_seen_of_a_change_that_was_taken_back_does_not_stay() -> None:
+    heart = Heart(clock=FakeClock())
+    watching.register(heart)
+    key, token = create_key(tenant="default", name="app", scopes=["logs"])
+    heart.beat()
+    with transaction.atomic():
+        key.revoked_at = datetime.now(UTC)
+        key.save()
+        assert keyring().authenticate(token) is None
+        transaction.set_rollback(True)
+    heart.nudge()
+    heart.beat()
+    assert keyring().authenticate(token) is not None
 
 
 @pytest.mark.django_db
