@@ -18,6 +18,8 @@ from pipeline.errors import SinkError
 from pipeline.ids import RecordIds
 from pipeline.intake.router import Route
 from pipeline.log.frame import Frame, Share
+from pipeline.log.log import Log
+from pipeline.log.segment import Segment
 from pipeline.receipt import Receipt
 from pipeline.record import INFO, Batch, Record, encode_records, encoded_sizes
 from pipeline.runtime.clock import FakeClock
@@ -91,6 +93,20 @@ def share(
         min_severity=min_severity if filtered else 0,
         required=required,
     )
+
+
+def segments(log: Log) -> list[Segment]:
+    """The chain, walked forward; it must read the same backward."""
+    chain, segment = [], log._first
+    while True:
+        chain.append(segment)
+        if segment.next is None:
+            break
+        assert segment.next.prev is segment
+        segment = segment.next
+    assert chain[0].prev is None
+    assert chain[-1] is log._last
+    return chain
 
 
 class ScriptedSink:
@@ -224,7 +240,9 @@ class Rig:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.signals = Signals()
-        self.engine = Engine(log_id="log", ids=RecordIds(node=1, clock=self.clock), clock=self.clock)
+        self.engine = Engine(
+            log_id="log", ids=RecordIds(node=1, clock=self.clock), clock=self.clock
+        )
         self.engine.observe(self.signals)
         self._held: list[HeldSink] = []
 
@@ -239,9 +257,7 @@ class Rig:
         self._held.append(sink)
         return sink
 
-    def offer(
-        self, of: Sequence[Record], *, tenant: str = "t", type: str = "log"
-    ) -> Receipt:
+    def offer(self, of: Sequence[Record], *, tenant: str = "t", type: str = "log") -> Receipt:
         return self.engine.offer(type=type, tenant=tenant, records=of)
 
     def row(self, sink: str = "a", tenant: str = "t") -> dict[str, Any]:

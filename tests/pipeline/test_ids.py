@@ -123,9 +123,9 @@ def test_the_time_reserved_covers_every_id_given() -> None:
     ids = RecordIds(node=0, clock=SetClock())
     base = ids.take(10_000)
     assert ids.reserved_until_us >= time_of(id_at(base, 9_999))
-    assert RecordIds(
-        node=0, clock=SetClock(), not_before_us=ids.reserved_until_us
-    ).take(1) > id_at(base, 9_999)
+    assert RecordIds(node=0, clock=SetClock(), not_before_us=ids.reserved_until_us).take(1) > id_at(
+        base, 9_999
+    )
 
 
 @pytest.mark.parametrize("node", [-1, NODES])

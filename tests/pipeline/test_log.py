@@ -8,25 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.log.cursor import Cursor
-from pipeline.log.frame import Frame, Share
+from pipeline.log.frame import Frame
 from pipeline.log.log import Log
 from pipeline.log.segment import FRAMES_PER_SEGMENT, Segment
 from pipeline.record import ERROR, INFO, Part
-from tests.pipeline.support import frame, record, records, share
-
-
-def segments(log: Log) -> list[Segment]:
-    """The chain, walked forward; it must read the same backward."""
-    chain, segment = [], log._first
-    while True:
-        chain.append(segment)
-        if segment.next is None:
-            break
-        assert segment.next.prev is segment
-        segment = segment.next
-    assert chain[0].prev is None
-    assert chain[-1] is log._last
-    return chain
+from tests.pipeline.support import frame, record, records, segments, share
 
 
 def whole(of: Frame, sink: str) -> Part:

@@ -18,8 +18,7 @@ from pipeline.ids import id_run
 from pipeline.log import segment as segment_module
 from pipeline.log.log import Log
 from pipeline.record import ERROR, INFO, Part, Record
-from tests.pipeline.support import frame, record, share
-from tests.pipeline.test_log import segments
+from tests.pipeline.support import frame, record, segments, share
 
 SINKS = ("all", "errors", "optional")
 LEAST = {"all": 0, "errors": ERROR, "optional": 0}

@@ -34,7 +34,9 @@ a_record = st.builds(
 
 def part(of: list[Record]) -> Part:
     nbytes = weight(of)
-    return Part(frame=frame(of, share(of)), start=0, count=len(of), nbytes=nbytes, held_bytes=nbytes)
+    return Part(
+        frame=frame(of, share(of)), start=0, count=len(of), nbytes=nbytes, held_bytes=nbytes
+    )
 
 
 def batch(*parts: Part) -> Batch:

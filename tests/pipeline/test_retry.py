@@ -33,9 +33,7 @@ def test_full_jitter_stays_between_nothing_and_the_backoff(
     attempt: int, base: float, cap: float, fraction: float
 ) -> None:
     policy = RetryPolicy(base_s=base, cap_s=cap)
-    decision = policy.decide(
-        OSError(), attempt=attempt, elapsed_s=0.0, jitter=lambda: fraction
-    )
+    decision = policy.decide(OSError(), attempt=attempt, elapsed_s=0.0, jitter=lambda: fraction)
     assert decision.retry
     assert 0 <= decision.delay_s <= min(cap, base * 2.0 ** min(attempt - 1, 60))
 

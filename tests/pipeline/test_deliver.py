@@ -1,0 +1,169 @@
+"""One attempt: the sink's answer or error becomes exactly one outcome."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.delivery.deliver import Outcome, deliver
+from pipeline.delivery.retry import RetryPolicy
+from pipeline.delivery.slot import SinkSlot
+from pipeline.errors import PartialFailure, PermanentError, RetryableError, SinkFault
+from pipeline.record import Batch, Part
+from pipeline.runtime.clock import FakeClock
+from pipeline.runtime.signals import Signals
+from pipeline.sink import Sink, Written
+from tests.pipeline.support import ScriptedSink, Step, frame, records, share, weight
+
+
+def batch_of(count: int) -> Batch:
+    of = records(count)
+    nbytes = weight(of)
+    part = Part(frame=frame(of, share(of)), start=0, count=count, nbytes=nbytes, held_bytes=nbytes)
+    batch = Batch(number=1, log_id="log", sink="a", reason="size", parts=[part])
+    batch.attempt = 1
+    return batch
+
+
+def attempt(
+    step: Step = None,
+    *,
+    count: int = 3,
+    policy: RetryPolicy | None = None,
+    sink: Sink | None = None,
+    clock: FakeClock | None = None,
+    signals: Signals | None = None,
+    attempts: int = 1,
+    first_attempt_s: float | None = None,
+) -> Outcome:
+    batch = batch_of(count)
+    batch.attempt, batch.first_attempt_s = attempts, first_attempt_s
+    used = sink or ScriptedSink(step)
+    return deliver(
+        batch,
+        slot=SinkSlot(lambda: used),
+        worker="w",
+        policy=policy or RetryPolicy(),
+        clock=clock or FakeClock(),
+        observer=signals or Signals(),
+    )
+
+
+def fate(outcome: Outcome) -> str:
+    """The one of the three that an outcome must be."""
+    if outcome.retry_in_s is not None:
+        assert not outcome.split
+        assert not outcome.failures
+        return "retry"
+    return "split" if outcome.split else "settled"
+
+
+@pytest.mark.parametrize(
+    ("written", "already"),
+    [
+        (None, 0),
+        (Written(stored=3), 0),
+        (Written(stored=1, already_stored=2), 2),
+        (Written(stored=0, already_stored=3), 3),
+    ],
+)
+def test_a_write_that_returns_has_stored_all(written: Written | None, already: int) -> None:
+    outcome = attempt(lambda batch: written)
+    assert fate(outcome) == "settled"
+    assert (outcome.error, outcome.failures, outcome.already_stored) == (None, {}, already)
+
+
+@pytest.mark.parametrize("written", [(2, 0), (3, 1), (-1, 4), (4, -1)])
+def test_a_sink_that_miscounts_is_at_fault_and_tried_again(written: tuple[int, int]) -> None:
+    outcome = attempt(lambda batch: Written(stored=written[0], already_stored=written[1]))
+    assert fate(outcome) == "retry"
+    assert isinstance(outcome.error, SinkFault)
+    assert "account for each record once" in str(outcome.error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RetryableError("busy"),
+        SinkFault("no such table"),
+        OSError("reset"),
+        AssertionError("a bug in the sink"),
+        SystemExit(1),
+        KeyboardInterrupt(),
+        MemoryError(),
+    ],
+)
+def test_errors_that_are_not_about_records_are_tried_again(error: BaseException) -> None:
+    outcome = attempt(error)
+    assert fate(outcome) == "retry"
+    assert outcome.error is error
+
+
+def test_a_permanent_error_splits_a_batch_and_drops_a_single_record() -> None:
+    assert fate(attempt(PermanentError("bad"), count=2)) == "split"
+    single = attempt(PermanentError("bad"), count=1)
+    assert fate(single) == "settled"
+    assert (single.failures, single.drop_reason) == ({0: "PermanentError: bad"}, "permanent")
+
+
+def test_a_partial_failure_settles_with_its_records_by_index() -> None:
+    outcome = attempt(PartialFailure({1: "too long"}))
+    assert fate(outcome) == "settled"
+    assert (outcome.failures, outcome.drop_reason) == ({1: "too long"}, "permanent")
+    assert fate(attempt(PartialFailure({}))) == "settled"
+
+
+@pytest.mark.parametrize("index", [-1, 3, "x", None])
+def test_a_partial_failure_about_records_that_are_not_there_is_a_fault_of_the_sink(
+    index: Any,
+) -> None:
+    signals = Signals()
+    outcome = attempt(PartialFailure({0: "fine", index: "strange"}), signals=signals)
+    assert fate(outcome) == "retry"
+    assert isinstance(outcome.error, SinkFault)
+    assert repr(index) in str(outcome.error)
+    assert signals.attempts[0].error is outcome.error
+
+
+def test_when_the_policy_gives_up_every_record_is_dropped_with_the_reason() -> None:
+    outcome = attempt(OSError("reset"), policy=RetryPolicy(max_attempts=3), attempts=3)
+    assert fate(outcome) == "settled"
+    assert outcome.drop_reason == "attempts"
+    assert outcome.failures == dict.fromkeys(range(3), "OSError: reset")
+
+
+def test_the_deadline_counts_from_the_first_attempt() -> None:
+    clock = FakeClock()
+    policy = RetryPolicy(deadline_s=10)
+    first = clock.monotonic()
+    assert fate(attempt(OSError(), policy=policy, clock=clock)) == "retry"
+    clock.advance(10)
+    late = attempt(OSError(), policy=policy, clock=clock, first_attempt_s=first)
+    assert (fate(late), late.drop_reason) == ("settled", "deadline")
+
+
+def test_a_sink_that_cannot_be_opened_is_tried_again() -> None:
+    class Closed(ScriptedSink):
+        def open(self) -> None:
+            raise RetryableError("no route", retry_after_s=60)
+
+    sink = Closed()
+    outcome = attempt(sink=sink)
+    assert (fate(outcome), outcome.retry_in_s) == ("retry", 60)
+    assert sink.batches == []
+
+
+def test_the_observer_is_told_of_the_write_without_the_time_of_opening() -> None:
+    clock, signals = FakeClock(), Signals()
+
+    class Slow(ScriptedSink):
+        def open(self) -> None:
+            clock.advance(100)
+
+        def write(self, batch: Batch) -> None:
+            clock.advance(2.5)
+
+    outcome = attempt(sink=Slow(), clock=clock, signals=signals)
+    assert outcome.seconds == 2.5
+    assert signals.attempts[0].error is None

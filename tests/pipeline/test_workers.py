@@ -1,0 +1,157 @@
+"""The pool: threads with names, started one by one, retired, joined within a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.delivery.workers import Worker, WorkerPool
+from pipeline.runtime.clock import FakeClock
+from tests.pipeline.support import PATIENCE_S, run_all
+
+
+class Floor:
+    """Work that goes on until its worker is told to stop or the floor closes."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.changed = threading.Condition()
+        self.closing = False
+        self.ended: list[str] = []
+        self.pool = WorkerPool(name="sink-x", work=self.work, ended=self.end, clock=clock)
+
+    def work(self, worker: Worker) -> None:
+        with self.changed:
+            self.changed.wait_for(lambda: self.closing or worker.stopping, PATIENCE_S)
+
+    def end(self, worker: Worker) -> None:
+        with self.changed:
+            self.ended.append(worker.name)
+            self.changed.notify_all()
+
+    def tell(self) -> None:
+        with self.changed:
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        self.closing = True
+        self.tell()
+
+    @property
+    def names(self) -> list[str]:
+        return [worker.name for worker in self.pool.workers]
+
+
+@pytest.fixture
+def floor(clock: FakeClock) -> Iterator[Floor]:
+    floor = Floor(clock)
+    yield floor
+    threads = [worker.thread for worker in floor.pool.workers]
+    floor.close()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+
+
+def test_the_pool_grows_one_named_thread_at_a_time_up_to_its_limit(floor: Floor) -> None:
+    assert [floor.pool.grow(limit=2) for _ in range(3)] == [True, True, False]
+    assert floor.names == ["sink-x-1", "sink-x-2"]
+    assert [worker.thread.name for worker in floor.pool.workers] == floor.names
+    assert len(floor.pool) == 2
+
+
+def test_a_worker_is_retired_unless_too_few_would_be_left(floor: Floor) -> None:
+    for _ in range(3):
+        floor.pool.grow(limit=3)
+    one, two, three = floor.pool.workers
+    assert floor.pool.retire(one, least=1)
+    assert not floor.pool.retire(one, least=1), "it is going already"
+    assert floor.pool.retire(two, least=1)
+    assert not floor.pool.retire(three, least=1)
+    floor.tell()
+    for worker in (one, two):
+        worker.thread.join(PATIENCE_S)
+    assert floor.names == ["sink-x-3"]
+    assert sorted(floor.ended) == ["sink-x-1", "sink-x-2"]
+
+
+def test_a_number_is_not_used_again(floor: Floor) -> None:
+    floor.pool.grow(limit=1)
+    (first,) = floor.pool.workers
+    floor.pool.retire(first, least=0)
+    floor.tell()
+    assert floor.pool.join(None) == []
+    floor.pool.grow(limit=1)
+    assert floor.names == ["sink-x-2"]
+
+
+def test_a_join_returns_when_all_have_ended(floor: Floor) -> None:
+    for _ in range(3):
+        floor.pool.grow(limit=3)
+    floor.close()
+    assert floor.pool.join(None) == []
+    assert len(floor.ended) == 3
+
+
+def test_a_join_returns_at_its_time_with_those_that_hang(floor: Floor, clock: FakeClock) -> None:
+    floor.pool.grow(limit=1)
+    got: list[list[Worker]] = []
+    joining = threading.Thread(target=lambda: got.append(floor.pool.join(5.0)))
+    joining.start()
+    clock.await_waiting(1)
+    clock.advance(4.9)
+    clock.await_waiting(1)
+    assert got == []
+    clock.advance(0.2)
+    joining.join(PATIENCE_S)
+    assert [worker.name for worker in got[0]] == ["sink-x-1"]
+    assert floor.pool.join(0.0) == got[0]
+
+
+def test_the_pool_goes_on_with_fewer_when_the_system_gives_no_thread(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    floor.pool.grow(limit=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert not floor.pool.grow(limit=2)
+    assert floor.names == ["sink-x-1"]
+    assert "sink-x-2 could not start" in caplog.text
+    assert floor.pool.grow(limit=2)
+
+
+def test_a_run_tells_a_workers_life(floor: Floor, clock: FakeClock) -> None:
+    floor.pool.grow(limit=1)
+    (worker,) = floor.pool.workers
+    worker.records, worker.batches, worker.failures = 30, 3, 1
+    began = clock.time_us()
+    run = worker.run_of("x", began + 5)
+    assert (run.pipeline, run.worker, run.started_us, run.ended_us) == (
+        "x",
+        "sink-x-1",
+        began,
+        began + 5,
+    )
+    assert (run.records, run.batches, run.failures, run.busy) == (30, 3, 1, False)
+
+
+@pytest.mark.concurrency
+def test_growing_and_retiring_from_many_threads_keeps_within_the_limits(floor: Floor) -> None:
+    def grow() -> None:
+        for _ in range(50):
+            floor.pool.grow(limit=4)
+            assert len(floor.pool) <= 4
+
+    def retire() -> None:
+        for _ in range(50):
+            for worker in floor.pool.workers:
+                floor.pool.retire(worker, least=1)
+            floor.tell()
+
+    run_all([grow, grow, retire])
+    floor.close()
+    assert floor.pool.join(None) == []
+    assert len(set(floor.ended)) == len(floor.ended)
