@@ -86,10 +86,10 @@ class Batcher:
 
     def take(self, *, shutdown: bool) -> tuple[list[Part], str]:
         """The parts of the next batch and what closed it; only to be called when one is due."""
-        reason = "shutdown" if shutdown else "flush" if self._flush_wanted() else "time"
+        reason = self._reason(shutdown)
         parts: list[Part] = []
         room_records, room_bytes = self._settings.max_records, self._settings.max_bytes
-        while (part := self._next_part()) is not None:
+        while room_records and room_bytes and (part := self._next_part()) is not None:
             if part.count <= room_records and part.nbytes <= room_bytes:
                 parts.append(part)
                 room_records -= part.count
@@ -111,6 +111,15 @@ class Batcher:
         elif room_bytes == 0:
             reason = "bytes"
         return parts, reason
+
+    def _reason(self, shutdown: bool) -> str:
+        """What closes a batch that takes all that waits."""
+        if shutdown:
+            return "shutdown"
+        if self._flush_wanted():
+            return "flush"
+        # The share of a sink that takes part of a frame is an estimate until it is read.
+        return "bytes" if self.full else "time"
 
     def take_oldest(self) -> Part | None:
         """The oldest waiting records, for a sink that has to let some go."""
