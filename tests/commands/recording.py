@@ -79,6 +79,7 @@ class RecordingServer:
         # Answered after the head, before the body is read, and then closed: a cheap 429.
         self.refuse_early = refuse_early
         self.requests: list[Received] = []
+        self.gone = threading.Event()  # set when the test is over
         self._lock = threading.Lock()
         self._connections: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -93,6 +94,7 @@ class RecordingServer:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.gone.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._lock:
@@ -153,6 +155,9 @@ class RecordingServer:
                 )
                 answer, self.refuse_early = self.refuse_early, None
             self._send(connection, answer)
+            if not answer.close:
+                connection.recv(1, socket.MSG_PEEK)
+                self.gone.wait(30)  # neither read nor closed: the client must let go by itself
             return False
         body = stream.read(int(headers.get("content-length", "0")))
         with self._lock:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import select
 import socket
 
 import pytest
 
 from ingest.client.target import TargetError, require_loopback, resolve
+from ingest.loadtest.connection import Connection
 from ingest.loadtest.generator import Generator, Load, Unreachable
 from ingest.loadtest.records import RecordMaker
 from ingest.loadtest.tally import ACKNOWLEDGED, REFUSED, REJECTED, percentile
@@ -111,16 +113,39 @@ def test_a_server_that_goes_on_refusing_is_given_up():
     assert "gave up" in tally.rejections[0]
 
 
-def test_a_refusal_before_the_body_is_read_is_still_read():
-    early = Answer(429, headers={"Retry-After": "1"}, close=True)
+@pytest.mark.parametrize("close", [True, False])
+def test_a_refusal_before_the_body_is_read_is_still_read(close):
+    early = Answer(429, headers={"Retry-After": "1"}, close=close)
     with RecordingServer(refuse_early=early) as server:
-        tally = generate(server, records=20_000, clients=1, batch=20_000)
+        tally = generate(server, records=100_000, clients=1, batch=100_000)
         assert len(server.requests) == 2
-    assert tally.statuses[202] == 1
-    assert tally.statuses[429] + tally.lost_connections == 1
+        assert server.connections == 2
+    assert tally.statuses == {202: 1, 429: 1}
     # Not all was sent, so the server cannot have kept it.
     assert not tally.allowed
     assert tally.succeeded
+
+
+def test_an_answer_is_read_though_sending_failed():
+    """The peer has answered and gone: writing fails, and the answer waits to be read."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = Connection(resolve(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+        connection.open()
+        peer, _ = listener.accept()
+        with peer:
+            peer.sendall(b"HTTP/1.1 429 No\r\nContent-Length: 0\r\n\r\n")
+        watch = select.poll()
+        watch.register(connection.sock, 0)
+        connection.flush()
+        connection.send(b"the head")  # answered by a reset, as nobody reads any more
+        assert watch.poll(10_000)
+        connection.send(b"the body")
+        assert connection.wants_write
+        response = connection.receive()
+        connection.close()
+    assert response is not None
+    assert response.status == 429
+    assert not response.keep_alive
 
 
 @pytest.mark.parametrize("reset", [True, False])

@@ -17,7 +17,7 @@ from tests.servers.collector import ROOT
 
 def ship(*arguments):
     out = StringIO()
-    status = 0
+    status: object = 0
     try:
         call_command("ship", *map(str, arguments), "--json", stdout=out)
     except SystemExit as ended:

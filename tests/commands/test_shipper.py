@@ -113,13 +113,16 @@ def test_several_files_keep_their_own_places(tmp_path, log):
     with RecordingServer() as server:
         shipment = Shipment(server, tmp_path, ("app.log", "other.log"))
         assert shipment.run().records_accepted == 27
-        assert [file.state.load().offset for file in shipment.files] == [log.stat().st_size, 4]
+        assert [file.saved and file.saved.offset for file in shipment.files] == [
+            log.stat().st_size,
+            4,
+        ]
         assert {len(r.lines) for r in server.requests} == {25, 2}
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_refusal_is_waited_out_and_the_place_waits_too(tmp_path, log, status):
-    shipments = []
+    shipments: list[Shipment] = []
     places = []
 
     def answer(received):
@@ -258,7 +261,7 @@ def test_gzip_bodies_are_the_same_lines(tmp_path, log):
 
 
 def test_following_waits_for_a_batch_to_fill_or_age(tmp_path, log):
-    shipments = []
+    shipments: list[Shipment] = []
 
     def answer(received):
         shipments[0].shipper.stop()

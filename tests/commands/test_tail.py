@@ -193,7 +193,7 @@ def test_a_pipe_does_not_hang(tmp_path):
 def test_a_long_line_is_cut_in_bounded_memory_and_the_next_is_whole(log):
     append(log, b"x" * 3_000_000 + b"\nnext\n")
     follower = Follower(log)
-    lines = []
+    lines: list[Line] = []
     while len(lines) < 2:
         lines += follower.tail.read(max_lines=10, max_bytes=10**6, to_the_end=False)
         assert follower.tail.behind or lines

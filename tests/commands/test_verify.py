@@ -129,7 +129,7 @@ def test_records_that_are_still_on_their_way_are_waited_for():
             batch = next(batches)
             store_logs(NOW, batch, first=batch[0]["loadtest_seq"])
 
-    seen = []
+    seen: list[int] = []
     clock = Storing()
     waited = verifier(clock=clock).wait_until_stored(10, timeout_s=60, on_progress=seen.append)
     assert seen == [0, 4, 8, 10]
