@@ -199,6 +199,7 @@ class SinkService:
             engine.configure(specs)
             self._applied = rows_fingerprint(rows)
             snapshot.save(rows)
+        logger.info("sinks configured", extra={"sinks": sorted(spec.name for spec in specs)})
         for spec in specs:
             if spec.misconfigured:
                 logger.error("%s", spec.misconfigured, extra={"sink": spec.name})

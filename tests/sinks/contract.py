@@ -77,6 +77,7 @@ class SinkContract:
         sink.write(second)
         self.expect(sink, first, second)
 
+    @pytest.mark.concurrency
     def test_takes_writes_from_several_threads(self, sink):
         sent = [batch(records(50)) for _ in range(16)]
         errors: list[BaseException] = []

@@ -92,7 +92,7 @@ def test_filters_find_times_that_the_sink_wrote(sink):
 
 def test_a_bad_record_costs_only_itself(sink):
     sent = records(300)
-    sent[17].message = None
+    sent[17].message = None  # type: ignore[assignment]
     sent[200].timestamp_us = -(2**63)
     with pytest.raises(PartialFailure) as caught:
         sink.write(batch(sent))
@@ -154,7 +154,7 @@ def test_a_missing_table_is_the_sinks_fault_and_passes_when_it_is_made(sink):
 
 def test_many_parts_fail_by_their_place_in_the_batch(sink):
     groups = [records(4), records(4), records(4)]
-    groups[1][2].message = None
+    groups[1][2].message = None  # type: ignore[assignment]
     with pytest.raises(PartialFailure) as caught:
         sink.write(batch_of_parts(*groups))
     assert list(caught.value.failures) == [6]

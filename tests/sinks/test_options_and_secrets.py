@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import types
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from msgspec import Meta
@@ -127,14 +127,13 @@ def test_a_backend_that_cannot_be_used_names_the_row(path, words):
 
 
 def test_a_third_partys_sink_is_used_once_it_is_allowed(settings, monkeypatch):
-    module = types.ModuleType("thirdparty_sinks")
+    module: Any = types.ModuleType("thirdparty_sinks")
 
     class Remote(BaseSink[Options]):
         Options = Options
         label = "Remote"
 
     module.Remote = Remote
-    module.__dict__["Broken"] = 1
     monkeypatch.setitem(sys.modules, "thirdparty_sinks", module)
     with pytest.raises(BackendError, match="not allowed"):
         make_sink("thirdparty_sinks.Remote", {"token": "t"}, name="x")

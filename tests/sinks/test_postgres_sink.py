@@ -184,6 +184,7 @@ def test_the_second_delivery_reports_the_same_failures(sink, dsn):
 # --- exactly once --------------------------------------------------------------------------
 
 
+@pytest.mark.concurrency
 def test_a_second_deliverer_waits_and_finds_the_batch_stored(dsn):
     first, second = make(dsn), make(dsn)
     first.open()
@@ -318,6 +319,7 @@ def test_a_connection_cut_by_the_server_is_made_anew(sink, dsn):
     assert len(rows(dsn)) == 2
 
 
+@pytest.mark.concurrency
 def test_abort_ends_a_write_that_hangs(sink, dsn):
     sink.write(batch([event(0)]))
     with psycopg.connect(dsn) as blocker:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import stat
+from typing import Any
 
 import pytest
 from django.db import OperationalError
@@ -47,7 +48,7 @@ def service(reports):
     service.stop(5.0)
 
 
-def offer(service: SinkService, count: int = 3, **fields: object):
+def offer(service: SinkService, count: int = 3, **fields: Any):
     type, tenant = fields.pop("type", "log"), fields.pop("tenant", "default")
     return service.engine.offer(type=type, tenant=tenant, records=records(count, **fields))
 
