@@ -311,8 +311,11 @@ class Pipeline:
         return not (self.spec.paused or self.spec.misconfigured)
 
     def _may_batch(self) -> bool:
-        """Whether a fresh batch may be formed: what waits for a failing sink stays in the log."""
-        return len(self._waiting) < self.spec.settings.max_workers
+        """Whether a fresh batch may be formed: what waits for a failing sink stays in the log.
+
+        Two may wait even where one worker is all there is, so that no single batch holds it up.
+        """
+        return len(self._waiting) < max(2, self.spec.settings.max_workers)
 
     def _due_s(self, now: float) -> float | None:
         """Seconds until this pipeline has something to do of itself."""
