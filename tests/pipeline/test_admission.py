@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import pytest
 
@@ -207,7 +208,7 @@ def test_many_threads_never_hold_more_than_the_capacity_and_leave_nothing(
             highest.append(room.held_records)
             room.release(*wanted, drained=chance.random() < 0.5)
 
-    run_all([lambda seed=seed: client(seed) for seed in range(6)])
+    run_all([partial(client, seed) for seed in range(6)])
     assert (room.held_records, room.held_bytes) == (0, 0)
     assert max(highest) <= 100
     assert not room.refusing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import pytest
 
@@ -68,6 +69,6 @@ def test_threads_together_never_pass_the_limit_and_leave_nothing_behind() -> Non
             except Saturated:
                 pass
 
-    run_all([lambda seed=seed: client(seed) for seed in range(6)])
+    run_all([partial(client, seed) for seed in range(6)])
     assert gate.held_bytes == 0
     assert max(seen) <= 1_000

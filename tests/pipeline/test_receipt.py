@@ -41,7 +41,8 @@ def test_a_receipt_that_owes_nothing_is_done_at_once() -> None:
 
 
 def test_callbacks_given_before_and_after_are_each_called_once() -> None:
-    one, called = receipt(1), []
+    one = receipt(1)
+    called: list[tuple[str, Receipt]] = []
     one.add_done_callback(lambda got: called.append(("before", got)))
     one.add_done_callback(lambda got: called.append(("second", got)))
     assert called == []
@@ -51,7 +52,8 @@ def test_callbacks_given_before_and_after_are_each_called_once() -> None:
 
 
 def test_a_callback_that_raises_harms_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
-    one, called = receipt(1), []
+    one = receipt(1)
+    called: list[Receipt] = []
 
     def fail(got: Receipt) -> None:
         raise ValueError("the view has gone")
@@ -67,7 +69,8 @@ def test_a_callback_that_raises_harms_nobody_else(caplog: pytest.LogCaptureFixtu
 @pytest.mark.concurrency
 def test_threads_that_wait_are_all_woken_however_they_race_with_the_settlement() -> None:
     for _ in range(100):
-        one, called = receipt(1), []
+        one = receipt(1)
+    called: list[Receipt] = []
 
         def wait(one: Receipt = one) -> None:
             assert one.wait(PATIENCE_S)

@@ -38,5 +38,5 @@ def test_a_broken_rule_is_named(broken: dict[str, Any], named: str) -> None:
 
 
 def test_all_broken_rules_are_named_at_once() -> None:
-    with pytest.raises(ValueError, match="max_wait_s.*; .*workers"):
+    with pytest.raises(ValueError, match=r"max_wait_s.*; .*workers"):
         PipelineSettings(max_wait_s=-1, min_workers=9)

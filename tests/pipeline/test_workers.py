@@ -129,12 +129,8 @@ def test_a_run_tells_a_workers_life(floor: Floor, clock: FakeClock) -> None:
     worker.records, worker.batches, worker.failures = 30, 3, 1
     began = clock.time_us()
     run = worker.run_of("x", began + 5)
-    assert (run.pipeline, run.worker, run.started_us, run.ended_us) == (
-        "x",
-        "sink-x-1",
-        began,
-        began + 5,
-    )
+    assert (run.pipeline, run.worker) == ("x", "sink-x-1")
+    assert (run.started_us, run.ended_us) == (began, began + 5)
     assert (run.records, run.batches, run.failures, run.busy) == (30, 3, 1, False)
 
 
