@@ -20,23 +20,25 @@ import secrets
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 from django.db import Error as DatabaseProblem
-from django.db import IntegrityError, transaction
 
 from control.ports.panels import Problem, register_problems
 from control.processes.identity import moment
-from control.processes.models import NODE_NUMBERS, IdNode
+from control.processes.models import NODE_NUMBERS
 from control.processes.nodefiles import NodeFile, NodeFiles, NumberLock
+from control.processes.noderegistry import (
+    ATTEMPTS,
+    LEASED_NUMBERS,
+    DatabaseRegistry,
+    Registry,
+)
 from pipeline.ids import RecordIds
 from pipeline.runtime.clock import Clock, SystemClock
 
 logger = logging.getLogger(__name__)
 
-# The lower half is leased by the database, the upper half drawn without one.
-LEASED_NUMBERS = NODE_NUMBERS // 2
 LEASE = timedelta(days=3)
 RENEW_INTERVAL_S = 3600.0
 RESERVE_INTERVAL_S = 2.0
@@ -47,53 +49,6 @@ RUN_AHEAD_US = 1_000_000
 # Set aside a number whose ids went further ahead than this (the clock was wrong): going on from
 # there would file records under days to come.
 MAX_AHEAD_US = 3_600_000_000
-_ATTEMPTS = 20
-
-
-class Registry(Protocol):
-    """Who holds which number, by the database's account."""
-
-    def confirm(self, *, number: int, holder: str, until: datetime) -> bool: ...
-
-    def lease(
-        self, *, holder: str, now: datetime, until: datetime
-    ) -> tuple[int, datetime] | None: ...
-
-
-class DatabaseRegistry:
-    """Leases as rows. Every method raises `django.db.Error` when the database is away."""
-
-    def confirm(self, *, number: int, holder: str, until: datetime) -> bool:
-        """Extend the holder's lease; False when the number is somebody else's by now."""
-        if IdNode.objects.filter(number=number, holder=holder).update(leased_until=until):
-            return True
-        try:
-            with transaction.atomic(using=IdNode.objects.db):
-                IdNode.objects.create(number=number, holder=holder, leased_until=until)
-        except IntegrityError:
-            return False
-        return True
-
-    def lease(self, *, holder: str, now: datetime, until: datetime) -> tuple[int, datetime] | None:
-        """A number nobody holds, and the time from which it is ours; None when all are held."""
-        for _ in range(_ATTEMPTS):
-            held = dict(IdNode.objects.values_list("number", "leased_until"))
-            never_held = [number for number in range(LEASED_NUMBERS) if number not in held]
-            if never_held:
-                number = secrets.choice(never_held)
-                if self.confirm(number=number, holder=holder, until=until):
-                    return number, now
-                continue
-            number, ended = min(
-                ((n, t) for n, t in held.items() if n < LEASED_NUMBERS), key=lambda item: item[1]
-            )
-            if ended >= now:
-                return None
-            if IdNode.objects.filter(number=number, leased_until=ended).update(
-                holder=holder, leased_until=until
-            ):
-                return number, ended
-        return None
 
 
 class NodeLease:
@@ -216,7 +171,7 @@ class _Taking:
         self._database_error: DatabaseProblem | None = None
 
     def take(self) -> NodeLease:
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             lease = self._one_of_ours() or self._newly_leased()
             if lease is not None:
                 return lease

@@ -6,6 +6,7 @@ Imports of ours stand inside: this file is read before Django is set up.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,26 +36,48 @@ def no_stats() -> Iterator[None]:
     stats_port.register_stats(before)
 
 
-@pytest.fixture
-def pg_alias(postgres_dsn: str, django_db_blocker: Any) -> Iterator[str]:
-    """A database of the test's own on a real PostgreSQL, as an alias of Django's."""
-    alias = "control_pg"
-    parts = conninfo_to_dict(postgres_dsn)
+def _with_alias(alias: str, blocker: Any, **changes: Any) -> Iterator[str]:
     base = connections.databases["default"]
     connections.databases[alias] = {
         **base,
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": parts["dbname"],
-        "USER": parts.get("user", ""),
-        "PASSWORD": parts.get("password", ""),
-        "HOST": parts.get("host", ""),
-        "PORT": str(parts.get("port", "")),
+        "USER": "",
+        "PASSWORD": "",
+        "HOST": "",
+        "PORT": "",
         "OPTIONS": {},
         "CONN_MAX_AGE": 0,
         "TEST": {**base["TEST"]},
+        **changes,
     }
-    with django_db_blocker.unblock():
+    with blocker.unblock():
         yield alias
         connections[alias].close()
     del connections[alias]
     del connections.databases[alias]
+
+
+@pytest.fixture
+def pg_alias(postgres_dsn: str, django_db_blocker: Any) -> Iterator[str]:
+    """A database of the test's own on a real PostgreSQL, as an alias of Django's."""
+    parts = conninfo_to_dict(postgres_dsn)
+    yield from _with_alias(
+        "control_pg",
+        django_db_blocker,
+        ENGINE="django.db.backends.postgresql",
+        NAME=parts["dbname"],
+        USER=parts.get("user", ""),
+        PASSWORD=parts.get("password", ""),
+        HOST=parts.get("host", ""),
+        PORT=str(parts.get("port", "")),
+    )
+
+
+@pytest.fixture
+def sqlite_alias(tmp_path: Path, django_db_blocker: Any) -> Iterator[str]:
+    """An SQLite file of the test's own, as an alias of Django's."""
+    yield from _with_alias(
+        "control_sqlite",
+        django_db_blocker,
+        ENGINE="django.db.backends.sqlite3",
+        NAME=str(tmp_path / "own.sqlite3"),
+    )

@@ -17,14 +17,12 @@ from django.db import OperationalError
 from control.processes.identity import moment
 from control.processes.models import IdNode
 from control.processes.nodefiles import NodeFiles
+from control.processes.noderegistry import LEASED_NUMBERS, DatabaseRegistry, Registry
 from control.processes.nodes import (
     LEASE,
-    LEASED_NUMBERS,
     RESERVE_AHEAD_US,
     RESERVE_INTERVAL_S,
-    DatabaseRegistry,
     NodeLease,
-    Registry,
     take_node,
 )
 from pipeline.ids import node_of, time_of
@@ -165,17 +163,17 @@ def test_a_leased_number_is_used_without_a_database_while_the_lease_lasts(take: 
 
 @pytest.mark.django_db
 def test_an_expired_number_is_taken_over_from_where_its_lease_ended(
-    take: Taker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    take: Taker, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("control.processes.nodes.LEASED_NUMBERS", 1)
-    first = take()
+    registry = DatabaseRegistry(numbers=1)
+    first = take(registry=registry)
     take.crash(first)
-    assert take(data_dir=tmp_path / "early").provisional
+    assert take(registry=registry, data_dir=tmp_path / "early").provisional
     take.clock.advance(LEASE.total_seconds() + 60)
-    second = take(data_dir=tmp_path / "late")
+    second = take(registry=registry, data_dir=tmp_path / "late")
     assert (second.number, second.provisional) == (0, False)
     # The old directory finds its number gone, and that it may not use it.
-    assert take().provisional
+    assert take(registry=registry).provisional
 
 
 @pytest.mark.django_db
@@ -251,7 +249,9 @@ def test_leasing_survives_losing_every_first_choice(monkeypatch: pytest.MonkeyPa
     now = moment(1_760_000_000_000_000)
     IdNode.objects.create(number=7, holder="other", leased_until=now + timedelta(days=1))
     choices = iter([7, 7, 9])
-    monkeypatch.setattr("control.processes.nodes.secrets.choice", lambda numbers: next(choices))
+    monkeypatch.setattr(
+        "control.processes.noderegistry.secrets.choice", lambda numbers: next(choices)
+    )
     leased = registry.lease(holder="me", now=now, until=now + LEASE)
     assert leased == (9, now)
     assert IdNode.objects.get(number=7).holder == "other"

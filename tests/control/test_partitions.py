@@ -510,6 +510,46 @@ def test_old_rows_of_a_plain_table_are_deleted_in_chunks(policy: Any) -> None:
     on_demand.forget(TABLE)
 
 
+@pytest.mark.usefixtures("only_shelf")
+def test_upkeep_builds_missing_indexes_on_a_thread_of_its_own(
+    connection: Any, pg_alias: str, policy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy("off")
+    on_demand.ensure(TABLE, TODAY, using=pg_alias)
+    policy("live")
+    built = threading.Event()
+    build = upkeep._build
+
+    def build_and_tell(*args: Any) -> None:
+        build(*args)
+        built.set()
+
+    monkeypatch.setattr(upkeep, "_build", build_and_tell)
+    upkeep.run(today=TODAY, using=pg_alias)
+    assert built.wait(30)
+    assert set(indexed(connection).values()) == {True}
+    assert not upkeep._building.locked()
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("only_shelf")
+def test_upkeep_leaves_plain_tables_to_the_pruning(policy: Any) -> None:
+    policy("live", days=1)
+    connection = connections["records"]
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE {TABLE} (id bigint PRIMARY KEY, message text)")
+        cursor.execute(f"INSERT INTO {TABLE} VALUES (1, 'old')")
+    upkeep.run(today=TODAY)
+    upkeep.ping()
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM {TABLE}")
+        assert cursor.fetchone()[0] == 1
+    upkeep.prune_rows(today=TODAY)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM {TABLE}")
+        assert cursor.fetchone()[0] == 0
+
+
 @pytest.mark.django_db
 def test_deleting_stops_when_told() -> None:
     connection = connections["records"]
