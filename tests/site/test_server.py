@@ -131,8 +131,8 @@ def test_probes_answer_while_stalled_uploads_hold_every_other_thread(
         # Three hold what ingest may use; the others are refused without a thread waiting for them.
         refused = answered(clients, 13)
         for client in refused:
-            status, headers, _ = client.answer()
-            assert status == 429
+            status, headers, body = client.answer()
+            assert status == 429, body
             assert int(headers["retry-after"]) >= 1
         for path in ("/healthz", "/readyz", "/health"):
             assert server.client().get(path).status_code == 200
