@@ -113,6 +113,7 @@ def _plan(options: dict[str, Any], console: Console) -> Plan:
         repetitions=max(options["repeat"] or (2 if quick else 5), 1),
         # A whole number of requests, of a fifth of them for the warm-up, and of half for SQLite.
         records=min(max(records // 10_000, 1), 1_000) * 10_000,
+        single_requests=4_000 if quick else 20_000,
         say=say,
     )
 

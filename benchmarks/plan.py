@@ -11,6 +11,7 @@ class Plan:
     quick: bool
     repetitions: int
     records: int  # of one bulk repetition
+    single_requests: int  # of one repetition of one record a request
     say: Callable[[str], None]
     batch: int = 1000
     clients: int = 8
@@ -18,10 +19,6 @@ class Plan:
     @property
     def hammer_seconds(self) -> float:
         return 4.0 if self.quick else 12.0
-
-    @property
-    def single_requests(self) -> int:
-        return 4_000 if self.quick else 20_000
 
     @property
     def memory_marks_s(self) -> tuple[float, float]:
