@@ -21,7 +21,7 @@ json_values = st.recursive(
     | st.booleans()
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",))),
+    | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
     ),
@@ -88,7 +88,7 @@ def test_only_documented_answers(
     front.limits(ack_timeout_s=0.01)
     if packed and encoding in packers:
         body = packers[encoding](body)
-    headers = {"CONTENT_LENGTH": length} if length is not None and len(body) >= 5 else {}
+    extra: Any = {"CONTENT_LENGTH": length} if length is not None and len(body) >= 5 else {}
     before = front.engine.stats()["ledger"]
     response = front.client.generic(
         "POST",
@@ -96,7 +96,7 @@ def test_only_documented_answers(
         body,
         content_type=content_type,
         headers={"Content-Encoding": encoding} if encoding else None,
-        **headers,
+        **extra,
     )
     assert response.status_code in DOCUMENTED, (response.status_code, response.content)
     told = json.loads(response.content)
@@ -110,8 +110,8 @@ def test_only_documented_answers(
         assert told["code"]
 
 
-def _accepted(ledger: list[dict[str, Any]]) -> int:
-    return sum(row["accepted"] for row in ledger)
+def _accepted(ledger: Any) -> int:
+    return sum(int(row["accepted"]) for row in ledger)
 
 
 @given(records)

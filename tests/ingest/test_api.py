@@ -99,13 +99,13 @@ def test_compressed(front: Front, encoding: str, pack: Any) -> None:
 
 def test_partial_success_names_the_lines(front: Front) -> None:
     body = b"\n".join([*lines(2), b"{bad", b'{"service": 5}', *lines(1)])
-    body = answer(front.post("/logs", body, "application/x-ndjson"))
-    assert (body["accepted"], body["rejected"]) == (3, 2)
-    assert [(entry["index"], entry["code"]) for entry in body["errors"]] == [
+    told = answer(front.post("/logs", body, "application/x-ndjson"))
+    assert (told["accepted"], told["rejected"]) == (3, 2)
+    assert [(entry["index"], entry["code"]) for entry in told["errors"]] == [
         (2, "malformed_json"),
         (3, "wrong_type"),
     ]
-    assert "errors_omitted" not in body
+    assert "errors_omitted" not in told
     assert front.sink.join(3)
 
 

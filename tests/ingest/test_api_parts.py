@@ -69,7 +69,8 @@ def test_how_a_refusal_is_answered(error: Saturated, status: int) -> None:
 
 
 def test_waiting_gives_up_at_its_time_and_asks_for_a_flush() -> None:
-    clock, asked = Clock(), []
+    clock = Clock()
+    asked: list[Receipt] = []
     receipt = Receipt(count=1, owed=1, request_flush=asked.append)
     waiters = Waiters(limit=1)
     assert not waiters.wait([receipt], 0.0, monotonic=clock)

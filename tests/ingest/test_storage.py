@@ -53,7 +53,8 @@ def stored(front: Front) -> Callable[[str, bytes | str], list[Any]]:
         response = front.post(f"{path}?ack=stored", body, "application/x-ndjson")
         told = json.loads(response.content)
         assert (response.status_code, told["ack"]) == (202, "stored"), told
-        (row,) = front.engine.stats()["ledger"][-1:]
+        ledger: Any = front.engine.stats()["ledger"]
+        row = ledger[-1]
         assert (row["dead_lettered"], row["dropped"]) == (0, {})
         return list(model.objects.filter(id__gt=newest).order_by("id"))
 
