@@ -70,7 +70,7 @@ def test_a_callback_that_raises_harms_nobody_else(caplog: pytest.LogCaptureFixtu
 def test_threads_that_wait_are_all_woken_however_they_race_with_the_settlement() -> None:
     for _ in range(100):
         one = receipt(1)
-    called: list[Receipt] = []
+        called: list[Receipt] = []
 
         def wait(one: Receipt = one) -> None:
             assert one.wait(PATIENCE_S)
