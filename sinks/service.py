@@ -60,6 +60,7 @@ class SinkService:
         self._node: nodes.NodeLease | None = None
         self._applied = ""
         self._draining = False
+        self._starting = False
         self._last_stats: dict[str, Any] = {}
 
     # --- life ------------------------------------------------------------------------------
@@ -69,13 +70,20 @@ class SinkService:
         if role in ROLES_WITHOUT_ENGINE:
             return
         with self._lock:
-            if self._engine is not None:
+            if self._engine is not None or self._starting:
                 return
+            self._starting = True
+        try:
             node = nodes.take_node(data_dir=settings.COLLECTOR.server.data_dir, clock=self._clock)
-            engine = Engine(log_id=uuid.uuid4().hex, ids=node.ids, clock=self._clock)
-            metrics = EngineMetrics(engine, clock=self._clock)
+        except BaseException:
+            with self._lock:
+                self._starting = False
+            raise
+        engine = Engine(log_id=uuid.uuid4().hex, ids=node.ids, clock=self._clock)
+        metrics = EngineMetrics(engine, clock=self._clock)
+        with self._lock:
             self._node, self._engine, self._metrics = node, engine, metrics
-            self._applied, self._draining = "", False
+            self._applied, self._draining, self._starting = "", False, False
         observers = [metrics, worker_history(), BatchLog(), tracing_observer()]
         for observer in observers:
             if observer is not None:

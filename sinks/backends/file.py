@@ -5,7 +5,8 @@ per file; with gzip it is one member, so that a file can be read at any time, al
 Workers write at once, to different files without waiting for each other.
 
 The thread "sink-files-<name>" syncs, rotates by age and closes unused files; it runs from `open` to
-`close`.  `_life` guards the keeper's coming and going, `_done` and `_services` their own dicts.
+`close`.  `_life` guards the keeper's coming and going; `_done` and `_services` are touched by
+single operations only, and a race for them costs a repeated append or a file name, no record.
 """
 
 from __future__ import annotations

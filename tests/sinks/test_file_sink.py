@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import json
 import os
@@ -243,6 +244,29 @@ def test_a_file_that_someone_else_moved_away_is_left_alone(tmp_path):
     path = tmp_path / "log/2026-09-21.ndjson"
     path.rename(tmp_path / "moved")
     sink.write(batch(records(2)))
+    assert len((tmp_path / "moved").read_bytes().splitlines()) == 1
+    assert len(path.read_bytes().splitlines()) == 2
+
+
+def test_a_writer_waits_for_another_process_that_rotates(tmp_path, monkeypatch):
+    sink = make(tmp_path)
+    sink.write(batch(records(1)))
+    path = tmp_path / "log/2026-09-21.ndjson"
+    waits, lock = threading.Event(), fcntl.flock
+
+    def announced(fd, operation):
+        if operation == fcntl.LOCK_EX:
+            waits.set()
+        lock(fd, operation)
+
+    with path.open() as rotating:
+        lock(rotating, fcntl.LOCK_EX)
+        monkeypatch.setattr(fcntl, "flock", announced)
+        thread = threading.Thread(target=lambda: sink.write(batch(records(2))))
+        thread.start()
+        assert waits.wait(WAIT_S)
+        path.rename(tmp_path / "moved")
+    thread.join(WAIT_S)
     assert len((tmp_path / "moved").read_bytes().splitlines()) == 1
     assert len(path.read_bytes().splitlines()) == 2
 
