@@ -1,7 +1,7 @@
 """Owns: HTTP/1.1 as a client needs it: a request's head, and a response read piece by piece.
 
-Runs on whatever thread owns the connection; one parser a connection, no locks. httpx costs about
-0.3 ms a request, which is more than the server spends: on shared cores it would measure itself.
+Runs on whatever thread owns the connection; one parser a connection, no locks. httpx costs 0.4 ms
+of processor a request where this costs 0.03: on shared cores it would mostly measure itself.
 """
 
 from __future__ import annotations
