@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -40,3 +40,19 @@ def stored_messages(server: CollectorServer) -> list[str]:
     file = server.data_dir / "records.sqlite3"
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
         return [row[0] for row in database.execute(query)]
+
+
+@contextmanager
+def records_locked(server: CollectorServer) -> Iterator[None]:
+    """Nobody can store records meanwhile, as with a database that is busy or away."""
+    url = server.environ.get("COLLECTOR_DATABASE_URL", "")
+    if url:
+        with psycopg.connect(url) as connection:
+            connection.execute("LOCK TABLE ingest_logrecord IN ACCESS EXCLUSIVE MODE")
+            yield
+            connection.rollback()
+        return
+    with closing(sqlite3.connect(server.data_dir / "records.sqlite3", timeout=30)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        yield
+        database.rollback()

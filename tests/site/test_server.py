@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.servers.collector import CollectorServer
-from tests.servers.installation import stored_messages
+from tests.servers.installation import records_locked, stored_messages
 from tests.servers.rawclient import RawClient
 
 Start = Callable[..., CollectorServer]
@@ -92,6 +92,35 @@ def test_a_stop_under_load_stores_exactly_what_was_acknowledged(
     # A batch whose answer the stop cut off may be stored too, but nothing is stored twice.
     assert set(stored.values()) == {1}
     assert "ledger of log" in server.output
+    assert "left behind" not in server.output
+
+
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_while_it_drains_it_answers_refuses_and_does_not_give_up(
+    collector_server: Start, again: int
+) -> None:
+    server = collector_server()
+    client = server.client()
+    with records_locked(server):
+        assert client.post("/logs", json=batch(0, 300)).status_code == 202
+        server.send(again)
+        server.wait_for_line(lambda line: "Handling signal" in line)
+        answer = client.post("/logs", json=batch(1000, 1))
+        while answer.status_code == 202:  # the worker has not heard of it yet
+            answer = client.post("/logs", json=batch(1000, 1))
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) >= 1
+        # gunicorn by itself would now kill its worker in the middle of the drain.
+        for _ in range(3):
+            server.send(again)
+        assert client.get("/healthz").status_code == 200
+        ready = client.get("/readyz")
+        assert ready.status_code == 503
+        assert {"server", "sinks"} <= {one["check"] for one in ready.json()["causes"]}
+    assert server.wait() == 0
+    stored = Counter(stored_messages(server))
+    assert stored.keys() >= {f"m{number}" for number in range(300)}
+    assert "Quick shutdown" not in server.output
     assert "left behind" not in server.output
 
 
