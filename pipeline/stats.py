@@ -56,7 +56,8 @@ def _count(
                 in_flight |= ledger.by_tally(pipeline.key, pipeline.held_by_tenant())
                 tallies |= ledger.tallies(pipeline.key)
         # The rows of sinks that are gone, and of what no sink took, never stand half-way.
-        tallies = ledger.tallies() | tallies
+        counted = {pipeline.key for pipeline in pipelines}
+        tallies |= {key: t for key, t in ledger.tallies().items() if key[0] not in counted}
         if set(engine.pipelines + engine.retired) <= set(pipelines):
             return pipelines, tallies, in_flight
         # A sink was added meanwhile, whose records are in a row already and were counted nowhere.
