@@ -1,6 +1,6 @@
 """What an answer promises, and the wait for it.
 
-`memory`: the records are in this process's log.  `stored`: every required sink has settled them.
+`memory`: the records are in this process's log.  `stored`: every required sink has stored them.
 A stronger promise than the one asked for is always kept to; a weaker one is only ever named as
 what it is.  Waiting holds a server thread, so `Waiters` lets a quarter of them wait; a request
 beyond that is answered as if its time were over.

@@ -23,12 +23,16 @@ class Accepted(msgspec.Struct, gc=False, omit_defaults=True):
     ack: str
     request_id: str
     errors_omitted: int = 0
+    unstored: int = 0
 
 
 _encode = msgspec.json.Encoder().encode
 
 
-def accepted(*, accepted: int, decoded: Decoded, ack: str, request_id: str) -> HttpResponse:
+def accepted(
+    *, accepted: int, decoded: Decoded, ack: str, request_id: str, unstored: int = 0
+) -> HttpResponse:
+    """202. `unstored` of the accepted records are known to have been refused by a required sink."""
     body = Accepted(
         accepted,
         decoded.rejected,
@@ -36,6 +40,7 @@ def accepted(*, accepted: int, decoded: Decoded, ack: str, request_id: str) -> H
         ack,
         request_id,
         decoded.rejected - len(decoded.rejections),
+        unstored,
     )
     return HttpResponse(_encode(body), status=202, content_type="application/json")
 

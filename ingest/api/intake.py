@@ -92,8 +92,9 @@ def _admit(request: HttpRequest, kind: Kind, principal: Principal, request_id: s
             if not decoded.records:
                 raise answers.nothing_valid(decoded)
             receipts = _offer(engine, kind, decoded, request_id, _traceparent(meta))
+        unstored = 0
         if ack == STORED:
-            ack = STORED if _await_stored(here, receipts) else MEMORY
+            ack, unstored = _await_stored(here, receipts)
     finally:
         permits.give_back()
     accepted = 0
@@ -107,7 +108,9 @@ def _admit(request: HttpRequest, kind: Kind, principal: Principal, request_id: s
         rejected=decoded.rejected,
         nbytes=nbytes,
     )
-    return answers.accepted(accepted=accepted, decoded=decoded, ack=ack, request_id=request_id)
+    return answers.accepted(
+        accepted=accepted, decoded=decoded, ack=ack, request_id=request_id, unstored=unstored
+    )
 
 
 def _engine() -> Engine:
@@ -151,8 +154,12 @@ def _offer(
     return receipts
 
 
-def _await_stored(here: Door, receipts: Sequence[Receipt]) -> bool:
-    return here.waiters.wait(receipts, here.settings.ack_timeout_s)
+def _await_stored(here: Door, receipts: Sequence[Receipt]) -> tuple[str, int]:
+    """The acknowledgement that is true, and how many records a required sink did not store."""
+    if not here.waiters.wait(receipts, here.settings.ack_timeout_s):
+        return MEMORY, 0
+    unstored = sum(receipt.unstored for receipt in receipts)
+    return (MEMORY if unstored else STORED), unstored
 
 
 def _traceparent(meta: dict[str, Any]) -> str:

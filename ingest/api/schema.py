@@ -33,6 +33,11 @@ _ACCEPTED = inline_serializer(
         "errors_omitted": serializers.IntegerField(
             required=False, help_text="How many rejections `errors` does not list."
         ),
+        "unstored": serializers.IntegerField(
+            required=False,
+            help_text="With `ack=stored`: how many of the accepted records a required sink refused "
+            "to store. They are in its dead letters or its counts, and `ack` is then `memory`.",
+        ),
         "ack": serializers.ChoiceField(choices=["memory", "stored"]),
         "request_id": serializers.CharField(),
     },

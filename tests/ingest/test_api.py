@@ -13,7 +13,7 @@ import zstandard
 from control.auth.keys import create_key, keyring
 from control.auth.models import Tenant
 from control.web.permits import permits
-from pipeline.errors import RetryableError
+from pipeline.errors import PermanentError, RetryableError
 from tests.ingest.bodies import lines
 from tests.ingest.front import Front
 from tests.ingest.waiting import until
@@ -277,6 +277,22 @@ def test_without_a_sink_it_is_a_503(front: Front) -> None:
     assert answer(front.post("/logs", b"{}"), 503)["code"] == "no_sink"
 
 
+def test_a_fault_of_our_own_is_a_500_that_leaves_nothing_taken(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ingest.api.door import door
+
+    def fail(**_: Any) -> None:
+        raise RuntimeError("something that must not be told")
+
+    monkeypatch.setattr(front.engine, "offer", fail)
+    response = front.post("/logs", b"{}")
+    assert answer(response, 500)["code"] == "internal_error"
+    assert b"must not be told" not in response.content
+    assert permits.taken == 0
+    assert door().gate.held_bytes == 0
+
+
 # --- acknowledgements ------------------------------------------------------------------------
 
 
@@ -301,6 +317,12 @@ def test_stored_that_takes_too_long_is_answered_with_what_is_true(front: Front) 
 def test_stored_waits_through_a_retry(front: Front) -> None:
     front.sink.fail_next(RetryableError("once"))
     assert answer(front.post("/logs?ack=stored", {"message": "m"}))["ack"] == "stored"
+
+
+def test_stored_is_not_said_of_what_a_sink_refused(front: Front) -> None:
+    front.sink.fail_next(PermanentError("this record cannot be stored"))
+    told = answer(front.post("/logs?ack=stored", {"message": "m"}))
+    assert (told["accepted"], told["ack"], told["unstored"]) == (1, "memory", 1)
 
 
 @pytest.mark.parametrize("ack", ["wal", "all", ""])
