@@ -265,8 +265,6 @@ class CollectorWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no ty
 
     def _stop(self, began: float) -> None:
         drain_s = max(1.0, self._stop_deadline_s - AFTER_DRAIN_S)
-        # A stalled upload is refused at its end anyway, so it may not use up the drain's time.
-        self._read_deadline_s = min(self._read_deadline_s, CUT_GRACE_S)
         drained: list[bool] = []
         thread = threading.Thread(
             target=self._drain, args=(drain_s, drained), name="server-drain", daemon=True

@@ -103,7 +103,7 @@ def test_while_it_drains_it_answers_refuses_and_does_not_give_up(
     client = server.client()
     with records_locked(server):
         assert client.post("/logs", json=batch(0, 300)).status_code == 202
-        server.send(again)
+        server.send(signal.SIGTERM)
         server.wait_for_line(lambda line: "Handling signal" in line)
         answer = client.post("/logs", json=batch(1000, 1))
         while answer.status_code == 202:  # the worker has not heard of it yet

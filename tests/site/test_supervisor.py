@@ -99,6 +99,16 @@ def test_every_stop_signal_reaches_the_children_as_term(supervise: Start, number
     assert {"one got SIGTERM", "two got SIGTERM"} <= set(server.lines)
 
 
+def test_ctrl_c_on_the_terminal_reaches_the_children_once_and_as_term(supervise: Start) -> None:
+    server = supervise(patient("one"), patient("two"))
+    for name in ("one", "two"):
+        pid_of(server, name)
+    os.killpg(server.pid, signal.SIGINT)  # as a terminal does: to its whole process group
+    assert server.wait() == 0
+    assert [server.lines.count(f"{name} got SIGTERM") for name in ("one", "two")] == [1, 1]
+    assert "KeyboardInterrupt" not in server.output
+
+
 def test_a_second_signal_is_forwarded_and_kills_nobody(supervise: Start) -> None:
     server = supervise(patient("one", terms=2))
     pid_of(server, "one")
