@@ -344,6 +344,7 @@ def test_a_keys_minimum_is_kept(front: Front, minimum: str) -> None:
         assert answer(response)["ack"] == "stored"
 
 
+@pytest.mark.concurrency
 def test_no_more_than_some_wait(front: Front) -> None:
     from ingest.api.door import door
 
