@@ -64,6 +64,7 @@ class Pipeline:
         self._idle = 0
         self._alarm: float | None = None
         self._called = False
+        self._sinks = 1  # how many sink objects there have been
         self.figures = Figures()
 
     # --- configuration and life ------------------------------------------------------------
@@ -81,6 +82,7 @@ class Pipeline:
         if replace:
             self._slot.replace(spec.sink_factory)
             with self.lock:  # what waits for the old sink to recover has no reason to wait longer
+                self._sinks += 1
                 self._waiting.collapse(self._clock.monotonic())
                 self._work_to_do.notify_all()
 
@@ -267,7 +269,7 @@ class Pipeline:
                 now = self._clock.monotonic()
                 batch = self._next_batch(now)
                 if batch is not None:
-                    worker.batch = batch
+                    worker.batch, worker.sink = batch, self._sinks
                     batch.attempt += 1
                     fresh = batch.first_attempt_s is None
                     if fresh:
@@ -367,6 +369,8 @@ class Pipeline:
             if delay is not None:
                 if self._phase == DRAINING:
                     delay = min(delay, DRAIN_RETRY_CAP_S)
+                if worker.sink != self._sinks:
+                    delay = 0.0  # the sink that failed has been replaced meanwhile
                 self.figures.retries += 1
                 self._waiting.push(batch, now + delay)
             elif outcome.split:

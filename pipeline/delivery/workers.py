@@ -33,7 +33,7 @@ class WorkerRun:
 
 
 class Worker:
-    """One thread of a pool; `batch` is what it holds at this moment."""
+    """One thread of a pool; `batch` is what it holds at this moment, for which sink object."""
 
     __slots__ = (
         "batch",
@@ -42,6 +42,7 @@ class Worker:
         "idle_since",
         "name",
         "records",
+        "sink",
         "started_us",
         "stopping",
         "thread",
@@ -53,6 +54,7 @@ class Worker:
         self.idle_since = now
         self.stopping = False
         self.batch: Batch | None = None
+        self.sink = 0
         self.records = 0
         self.batches = 0
         self.failures = 0

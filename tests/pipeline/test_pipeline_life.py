@@ -83,6 +83,17 @@ def test_a_changed_fingerprint_swaps_the_sink_and_tries_at_once_what_waits(rig: 
     assert (old.closed, len(old.batches), len(new.batches)) == (1, 0, 1)
 
 
+def test_what_the_old_sink_was_writing_when_it_was_swapped_is_tried_at_once(rig: Rig) -> None:
+    old, new = rig.held_sink(), ScriptedSink()
+    rig.start(spec(old, max_records=2))
+    done = rig.offer(records(2))
+    old.await_writes(1)
+    rig.engine.configure([spec(new, max_records=2, fingerprint="2")])
+    old.abort()  # the write fails long after the swap
+    assert done.wait(PATIENCE_S), "the clock stands still: it waited for no back-off"
+    assert (len(new.stored), old.closed) == (2, 1)
+
+
 def test_the_same_specs_again_change_nothing(rig: Rig) -> None:
     sink = ScriptedSink()
     one = spec(sink, max_records=1)
