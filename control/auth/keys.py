@@ -142,7 +142,8 @@ class KeyRing:
             self._used.setdefault(key_id, at)
 
     def _current(self) -> _Keys:
-        if self._stale:
+        # While the first read is under way, others wait for it rather than find no keys.
+        if self._stale or not self._keys.known:
             with self._lock:
                 if self._stale:
                     self._load_or_fall_back()

@@ -133,6 +133,29 @@ def test_without_database_and_snapshot_nothing_is_known_and_nobody_waits() -> No
 
 
 @pytest.mark.concurrency
+def test_requests_during_the_first_read_wait_for_it() -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow_rows() -> list[KeyRow]:
+        reading.set()
+        assert go_on.wait(10)
+        return [a_row("secret")]
+
+    ring = KeyRing(rows=slow_rows, now=lambda: NOW)
+    found: list[bool] = []
+    first = threading.Thread(target=lambda: found.append(ring.known))
+    second = threading.Thread(target=lambda: found.append(ring.authenticate("secret") is not None))
+    first.start()
+    assert reading.wait(10)
+    second.start()
+    second.join(0.05)
+    assert second.is_alive(), "answered before the keys were known"
+    go_on.set()
+    first.join(10)
+    second.join(10)
+    assert found == [True, True]
+
+
 def test_a_change_during_a_refresh_is_not_lost() -> None:
     """Rows read before a change must not be taken for fresh after it."""
     rows = [a_row("old")]
