@@ -29,6 +29,7 @@ OTHER_VARIABLES = frozenset(
     {
         "COLLECTOR_CONFIG",
         "COLLECTOR_ENV_FILE",
+        "COLLECTOR_API_KEY",
         "COLLECTOR_BOOTSTRAP_API_KEY",
         "COLLECTOR_READY_FD",
         "COLLECTOR_TEST_DB",
