@@ -18,7 +18,9 @@ part() {
     if [[ $status != 0 ]]; then failed+=("$name (exit status $status)"); fi
 }
 
-readonly suite=("$bin/pytest" --cov --cov-report= --cov-append -p no:cacheprovider -q)
+# Much of the suite waits for servers and clocks of others: three at a time fill two cores.
+readonly suite=("$bin/pytest" -n "${TEST_PROCESSES:-3}" --cov --cov-report= --cov-append
+    -p no:cacheprovider -q --durations=10)
 
 part "the suite on SQLite" env COLLECTOR_TEST_DB=sqlite "${suite[@]}" "$@"
 part "databases again, on PostgreSQL" \
