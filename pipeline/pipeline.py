@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 
 from pipeline.batching.batcher import Batcher
@@ -21,17 +21,17 @@ from pipeline.delivery.deliver import Outcome, deliver
 from pipeline.delivery.slot import SinkSlot
 from pipeline.delivery.waiting import WaitingBatches
 from pipeline.delivery.workers import Worker, WorkerPool, WorkerRun
+from pipeline.figures import Figures
 from pipeline.intake.admission import Admission
-from pipeline.log.frame import Frame, Share
+from pipeline.log.frame import Frame
 from pipeline.log.log import Log
 from pipeline.observer import Observer
 from pipeline.record import Batch, Part, Record
 from pipeline.runtime.clock import Clock
+from pipeline.settlement import Settled, Settlement, tell_receipts
 from pipeline.spec import PipelineSpec
 
 log = logging.getLogger(__name__)
-
-Settled = tuple[Frame, Share]
 
 # A failing sink during a drain is tried again this often at least (seconds).
 DRAIN_RETRY_CAP_S = 1.0
@@ -66,6 +66,13 @@ class Pipeline:
         self._called = False
         self._sinks = 1  # how many sink objects there have been
         self.figures = Figures()
+        self._ends = Settlement(
+            key=spec.key,
+            journal=journal,
+            admission=self.admission,
+            figures=self.figures,
+            observer=observer,
+        )
 
     # --- configuration and life ------------------------------------------------------------
 
@@ -224,11 +231,10 @@ class Pipeline:
                 part = self._batcher.take_oldest()
                 if part is None:
                     break
-                done = self._drop([part], "backlog")
-            self._observer.records_dropped(
-                self.spec.name, part.tenant, part.records, "backlog", "the backlog was full"
-            )
-            _settle_receipts(done)
+                done = self._ends.drop([part], "backlog")
+                self._something_settled.notify_all()
+            self._ends.tell_dropped(self.spec.name, [part], "backlog", "the backlog was full")
+            tell_receipts(done)
             self._end_if_retired()
         else:
             return True
@@ -238,8 +244,7 @@ class Pipeline:
         """An optional sink has no room even with its backlog dropped: count the records as gone."""
         records = self.spec.route.passing(offered)
         with self.lock:
-            self._log.ledger.passed_by(self.key, tenant, len(records), reason="backlog")
-            self.figures.dropped["backlog"] += len(records)
+            self._ends.pass_by(tenant, len(records), "backlog")
         self._observer.records_dropped(
             self.spec.name, tenant, records, "backlog", "the sink holds all that it may"
         )
@@ -376,17 +381,17 @@ class Pipeline:
             elif outcome.split:
                 self._split(batch, now)
             else:
-                stored = batch.count - len(outcome.failures) - outcome.already_stored
                 worker.records += batch.count
-                done = self._settle(batch, outcome)
+                done = self._ends.settle(batch, outcome)
+                self._something_settled.notify_all()
             self._work_to_do.notify()
             stopped = self._phase == STOPPED
         if delay is not None:
             assert outcome.error is not None
             self._observer.retry_scheduled(batch, delay, outcome.error)
         elif not outcome.split:
-            self._report(batch, outcome, stored, now)
-            _settle_receipts(done)
+            self._ends.tell_settled(self.spec.name, batch, outcome, now)
+            tell_receipts(done)
         if stopped:
             self._drop_held()  # a write outlived the stop and failed
         self._end_if_retired()
@@ -400,60 +405,6 @@ class Pipeline:
             # Its attempts are its own: isolating poison must not use up those of the neighbours.
             half.first_attempt_s = batch.first_attempt_s
             self._waiting.push(half, now)
-
-    def _settle(self, batch: Batch, outcome: Outcome) -> list[Settled]:
-        """Enter a batch's end into the ledger and give its room back; `lock` is held."""
-        stored: Counter[str] = Counter()
-        for part in batch.parts:
-            stored[part.tenant] += part.count
-        ledger, already = self._log.ledger, outcome.already_stored
-        for part, count in batch.parts_of(outcome.failures).items():
-            stored[part.tenant] -= count
-            self._count_dropped(part, count, outcome.drop_reason)
-        for tenant, count in stored.items():
-            known = min(already, count)
-            already -= known
-            ledger.stored(self.key, tenant, known, already=True)
-            ledger.stored(self.key, tenant, count - known)
-        self._log.manifest.settle(batch.number)
-        return self._let_go(batch.parts, drained=True)
-
-    def _count_dropped(self, part: Part, count: int, reason: str) -> None:
-        """So many records of a part end without being stored; `lock` is held."""
-        self._log.ledger.dropped(self.key, part.tenant, count, reason=reason)
-        self.figures.dropped[reason] += count
-        share = part.frame.share_of(self.key)
-        assert share is not None, "held for a sink that was owed nothing"
-        share.unstored += count
-
-    def _let_go(self, parts: list[Part], *, drained: bool) -> list[Settled]:
-        self._something_settled.notify_all()
-        self.admission.release(
-            sum(part.count for part in parts),
-            sum(part.held_bytes for part in parts),
-            drained=drained,
-        )
-        return self._log.settle(self.key, parts)
-
-    def _report(self, batch: Batch, outcome: Outcome, stored: int, now: float) -> None:
-        oldest = min(part.frame.arrived_s for part in batch.parts)
-        self._observer.batch_settled(batch, stored, outcome.already_stored, now - oldest)
-        if not outcome.failures:
-            return
-        records = batch.records
-        tenants = [part.tenant for part in batch.parts for _ in range(part.count)]
-        for index, reason in outcome.failures.items():
-            error = str(outcome.error) if outcome.error else reason
-            self._observer.records_dropped(
-                self.spec.name, tenants[index], [records[index]], outcome.drop_reason, error
-            )
-            log.error(
-                "sink %s: record %d dropped (%s): %s",
-                self.spec.name,
-                records[index].id,
-                outcome.drop_reason,
-                reason,
-            )
 
     def _worker_ended(self, worker: Worker) -> None:
         self._observer.worker_ended(worker.run_of(self.spec.name, self._clock.time_us()))
@@ -491,12 +442,6 @@ class Pipeline:
                 held[part.tenant] += part.count
         return held
 
-    def _drop(self, parts: list[Part], reason: str) -> list[Settled]:
-        """End records without storing them; `lock` is held."""
-        for part in parts:
-            self._count_dropped(part, part.count, reason)
-        return self._let_go(parts, drained=False)
-
     def _drop_held(self) -> None:
         """What a stop leaves behind in memory is lost: count it and say so."""
         done, dropped, reason = [], [], "shutdown"
@@ -509,11 +454,9 @@ class Pipeline:
             while (part := self._batcher.take_oldest()) is not None:
                 dropped.append(part)
             if dropped:
-                done = self._drop(dropped, reason)
-        for part in dropped:
-            self._observer.records_dropped(
-                self.spec.name, part.tenant, part.records, reason, "not stored before the stop"
-            )
+                done = self._ends.drop(dropped, reason)
+                self._something_settled.notify_all()
+        self._ends.tell_dropped(self.spec.name, dropped, reason, "not stored before the stop")
         if dropped:
             log.error(
                 "sink %s: %d records were not stored before the stop and are lost (%s)",
@@ -521,7 +464,7 @@ class Pipeline:
                 sum(part.count for part in dropped),
                 reason,
             )
-        _settle_receipts(done)
+        tell_receipts(done)
         self._end_if_retired()
 
     # --- figures ---------------------------------------------------------------------------
@@ -558,42 +501,3 @@ class Pipeline:
         if waiting is not None:
             arrivals.append(waiting)
         return max(0.0, self._clock.monotonic() - min(arrivals)) if arrivals else 0.0
-
-
-class Figures:
-    """One pipeline's counts since its start; guarded by the pipeline's lock."""
-
-    def __init__(self) -> None:
-        self.flushes: Counter[str] = Counter()
-        self.dropped: Counter[str] = Counter()
-        self.retries = 0
-        self.failures = 0
-        self.failing = False
-        self.last_error = ""
-        self.last_error_us = 0
-        self.write_seconds_sum = 0.0
-        self.writes = 0
-        self._recent: deque[float] = deque(maxlen=512)
-
-    def attempted(self, outcome: Outcome, time_us: int) -> None:
-        self.writes += 1
-        self.write_seconds_sum += outcome.seconds
-        self._recent.append(outcome.seconds)
-        self.failing = outcome.error is not None and outcome.retry_in_s is not None
-        if outcome.error is not None:
-            self.failures += 1
-            self.last_error = f"{type(outcome.error).__name__}: {outcome.error}"
-            self.last_error_us = time_us
-
-    def write_quantiles(self) -> dict[str, float]:
-        """p50, p95 and p99 of the recent attempts, in seconds."""
-        recent = sorted(self._recent)
-        if not recent:
-            return {"p50": 0.0, "p95": 0.0, "p99": 0.0}
-        last = len(recent) - 1
-        return {f"p{q}": recent[round(last * q / 100)] for q in (50, 95, 99)}
-
-
-def _settle_receipts(settled: list[Settled]) -> None:
-    for frame, share in settled:
-        frame.receipt.settled_one(share.unstored)

@@ -46,10 +46,13 @@ class Segment:
         self.frames = [frame for frame in self.frames if frame.pending]
 
     def unlink(self) -> None:
-        """Leave the chain.  References are cut, so that no garbage collector is needed."""
+        """Leave the chain, as any segment but the last may.
+
+        References are cut, so that no garbage collector is needed.
+        """
+        assert self.next is not None, "the last segment takes frames still"
+        self.next.prev = self.prev
         if self.prev is not None:
             self.prev.next = self.next
-        if self.next is not None:
-            self.next.prev = self.prev
         self.prev = self.next = None
         self.frames = []

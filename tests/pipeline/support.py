@@ -176,14 +176,14 @@ class HeldSink(ScriptedSink):
         self._obeys_abort = obeys_abort
         self._go = threading.Event()
         self._writes = 0
-        self._aborted_event = False
+        self._fails = False
 
     def write(self, batch: Batch) -> Written | None:
         with self._changed:
             self._writes += 1
             self._changed.notify_all()
         assert self._go.wait(PATIENCE_S), "nobody let the write go"
-        if self._aborted_event:
+        if self._fails:
             raise SinkError("the write was aborted")
         return super().write(batch)
 
@@ -195,13 +195,14 @@ class HeldSink(ScriptedSink):
     def writes(self) -> int:
         return self._writes
 
-    def let_go(self) -> None:
+    def let_go(self, *, failing: bool = False) -> None:
+        self._fails = self._fails or failing
         self._go.set()
 
     def abort(self) -> None:
         super().abort()
         if self._obeys_abort:
-            self._aborted_event = True
+            self._fails = True
             self._go.set()
 
 

@@ -132,8 +132,8 @@ def test_a_sink_that_comes_back_goes_on_with_what_it_held(rig: Rig) -> None:
     assert engine.pipelines == [before], "two would share one cursor"
     second = rig.offer(records(3))
     assert engine.flush(PATIENCE_S)
-    assert first.done
-    assert second.done
+    assert first.wait(PATIENCE_S)
+    assert second.wait(PATIENCE_S)
     assert (len(new.stored), set(new.stored.values())) == (6, {1})
     assert rig.row()["stored"] == 6
     assert rig.pipeline()["state"] == "running"

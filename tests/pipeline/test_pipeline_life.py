@@ -261,6 +261,19 @@ def test_a_stop_returns_at_its_deadline_and_names_the_thread_that_hangs(
     assert (row["stored"], row["in_flight"]) == (2, 0)
 
 
+def test_a_write_that_fails_long_after_the_stop_drops_its_batch_and_counts_it(rig: Rig) -> None:
+    sink = rig.held_sink(obeys_abort=False)
+    rig.start(spec(sink, max_records=2))
+    done = rig.offer(records(2))
+    sink.await_writes(1)
+    assert not stop_at_the_deadline(rig, sink)
+    assert rig.row()["in_flight"] == 2
+    sink.let_go(failing=True)
+    assert done.wait(PATIENCE_S)
+    row = rig.row()
+    assert (row["in_flight"], row["dropped"], done.unstored) == (0, {"shutdown": 2}, 2)
+
+
 def test_an_aborted_write_ends_its_thread_and_its_batch_is_dropped_and_counted(rig: Rig) -> None:
     sink = rig.held_sink()
     rig.start(spec(sink, max_records=2))

@@ -30,6 +30,7 @@ def test_a_receipt_is_done_when_each_required_sink_has_settled() -> None:
     one.settled_one()
     assert not one.done
     assert not one.wait(0)
+    assert not one.wait(0)
     one.settled_one(unstored=3)
     assert one.done
     assert one.wait(0)
