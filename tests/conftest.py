@@ -110,6 +110,19 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
         connections.close_all()
 
 
+@pytest.fixture(autouse=True)
+def _no_connection_left_open(
+    request: pytest.FixtureRequest, django_db_blocker: Any
+) -> Iterator[None]:
+    """Code that closes old connections must find none in a test that may not use any."""
+    yield
+    if request.node.get_closest_marker("database"):
+        from django.db import connections
+
+        with django_db_blocker.unblock():
+            connections.close_all()
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The data directory this run's settings point at."""
