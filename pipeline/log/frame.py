@@ -1,98 +1,67 @@
 """The frame: one request's records of one type and tenant, as the log holds them.
 
-A frame is made by a request thread and unchanged from then on, but for what is left of it to
-settle: `pending` and each share's `left` are guarded by the lock of the log that holds it.
+A frame is made by a request thread and unchanged from then on, but for what has settled of it:
+`settled`, its own and each share's, is guarded by the lock of the log that holds it.
+Both are C structs: they are made for every offer.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from pipeline.ids import id_run
-from pipeline.record import Record, decode_records, payload_bytes
+from pipeline.record import Record, decode_records
 
 if TYPE_CHECKING:
     from pipeline.log.segment import Segment
     from pipeline.receipt import Receipt
 
 
-class Share:
+class Share(msgspec.Struct, eq=False, gc=False, kw_only=True):
     """What one sink is owed of a frame: the records at or above `min_severity`.
 
-    `left` counts those not yet settled, `unstored` those that ended without being stored; the share
+    `settled` counts those that have ended, `unstored` those of them that were not stored; the share
     of a required sink is a debt to the receipt.
     """
 
-    __slots__ = ("count", "left", "min_severity", "nbytes", "required", "sink", "unstored")
-
-    def __init__(
-        self, *, sink: str, count: int, nbytes: int, min_severity: int, required: bool
-    ) -> None:
-        self.sink = sink
-        self.count = count
-        self.nbytes = nbytes
-        self.min_severity = min_severity
-        self.required = required
-        self.left = count
-        self.unstored = 0
+    sink: str
+    count: int
+    nbytes: int
+    min_severity: int
+    required: bool
+    settled: int = 0
+    unstored: int = 0
 
 
-class Frame:
+class Frame(msgspec.Struct, eq=False, kw_only=True):
     """Records with what they have in common; `position` is its place in the log, from 0.
 
     `received_us` is the time of arrival (microseconds since 1970), `arrived_s` the same on the
-    monotonic clock of this process.
+    monotonic clock of this process.  `settled` counts the shares that have ended.
     """
 
-    __slots__ = (
-        "arrived_s",
-        "count",
-        "id_base",
-        "nbytes",
-        "payload",
-        "pending",
-        "position",
-        "receipt",
-        "received_us",
-        "request_id",
-        "segment",
-        "shares",
-        "tenant",
-        "traceparent",
-        "type",
-    )
+    type: str
+    tenant: str
+    request_id: str
+    traceparent: str
+    received_us: int
+    arrived_s: float
+    id_base: int
+    count: int
+    payload: bytes
+    shares: tuple[Share, ...]
+    receipt: Receipt
+    settled: int = 0
+    # Both are set by the log that takes the frame in.
+    position: int = -1
+    segment: Segment | None = None
 
-    def __init__(
-        self,
-        *,
-        type: str,
-        tenant: str,
-        request_id: str,
-        traceparent: str,
-        received_us: int,
-        arrived_s: float,
-        id_base: int,
-        count: int,
-        payload: bytes,
-        shares: tuple[Share, ...],
-        receipt: Receipt,
-    ) -> None:
-        self.type = type
-        self.tenant = tenant
-        self.request_id = request_id
-        self.traceparent = traceparent
-        self.received_us = received_us
-        self.arrived_s = arrived_s
-        self.id_base = id_base
-        self.count = count
-        self.payload = payload
-        self.nbytes = payload_bytes(payload, count)
-        self.shares = shares
-        self.receipt = receipt
-        self.pending = len(shares)
-        # Both are set by the log that takes the frame in.
-        self.position = -1
-        self.segment: Segment
+    @property
+    def pending(self) -> bool:
+        """Whether some sink is still owed records of this frame."""
+        return self.settled < len(self.shares)
 
     def share_of(self, sink: str) -> Share | None:
         for share in self.shares:

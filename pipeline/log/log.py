@@ -76,14 +76,14 @@ class Log:
                 frame = part.frame
                 share = frame.share_of(sink)
                 assert share is not None, "settled for a sink that was owed nothing"
-                assert share.left >= part.count, "settled twice"
-                share.left -= part.count
-                if share.left:
+                share.settled += part.count
+                assert share.settled <= share.count, "settled twice"
+                if share.settled < share.count:
                     continue
-                frame.pending -= 1
+                frame.settled += 1
                 if share.required:
                     done.append((frame, share))
-                if not frame.pending:
+                if frame.settled == len(frame.shares):
                     self._forget(frame)
         return done
 
@@ -96,6 +96,7 @@ class Log:
 
     def _forget(self, frame: Frame) -> None:
         segment = frame.segment
+        assert segment is not None, "settled before it was appended"
         segment.forget(frame)
         if segment is not self._last:
             self._tidy(segment)
@@ -125,7 +126,8 @@ class Log:
             positions = dict.fromkeys(self._cursors, self._position)
             for frame in self.frames():
                 for share in frame.shares:
-                    if share.left and positions.get(share.sink, 0) > frame.position:
+                    owed = share.settled < share.count
+                    if owed and positions.get(share.sink, 0) > frame.position:
                         positions[share.sink] = frame.position
             return Checkpoint(
                 log_id=self.log_id, positions=positions, tallies=self.ledger.tallies()

@@ -97,7 +97,7 @@ def test_a_frame_settles_when_every_sink_has_its_share_and_tells_the_required_on
     assert log.settle("a", [a]) == []
     assert one.payload
     assert log.settle("a", [rest]) == [(one, one.shares[0])]
-    assert (one.pending, one.payload) == (0, b"")
+    assert (one.pending, one.payload) == (False, b"")
 
 
 def test_settling_twice_or_for_a_stranger_is_a_bug_that_shows(log: Log) -> None:
