@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +25,16 @@ class Receipt:
 
     __slots__ = ("_callbacks", "_event", "_owed", "_request_flush", "count", "id_base", "unstored")
 
-    def __init__(self, *, count: int, owed: int, request_flush: Callable[[Receipt], None]) -> None:
+    def __init__(
+        self,
+        *,
+        count: int,
+        owed: int,
+        request_flush: Callable[[Receipt], None],
+        id_base: int = 0,
+    ) -> None:
         self.count = count
-        self.id_base = 0
+        self.id_base = id_base
         self.unstored = 0
         self._owed = owed
         self._request_flush = request_flush
@@ -67,16 +74,7 @@ class Receipt:
 
     def settled_one(self, unstored: int = 0) -> None:
         """One required sink has settled its share, `unstored` of it in vain; for the engine."""
-        with _lock:
-            self.unstored = max(self.unstored, unstored)  # before `done` can be seen
-            self._owed -= 1
-            if self._owed:
-                return
-            event, callbacks = self._event, self._callbacks
-        if event is not None:
-            event.set()
-        for callback in callbacks or ():
-            self._call(callback)
+        settle([(self, unstored)])
 
     def _call(self, callback: Callable[[Receipt], None]) -> None:
         """Whoever settles serves many receipts: one callback's error stays its own."""
@@ -84,3 +82,20 @@ class Receipt:
             callback(self)
         except Exception:
             log.exception("a receipt's callback failed")
+
+
+def settle(shares: Iterable[tuple[Receipt, int]]) -> None:
+    """For each receipt one required sink has settled its share, so many records of it in vain."""
+    awaited: list[Receipt] = []
+    with _lock:
+        for receipt, unstored in shares:
+            if unstored > receipt.unstored:
+                receipt.unstored = unstored  # before `done` can be seen
+            receipt._owed -= 1
+            if not receipt._owed and (receipt._event or receipt._callbacks):
+                awaited.append(receipt)
+    for receipt in awaited:
+        if receipt._event is not None:
+            receipt._event.set()
+        for callback in receipt._callbacks or ():
+            receipt._call(callback)

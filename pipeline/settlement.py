@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 
+from pipeline import receipt
 from pipeline.delivery.deliver import Outcome
 from pipeline.figures import Figures
 from pipeline.intake.admission import Admission
@@ -114,5 +115,5 @@ class Settlement:
 
 def tell_receipts(settled: list[Settled]) -> None:
     """Tell each offer's receipt that one sink is done with its share."""
-    for frame, share in settled:
-        frame.receipt.settled_one(share.unstored)
+    if settled:
+        receipt.settle((frame.receipt, share.unstored) for frame, share in settled)
