@@ -42,7 +42,7 @@ def count_request(path: str, status: int) -> None:
 
 
 def count_error(code: str, count: int = 1) -> None:
-    """`code` is one of this app's own, never text of a client."""
+    """`code` is one that the program itself gives, never text of a client."""
     child = _errors.get(code)
     if child is None:
         child = _errors[code] = ERRORS.labels(code)

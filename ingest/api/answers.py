@@ -26,13 +26,21 @@ class Accepted(msgspec.Struct, gc=False, omit_defaults=True):
     unstored: int = 0
 
 
+class _Said(msgspec.Struct, gc=False):
+    """What the log and the counter take from a problem document."""
+
+    code: str
+    detail: str
+
+
 _encode = msgspec.json.Encoder().encode
+_decode_said = msgspec.json.Decoder(_Said).decode
 
 
 def accepted(
     *, accepted: int, decoded: Decoded, ack: str, request_id: str, unstored: int = 0
 ) -> HttpResponse:
-    """202. `unstored` of the accepted records are known to have been refused by a required sink."""
+    """202. `unstored` of the accepted records are known not to be in any required sink."""
     body = Accepted(
         accepted,
         decoded.rejected,
@@ -53,11 +61,13 @@ def nothing_valid(decoded: Decoded) -> RequestError:
     """400: every record was refused, or there was none."""
     if not decoded.rejected:
         return empty_body()
-    first = decoded.rejections[0]
+    first = decoded.rejections[0].detail
     return RequestError(
         400,
         "nothing_valid",
-        f"none of the {decoded.rejected} records is valid; the first: {first.detail}",
+        f"the record is not valid: {first}"
+        if decoded.rejected == 1
+        else f"none of the {decoded.rejected} records is valid; the first: {first}",
         accepted=0,
         rejected=decoded.rejected,
         errors=decoded.rejections,
@@ -74,6 +84,15 @@ def refused(error: RequestError, *, request_id: str) -> HttpResponse:
         request_id=request_id,
         **error.extra,
     )
+
+
+def said_by(response: HttpResponse) -> tuple[str, str]:
+    """The code and detail of a problem that another room answered with.
+
+    The codes are the ones of `control.web`, a handful; no client can make one.
+    """
+    said = _decode_said(response.content)
+    return said.code, said.detail
 
 
 def status_of(error: Refused) -> int:

@@ -39,7 +39,8 @@ def take_in(request: HttpRequest, kind: Kind) -> HttpResponse:
     try:
         principal = authorize(request, kind.scope)
         if isinstance(principal, HttpResponse):
-            _note_refusal(request, request_id, principal.status_code, "unauthorized", "")
+            code, detail = answers.said_by(principal)
+            _note_refusal(request, request_id, principal.status_code, code, detail)
             return principal
         return _admit(request, kind, principal, request_id)
     except RequestError as error:
@@ -155,11 +156,13 @@ def _offer(
 
 
 def _await_stored(here: Door, receipts: Sequence[Receipt]) -> tuple[str, int]:
-    """The acknowledgement that is true, and how many records a required sink did not store."""
-    if not here.waiters.wait(receipts, here.settings.ack_timeout_s):
-        return MEMORY, 0
+    """The acknowledgement that is true, and how many records are known to be stored nowhere.
+
+    A receipt without a required sink to wait for is done at once, and not therefore stored.
+    """
+    settled = here.waiters.wait(receipts, here.settings.ack_timeout_s)
     unstored = sum(receipt.unstored for receipt in receipts)
-    return (MEMORY if unstored else STORED), unstored
+    return (STORED if settled and not unstored else MEMORY), unstored
 
 
 def _traceparent(meta: dict[str, Any]) -> str:

@@ -35,8 +35,9 @@ _ACCEPTED = inline_serializer(
         ),
         "unstored": serializers.IntegerField(
             required=False,
-            help_text="With `ack=stored`: how many of the accepted records a required sink refused "
-            "to store. They are in its dead letters or its counts, and `ack` is then `memory`.",
+            help_text="With `ack=stored`: how many of the accepted records are known not to be "
+            "stored, as a required sink refused them (its dead letters or counts tell) or no "
+            "required sink takes their kind. `ack` is then `memory`.",
         ),
         "ack": serializers.ChoiceField(choices=["memory", "stored"]),
         "request_id": serializers.CharField(),
@@ -103,7 +104,7 @@ def _responses() -> dict[Any, Any]:
                             {
                                 "index": 1,
                                 "code": "malformed_json",
-                                "detail": "Input data was truncated",
+                                "detail": "JSON is malformed: the input ends too early (byte 17)",
                             }
                         ],
                         "ack": "memory",

@@ -22,6 +22,9 @@ from pipeline.record import Record
 
 CHUNK_LINES = 512
 MAX_REJECTIONS = 100  # entries in an answer; the others are counted
+# Each tenant of a request is an offer of its own, with a receipt, a frame and a row in the ledger:
+# without a bound one body could make a hundred thousand of each.
+MAX_TENANTS = 100
 
 _TENANT = re.compile(r"[a-z0-9\-_.]{1,63}\Z")
 _UNUSUAL = (
@@ -180,6 +183,14 @@ class _Work:
     def _keep(self, tenant: str, records: list[Record], indexes: Sequence[int]) -> None:
         kept = self.done.records.get(tenant)
         if kept is None:
+            if len(self.done.records) >= MAX_TENANTS:
+                raise RequestError(
+                    413,
+                    "too_many_tenants",
+                    f"the records are of more than {MAX_TENANTS} tenants, which is the most in "
+                    "one request; nothing of it was stored. Send them in several requests",
+                    limit=f"max_tenants={MAX_TENANTS}",
+                )
             self.done.records[tenant] = records
             self.done.indexes[tenant] = list(indexes)
         else:

@@ -30,6 +30,16 @@ class RecordError(Exception):
         self.detail = detail
 
 
+def malformed(error: Exception, length: int) -> str:
+    """What is wrong with `length` bytes that a decoder refused, in words for a sender."""
+    said = str(error)
+    if said.startswith("JSON is malformed"):
+        return said
+    if said == "Input data was truncated":
+        return f"JSON is malformed: the input ends too early (byte {length})"
+    return f"JSON is malformed: {said[:1].lower()}{said[1:]}"
+
+
 class Rejection(msgspec.Struct, gc=False):
     """One entry of an answer's `errors`: `index` counts lines or array items from 0."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ingest.wire.errors import RecordError
+from ingest.wire.errors import RecordError, malformed
 
 MAX_NAME = 255  # characters of what is filtered by: service, ids, user, action
 
@@ -28,7 +28,7 @@ def decode_object(line: bytes) -> dict[str, Any]:
     except RecursionError:
         raise RecordError("too_deep", "the record nests too deeply to be read") from None
     except msgspec.DecodeError as error:
-        raise RecordError("malformed_json", str(error)) from None
+        raise RecordError("malformed_json", malformed(error, len(line))) from None
     except UnicodeDecodeError as error:
         raise RecordError("invalid_utf8", f"the record is not UTF-8: {error.reason}") from None
     if not isinstance(value, dict):

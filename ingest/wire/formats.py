@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from ingest.wire.errors import RequestError
+from ingest.wire.errors import RequestError, malformed
 
 
 class Format(enum.Enum):
@@ -164,9 +164,7 @@ def _split_array(body: bytes) -> list[bytes]:
         pieces = list(map(bytes, _decode_array(body)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if len(body) > _LENIENT_SPLIT_BYTES:
-            raise RequestError(
-                400, "malformed_json", f"the array is not valid JSON: {error}"
-            ) from None
+            raise RequestError(400, "malformed_json", malformed(error, len(body))) from None
         pieces = list(_split_broken_array(body.strip(b" \t\r\n"), error))
     if b"\n" in body or b"\r" in body:
         pieces = [_one_line(piece) for piece in pieces]
@@ -197,5 +195,5 @@ def _split_broken_array(body: bytes, error: Exception) -> Iterator[bytes]:
             start = position + 1
         position += 1
     if depth != 0 or position != end - 1:
-        raise RequestError(400, "malformed_json", f"the array is not valid JSON: {error}")
+        raise RequestError(400, "malformed_json", malformed(error, end))
     yield body[start:position].strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import threading
 from typing import Any
 
@@ -13,10 +14,11 @@ import zstandard
 from control.auth.keys import create_key, keyring
 from control.auth.models import Tenant
 from control.web.permits import permits
+from ingest.wire.decode import MAX_TENANTS
 from pipeline.errors import PermanentError, RetryableError
+from pipeline.receipt import Receipt
 from tests.ingest.bodies import lines
 from tests.ingest.front import Front
-from tests.ingest.waiting import until
 
 
 def answer(response: Any, status: int = 202) -> dict[str, Any]:
@@ -119,6 +121,14 @@ def test_nothing_valid(front: Front) -> None:
     told = answer(front.post("/logs", b"{bad\nworse"), 400)
     assert (told["code"], told["accepted"], told["rejected"]) == ("nothing_valid", 0, 2)
     assert [entry["index"] for entry in told["errors"]] == [0, 1]
+    assert told["detail"].startswith("none of the 2 records is valid; the first: JSON is malformed")
+
+
+def test_the_one_record_that_is_not_valid_is_not_called_the_first_of_many(front: Front) -> None:
+    told = answer(front.post("/logs", b'{"message":'), 400)
+    assert told["detail"] == (
+        "the record is not valid: JSON is malformed: the input ends too early (byte 11)"
+    )
 
 
 @pytest.mark.parametrize("body", [b"", b"\n\n", b"[]"])
@@ -192,6 +202,43 @@ def test_a_key_for_any_tenant(front: Front) -> None:
     tenants = [part.tenant for batch in front.sink.batches for part in batch.parts
                for _ in part.records]  # fmt: skip
     assert sorted(tenants) == ["a", "a", "b", "default"]
+
+
+def test_a_refusal_by_access_is_logged_and_counted_as_what_it_is(
+    front: Front, settings: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from prometheus_client import REGISTRY
+
+    caplog.set_level(logging.DEBUG, logger="ingest.requests")  # so that no line is left out
+    _, token = create_key(tenant="default", name="k", scopes=["events"])
+    keyring().invalidate()
+
+    def check(status: int, code: str, detail: str, **headers: str) -> None:
+        before = REGISTRY.get_sample_value("ingest_errors_total", {"code": code}) or 0.0
+        caplog.clear()
+        told = answer(front.post("/logs", b"{}", **headers), status)
+        (line,) = [record for record in caplog.records if record.name == "ingest.requests"]
+        said = (line.status, line.code, line.detail)  # type: ignore[attr-defined]
+        assert said == (status, told["code"], told["detail"])
+        assert told["code"] == code
+        assert detail in told["detail"]
+        assert REGISTRY.get_sample_value("ingest_errors_total", {"code": code}) == before + 1
+
+    check(401, "key_required", "API key is required")
+    check(401, "invalid_key", "unknown, expired or revoked", Authorization="Bearer nonsense")
+    check(403, "missing_scope", "'logs'", Authorization=f"Bearer {token}")
+    monkeypatch.setattr(type(keyring()), "known", False)
+    check(503, "keys_unavailable", "control database")
+
+
+def test_a_request_may_name_a_hundred_tenants_and_no_more(front: Front) -> None:
+    body = [{"tenant": f"t{n}"} for n in range(MAX_TENANTS)]
+    told = answer(front.post("/logs", [*body, {"tenant": "one-more"}]), 413)
+    assert (told["code"], told["limit"]) == ("too_many_tenants", f"max_tenants={MAX_TENANTS}")
+    assert str(MAX_TENANTS) in told["detail"]
+    assert sum(row["accepted"] for row in front.engine.stats()["ledger"]) == 0
+    assert answer(front.post("/logs", body * 2))["accepted"] == 2 * MAX_TENANTS
+    assert front.sink.join(2 * MAX_TENANTS)
 
 
 # --- room ------------------------------------------------------------------------------------
@@ -345,9 +392,16 @@ def test_a_keys_minimum_is_kept(front: Front, minimum: str) -> None:
 
 
 @pytest.mark.concurrency
-def test_no_more_than_some_wait(front: Front) -> None:
+def test_no_more_than_some_wait(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     from ingest.api.door import door
 
+    waits, wait = threading.Semaphore(0), Receipt.wait
+
+    def told_wait(receipt: Receipt, timeout_s: float | None = None) -> bool:
+        waits.release()
+        return wait(receipt, timeout_s)
+
+    monkeypatch.setattr(Receipt, "wait", told_wait)
     front.sink.hold()
     first: list[Any] = []
     threads = [
@@ -356,7 +410,9 @@ def test_no_more_than_some_wait(front: Front) -> None:
     ]
     for thread in threads:
         thread.start()
-    assert until(lambda: door().waiters.waiting == door().waiters.limit)
+    for _ in threads:
+        assert waits.acquire(timeout=30)
+    assert door().waiters.waiting == door().waiters.limit
     assert answer(front.post("/logs?ack=stored", {}))["ack"] == "memory"
     front.sink.release()
     for thread in threads:

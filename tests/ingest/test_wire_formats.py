@@ -69,6 +69,7 @@ def test_an_array_whose_brackets_do_not_match_is_no_array(body: str) -> None:
     with pytest.raises(RequestError) as refused:
         take(body)
     assert (refused.value.status, refused.value.code) == (400, "malformed_json")
+    assert refused.value.detail.startswith("JSON is malformed: ")
 
 
 def test_an_array_may_be_broken_inside_an_item() -> None:
@@ -82,6 +83,7 @@ def test_a_large_broken_array_is_refused_whole() -> None:
     with pytest.raises(RequestError) as refused:
         take(body, limits=Limits(max_records=100_000, max_record_bytes=10**6, max_depth=64))
     assert refused.value.code == "malformed_json"
+    assert refused.value.detail.startswith("JSON is malformed: ")
 
 
 def test_text_is_a_record_a_line() -> None:

@@ -60,6 +60,8 @@ def test_poison_costs_its_neighbours_nothing(line: bytes, code: str) -> None:
     decoded = take(body, format=Format.LINES)
     assert [record.payload for record in decoded.records["default"]] == good
     assert [(entry.index, entry.code) for entry in decoded.rejections] == [(700, code)]
+    said = decoded.rejections[0].detail
+    assert said.startswith("JSON is malformed: ") == (code == "malformed_json")
 
 
 @pytest.mark.parametrize("name", [name for name in POISON if name != "two on a line"])
