@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.servers.collector import SERVER, CollectorServer, clean_environ
+from tests.servers.installation import Prepared, prepare_installation
 from tests.servers.postgres import SHARED_URL, postgres
 
 ON_POSTGRESQL = os.environ.get("COLLECTOR_TEST_DB", "sqlite") == "postgresql"
@@ -148,15 +149,23 @@ def postgres_dsn(postgres_server: str) -> Iterator[str]:
 ServerFactory = Callable[..., CollectorServer]
 
 
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+    """An installation prepared once, for tests to copy."""
+    made = Prepared(tmp_path_factory.mktemp("prepared") / "data", on_postgresql=ON_POSTGRESQL)
+    yield made
+    made.drop()
+
+
 @pytest.fixture
-def collector_server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ServerFactory]:
+def collector_server(
+    prepared: Prepared, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[ServerFactory]:
     """Starts real servers: `collector_server(environ={…}, prepare=True)`; ends them by pid.
 
     Each has a data directory of its own (`data_dir=` to share one) and is migrated first. On the
     PostgreSQL run each installation gets a database of its own.
     """
-    from tests.servers.installation import prepare_installation
-
     servers: list[CollectorServer] = []
     databases: list[str] = []
 
@@ -169,11 +178,15 @@ def collector_server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator
         started: bool = True,
     ) -> CollectorServer:
         variables = dict(environ or {})
-        if ON_POSTGRESQL and "COLLECTOR_DATABASE_URL" not in variables:
-            databases.append(postgres.create_database())
-            variables["COLLECTOR_DATABASE_URL"] = databases[-1]
         directory = data_dir or tmp_path / f"data-{len(servers)}"
-        if prepare:
+        own = not any("DATABASE_URL" in name for name in variables)
+        if ON_POSTGRESQL and own:
+            like = prepared.database() if prepare else ""
+            databases.append(postgres.create_database(like=like))
+            variables["COLLECTOR_DATABASE_URL"] = databases[-1]
+        if prepare and own and not directory.exists():
+            prepared.copy_to(directory)
+        elif prepare:
             prepare_installation(directory, variables)
         server = CollectorServer(data_dir=directory, environ=variables, command=command)
         servers.append(server)

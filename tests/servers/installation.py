@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import psycopg
 
 from tests.servers.collector import ROOT, CollectorServer, clean_environ
+from tests.servers.postgres import postgres
 
 
 def prepare_installation(data_dir: Path, environ: Mapping[str, str]) -> str:
@@ -28,6 +30,32 @@ def prepare_installation(data_dir: Path, environ: Mapping[str, str]) -> str:
     if done.returncode:
         raise AssertionError(f"the installation could not be prepared:\n{done.stdout}{done.stderr}")
     return done.stdout
+
+
+class Prepared:
+    """An installation that was prepared once, when the first test asked; tests get copies."""
+
+    def __init__(self, data_dir: Path, *, on_postgresql: bool) -> None:
+        self._data_dir = data_dir
+        self._on_postgresql = on_postgresql
+        self._url = ""
+
+    def database(self) -> str:
+        """The URL of the prepared PostgreSQL database, "" on SQLite."""
+        if not self._data_dir.exists():
+            environ = {}
+            if self._on_postgresql:
+                self._url = environ["COLLECTOR_DATABASE_URL"] = postgres.create_database()
+            prepare_installation(self._data_dir, environ)
+        return self._url
+
+    def copy_to(self, data_dir: Path) -> None:
+        self.database()
+        shutil.copytree(self._data_dir, data_dir)
+
+    def drop(self) -> None:
+        if self._url:
+            postgres.drop_database(self._url)
 
 
 def stored_messages(server: CollectorServer) -> list[str]:

@@ -67,11 +67,13 @@ class Postgres:
                 shutil.rmtree(self._directory, ignore_errors=True)
         self.url = ""
 
-    def create_database(self) -> str:
+    def create_database(self, *, like: str = "") -> str:
+        """A new database, empty or a copy of the one at the URL `like`; its URL."""
         self._made += 1
         name = f"collector_{os.getpid()}_{self._made}"
         with psycopg.connect(self.start(), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+            template = urlsplit(like).path.lstrip("/") or "template1"
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self.url_of(name)
 
     def drop_database(self, url: str) -> None:
