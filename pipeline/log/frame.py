@@ -2,7 +2,8 @@
 
 A frame is made by a request thread and unchanged from then on, but for what has settled of it:
 `settled`, its own and each share's, is guarded by the lock of the log that holds it.
-Both are C structs: they are made for every offer.
+Both are C structs, made for every offer, and left out of the garbage collector's rounds: a frame
+refers to nothing that refers to it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from pipeline.ids import id_run
 from pipeline.record import Record, decode_records
 
 if TYPE_CHECKING:
-    from pipeline.log.segment import Segment
     from pipeline.receipt import Receipt
 
 
@@ -35,7 +35,7 @@ class Share(msgspec.Struct, eq=False, gc=False, kw_only=True):
     unstored: int = 0
 
 
-class Frame(msgspec.Struct, eq=False, kw_only=True):
+class Frame(msgspec.Struct, eq=False, gc=False, kw_only=True):
     """Records with what they have in common; `position` is its place in the log, from 0.
 
     `received_us` is the time of arrival (microseconds since 1970), `arrived_s` the same on the
@@ -54,9 +54,9 @@ class Frame(msgspec.Struct, eq=False, kw_only=True):
     shares: tuple[Share, ...]
     receipt: Receipt
     settled: int = 0
-    # Both are set by the log that takes the frame in.
+    # Both are set by the log that takes the frame in; `segment` is the number of its segment.
     position: int = -1
-    segment: Segment | None = None
+    segment: int = -1
 
     @property
     def pending(self) -> bool:

@@ -28,7 +28,8 @@ class Log:
         self.ledger = Ledger()
         self.manifest = Manifest()
         self._cursors: dict[str, Cursor] = {}
-        self._first = self._last = Segment()
+        self._first = self._last = Segment(0)
+        self._segments = {0: self._first}
         self._position = 0
 
     @property
@@ -55,7 +56,7 @@ class Log:
             if segment.full:
                 segment = self._roll()
             segment.append(frame)
-            frame.segment = segment
+            frame.segment = segment.number
             for share in frame.shares:
                 self.ledger.accepted(share.sink, frame.tenant, share.count)
                 self._cursors[share.sink].appended(segment, frame, share)
@@ -89,14 +90,14 @@ class Log:
 
     def _roll(self) -> Segment:
         """A new last segment; what the old one may let go of, it could not before."""
-        sealed, self._last = self._last, Segment()
+        sealed, self._last = self._last, Segment(self._last.number + 1)
+        self._segments[self._last.number] = self._last
         sealed.next, self._last.prev = self._last, sealed
         self._tidy(sealed)
         return self._last
 
     def _forget(self, frame: Frame) -> None:
-        segment = frame.segment
-        assert segment is not None, "settled before it was appended"
+        segment = self._segments[frame.segment]
         segment.forget(frame)
         if segment is not self._last:
             self._tidy(segment)
@@ -107,6 +108,7 @@ class Log:
             if segment is self._first:
                 assert segment.next is not None, "only the last segment has none after it"
                 self._first = segment.next
+            del self._segments[segment.number]
             segment.unlink()
         elif segment.sparse:
             for cursor in self._cursors.values():

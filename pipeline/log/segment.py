@@ -15,9 +15,10 @@ FRAMES_PER_SEGMENT = 256
 class Segment:
     """Frames held in memory."""
 
-    __slots__ = ("frames", "next", "prev", "unsettled")
+    __slots__ = ("frames", "next", "number", "prev", "unsettled")
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.frames: list[Frame] = []
         self.unsettled = 0
         self.prev: Segment | None = None
@@ -48,7 +49,7 @@ class Segment:
     def unlink(self) -> None:
         """Leave the chain, as any segment but the last may.
 
-        References are cut, so that no garbage collector is needed.
+        References are cut, so that no garbage collector is needed: frames are not its business.
         """
         assert self.next is not None, "the last segment takes frames still"
         self.next.prev = self.prev

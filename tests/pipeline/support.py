@@ -106,6 +106,7 @@ def segments(log: Log) -> list[Segment]:
         segment = segment.next
     assert chain[0].prev is None
     assert chain[-1] is log._last
+    assert {one.number: one for one in chain} == log._segments
     return chain
 
 
