@@ -2,8 +2,8 @@
 
 Words are joined by AND; a word finds whole words and their beginnings; "a phrase" in quotes, -word
 to exclude, ~part for text anywhere inside words (slower: no index can help). On PostgreSQL the
-words meet the index on `to_tsvector('simple', column)`; on SQLite every term is a LIKE, which finds
-a superset. Pure functions.
+words meet the index, which holds a text's first `SEARCHED_CHARACTERS`, so that no more is searched;
+on SQLite every term is a LIKE over the whole text, which finds a superset. Pure functions.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 from django.db.models import F, Func, Q, QuerySet, Value
 from django.db.models.fields import BooleanField
+
+from control.partitions.search import words_expression
 
 MAX_TERMS = 12
 _TERM = re.compile(r'(?P<sign>-?)(?:"(?P<phrase>[^"]*)"?|(?P<inside>~)?(?P<word>\S+))')
@@ -42,14 +44,14 @@ def terms(text: str) -> list[Term]:
 
 
 class _Words(Func):
-    """`to_tsvector('simple', column) @@ …`, written as the index has it, or it is not used."""
+    """`to_tsvector(…) @@ …`, written as the index has it, or it is not used."""
 
     output_field = BooleanField()
     arity = 2
     # A phrase is `'a' <-> 'b'`; with `:*` its last word may go on. Text without a word makes an
     # empty query, which finds nothing.
     template = (
-        "to_tsvector('simple', %(column)s) @@ "
+        "%(words)s @@ "
         "COALESCE(NULLIF(phraseto_tsquery('simple', %(text)s)::text, '') || %(suffix)s, '')"
         "::tsquery"
     )
@@ -64,7 +66,7 @@ class _Words(Func):
         column, column_params = compiler.compile(self.source_expressions[0])
         text, text_params = compiler.compile(self.source_expressions[1])
         suffix = "':*'" if self.prefix else "''"
-        sql = self.template % {"column": column, "text": text, "suffix": suffix}
+        sql = self.template % {"words": words_expression(column), "text": text, "suffix": suffix}
         return sql, [*column_params, *text_params]
 
 

@@ -40,6 +40,9 @@ class Partition:
     """PostgreSQL's estimate; -1 while it has none."""
     total_bytes: int
     search_index: bool
+    """Whether the words are searched by an index."""
+    broken_index: bool = False
+    """Whether there is one that is incomplete, or on another expression than is searched."""
 
     def is_closed(self, today: date) -> bool:
         """Whether nothing is written to it any more, save by a replay."""
@@ -128,16 +131,20 @@ def listing(connection: Any, table: str) -> list[Partition]:
         )
         rows = cursor.fetchall()
         cursor.execute(
-            "SELECT i.indrelid, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
-            "WHERE i.indrelid = ANY(%s) AND i.indisvalid",
+            "SELECT i.indrelid, c.relname, i.indisvalid, pg_get_indexdef(i.indexrelid) "
+            "FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = ANY(%s)",
             [[row[4] for row in rows]],
         )
-        indexes = set(cursor.fetchall())
+        usable = {
+            (table_oid, index): valid and search.is_current(definition)
+            for table_oid, index, valid, definition in cursor.fetchall()
+        }
     found = []
     for name, bounds, estimate, size, oid in rows:
         day, match = day_of_partition(name), _BOUNDS.search(bounds or "")
         if day is None or match is None:
             continue
+        index_usable = usable.get((oid, search.index_name(name)))
         found.append(
             Partition(
                 table=table,
@@ -147,7 +154,8 @@ def listing(connection: Any, table: str) -> list[Partition]:
                 end_id=int(match.group(2)),
                 rows=estimate,
                 total_bytes=size,
-                search_index=(oid, search.index_name(name)) in indexes,
+                search_index=index_usable is True,
+                broken_index=index_usable is False,
             )
         )
     return sorted(found, key=lambda partition: partition.day)

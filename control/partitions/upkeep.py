@@ -147,7 +147,9 @@ def index_changes(*, today: date, using: str = ALIAS) -> list[tuple[str, str, st
             closed = partition.is_closed(today)
             if search.wanted(policy, closed=closed) and not partition.search_index:
                 changes.append(("build", partition.name, spec.search_column))
-            elif search.unwanted(policy, closed=closed) and partition.search_index:
+            elif search.unwanted(policy, closed=closed) and (
+                partition.search_index or partition.broken_index
+            ):
                 changes.append(("drop", partition.name, spec.search_column))
     return changes
 

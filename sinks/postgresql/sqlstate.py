@@ -1,7 +1,8 @@
 """What a PostgreSQL error means to a pipeline: whose fault it is, by the class of its SQLSTATE.
 
-22 and 23 (bad data, broken constraint) are the record's.  08, 40, 53, 55, 57, 58 and a lost
-connection pass.  42, 28, 3D (no such table or column, no permission, no such database) and
+22 and 23 (bad data, broken constraint) are the record's; so is 54 (a limit of PostgreSQL, such as
+the longest index entry) where a line of the COPY is named with it.  08, 40, 53, 55, 57, 58 and a
+lost connection pass.  42, 28, 3D (no such table or column, no permission, no such database) and
 whatever is not known here are the sink's: nothing is dropped for them.
 Pure functions.
 """
@@ -16,6 +17,7 @@ from psycopg import errors as pg
 from pipeline.errors import PermanentError, RetryableError, SinkError, SinkFault
 
 RECORD_CLASSES = frozenset({"22", "23"})
+LIMIT_CLASS = "54"
 PASSING_CLASSES = frozenset({"08", "40", "53", "55", "57", "58"})
 
 # libpq tells no SQLSTATE when connecting fails; these are the server's own words.
@@ -31,7 +33,11 @@ _LONGEST = 500
 
 def is_record_fault(error: psycopg.Error) -> bool:
     """Whether some record of the batch is at fault, rather than the sink or the moment."""
-    return (error.sqlstate or "")[:2] in RECORD_CLASSES and not is_missing_partition(error)
+    state = (error.sqlstate or "")[:2]
+    if state == LIMIT_CLASS:
+        # Without a row it is the statement's: too many columns, say.
+        return row_at_fault(error) is not None
+    return state in RECORD_CLASSES and not is_missing_partition(error)
 
 
 def is_missing_partition(error: psycopg.Error) -> bool:
@@ -60,7 +66,7 @@ def as_sink_error(error: psycopg.Error, *, doing: str) -> SinkError:
     state = (error.sqlstate or "")[:2]
     if is_missing_partition(error):
         return RetryableError(text)
-    if state in RECORD_CLASSES:
+    if is_record_fault(error):
         return PermanentError(text)
     if state in PASSING_CLASSES:
         return RetryableError(text)

@@ -413,7 +413,7 @@ def test_live_indexes_are_there_from_the_start_and_used(
         cursor.execute(f"ANALYZE {TABLE}")
         cursor.execute(
             f"EXPLAIN SELECT * FROM {TABLE} WHERE id >= %s AND id < %s "
-            "AND to_tsvector('simple', message) @@ plainto_tsquery('simple', 'word77')",
+            f"AND {search.words_expression('message')} @@ plainto_tsquery('simple', 'word77')",
             id_range(TODAY),
         )
         plan = "\n".join(row[0] for row in cursor.fetchall())
@@ -558,3 +558,28 @@ def test_deleting_stops_when_told() -> None:
         cursor.executemany(f"INSERT INTO {TABLE} VALUES (%s)", [(n,) for n in range(3_000)])
     turns = iter([True, False])
     assert upkeep.delete_before(TABLE, TODAY, go_on=lambda: next(turns)) == 1_000
+
+
+@pytest.mark.usefixtures("only_shelf")
+@pytest.mark.parametrize("name", ["live", "off"])
+def test_an_index_on_the_whole_text_goes(
+    connection: Any, pg_alias: str, policy: Any, name: str
+) -> None:
+    policy("off")
+    on_demand.ensure(TABLE, TODAY, using=pg_alias)
+    partition = partition_name(TABLE, TODAY)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE INDEX {search.index_name(partition)} ON {partition} "
+            "USING gin (to_tsvector('simple', message))"
+        )
+    assert indexed(connection) == {TODAY: False}
+    policy(name)
+    upkeep.apply_index_changes(upkeep.index_changes(today=TODAY, using=pg_alias), using=pg_alias)
+    assert search.state(connection, partition) == {"live": "valid", "off": "missing"}[name]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {TABLE} SELECT %s, now(), string_agg('word' || n, ' ') "
+            "FROM generate_series(1, 200000) n",
+            [an_id(TODAY)],
+        )

@@ -167,6 +167,22 @@ def test_a_sink_that_is_not_open_says_so():
 
 if ON_POSTGRESQL:
 
+    def test_a_record_of_a_mebibyte_of_words_is_stored_and_found(sink):
+        from control.admin.search import search
+
+        text = " ".join(f"word{n:06}" for n in range(95_000))
+        assert 1_000_000 < len(text) < 1 << 20
+        sent = records(101)
+        sent[50].message = text
+        sink.write(batch(sent))
+        assert stored().count() == 101
+        with connections["records"].cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_indexes WHERE indexname LIKE '%%_search'")
+            assert cursor.fetchone()[0] > 0, "no words index: the test proves nothing"
+        found = search(stored(), "message", "word000007", indexed=True)
+        assert [row.id for row in found] == [sent[50].id]
+        assert list(stored().values_list("message", flat=True))[50] == text
+
     def test_a_partition_that_was_dropped_is_made_again(sink):
         from control import partitions
 
