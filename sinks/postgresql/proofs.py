@@ -10,6 +10,8 @@ the batch were refused, so that the second delivery reports the same.
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 
 import msgspec
 import psycopg
@@ -30,6 +32,9 @@ DDL = (
 KEPT_BATCHES = 10_000
 KEPT_DAYS = 7
 PRUNE_EVERY = 500
+UNSETTLED_S = 6 * 3600.0
+"""A batch that was not tried for so long was given up: the engine does not tell the sink."""
+MAX_UNSETTLED = 10_000
 
 _failures_decoder = msgspec.json.Decoder(dict[int, str])
 
@@ -37,9 +42,11 @@ _failures_decoder = msgspec.json.Decoder(dict[int, str])
 class Proofs:
     """The proofs of one sink object."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._unsettled: set[int] = set()
+        # When each was last tried, in that order.
+        self._unsettled: dict[int, float] = {}
         self._since_prune = 0
 
     def prepare(self, connection: Connection) -> None:
@@ -70,7 +77,10 @@ class Proofs:
     def begin(self, connection: Connection, batch: Batch, failures: dict[int, str]) -> bool:
         """Open the transaction with the proof; False when the batch is stored already."""
         with self._lock:
-            self._unsettled.add(batch.number)
+            self._unsettled.pop(batch.number, None)
+            self._unsettled[batch.number] = self._monotonic()
+            if len(self._unsettled) > MAX_UNSETTLED:
+                del self._unsettled[next(iter(self._unsettled))]
         cursor = connection.execute(
             sql.SQL(
                 "BEGIN; INSERT INTO {} (log_id, number, sink, failures) VALUES ({}, {}, {}, {})"
@@ -98,7 +108,7 @@ class Proofs:
     def settled(self, batch: Batch) -> None:
         """The engine will not send this batch again."""
         with self._lock:
-            self._unsettled.discard(batch.number)
+            self._unsettled.pop(batch.number, None)
 
     def prune(self, connection: Connection, batch: Batch) -> None:
         """Now and then drop this sink's proofs far below any batch that may still be sent again."""
@@ -107,6 +117,7 @@ class Proofs:
             if self._since_prune < PRUNE_EVERY:
                 return
             self._since_prune = 0
+            self._forget_given_up()
             lowest = min(self._unsettled, default=batch.number)
         try:
             connection.execute(
@@ -119,3 +130,11 @@ class Proofs:
             )
         except psycopg.Error:
             pass  # the batch is stored; the next prune covers these rows too
+
+    def _forget_given_up(self) -> None:
+        """Called with `_lock` held."""
+        due = self._monotonic() - UNSETTLED_S
+        for number, tried_at in list(self._unsettled.items()):
+            if tried_at > due:
+                break
+            del self._unsettled[number]

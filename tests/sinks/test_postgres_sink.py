@@ -166,6 +166,18 @@ def test_a_record_that_is_not_json_is_told_without_the_server(sink, dsn):
     assert len(rows(dsn)) == 2
 
 
+def test_a_value_beyond_a_limit_of_the_server_costs_its_row(sink, dsn):
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("CREATE INDEX ON events USING gin (to_tsvector('simple', action))")
+    sent = [event(n) for n in range(101)]
+    sent[40].message = " ".join(f"word{n:06}" for n in range(95_000))
+    with pytest.raises(PartialFailure) as caught:
+        sink.write(batch(sent))
+    assert list(caught.value.failures) == [40]
+    assert "54000" in caught.value.failures[40]
+    assert len(rows(dsn)) == 100
+
+
 def test_too_many_bad_rows_hand_the_batch_back(sink, dsn):
     with pytest.raises(PermanentError):
         sink.write(batch([event("bad") for _ in range(MAX_ISOLATED + 1)]))
@@ -257,6 +269,32 @@ def test_proofs_far_below_what_may_come_again_are_dropped(sink, dsn, monkeypatch
         sink.write(one)
     kept = [row[0] for row in rows(dsn, "SELECT number FROM collector_batch_proof ORDER BY 1")]
     assert kept == [one.number for one in sent[3:]]
+
+
+@pytest.mark.parametrize("given_up_by", ["age", "count"])
+def test_a_batch_that_was_given_up_does_not_keep_proofs_for_ever(dsn, monkeypatch, given_up_by):
+    from sinks.postgresql import proofs
+
+    monkeypatch.setattr(proofs, "PRUNE_EVERY", 3)
+    monkeypatch.setattr(proofs, "KEPT_BATCHES", 2)
+    now = [0.0]
+    kept = proofs.Proofs(monotonic=lambda: now[0])
+    sent = [batch([event(n)]) for n in range(7)]
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        kept.prepare(connection)
+        kept.begin(connection, sent[0], {})
+        connection.execute("ROLLBACK")
+        if given_up_by == "age":
+            now[0] = proofs.UNSETTLED_S + 1
+        else:
+            monkeypatch.setattr(proofs, "MAX_UNSETTLED", 1)
+        for one in sent[1:]:
+            kept.begin(connection, one, {})
+            connection.execute("COMMIT")
+            kept.settled(one)
+            kept.prune(connection, one)
+    found = [row[0] for row in rows(dsn, "SELECT number FROM collector_batch_proof ORDER BY 1")]
+    assert found == [one.number for one in sent[4:]]
 
 
 # --- faults of the sink --------------------------------------------------------------------
