@@ -8,6 +8,7 @@ a stale value hits a connection that is over its deadline anyway.
 
 from __future__ import annotations
 
+import enum
 import socket
 import struct
 import time
@@ -16,12 +17,20 @@ from typing import Any
 from gunicorn.http.body import LengthReader
 from gunicorn.workers.gthread import TConn
 
-# A head longer than this is handed to a thread, whose parser refuses it by its own limits.
+# A head is not collected beyond this. It must not go to a thread either, whose parser would wait
+# for its end.
 MAX_HEAD_BYTES = 64 * 1024
 # An upload that keeps this rate is slow but honest: each byte received extends its deadline.
 MIN_RATE_BYTES_S = 8 * 1024
 
-REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+class Head(enum.Enum):
+    """What has arrived of a request's head."""
+
+    PARTIAL = "not all of it yet"
+    WHOLE = "a thread can parse it without waiting"
+    TOO_LARGE = "more than a head may have"
+    OVER = "nothing more will come"
 
 
 class WatchedSocket:
@@ -75,23 +84,39 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
     def next_request(self, now: float) -> None:
         self.began, self.received = now, 0
 
-    def read_head(self) -> bool | None:
-        """Take what has arrived. True: a thread can parse it. False: not yet. None: it is over."""
+    def read_head(self) -> Head:
+        """Take what has arrived."""
         try:
             data = self.sock.recv(MAX_HEAD_BYTES)
         except (BlockingIOError, InterruptedError):
-            return False
+            return Head.PARTIAL
         except OSError:
-            return None
+            return Head.OVER
         if not data:
-            return None
+            return Head.OVER
         if not self.head:
             self.next_request(time.monotonic())
+        return self._add_to_head(data)
+
+    def pipelined_head(self) -> Head | None:
+        """Take what came behind the answered request; None when that is nothing.
+
+        Those bytes no longer make the socket readable.
+        """
+        data = self.parser.unreader.take_buffered()
+        if not data:
+            return None
+        self.next_request(time.monotonic())
+        return self._add_to_head(data)
+
+    def _add_to_head(self, data: bytes) -> Head:
         self.head += data
         self.received += len(data)
         # A terminator may straddle two reads.
         tail = self.head[-(len(data) + 3) :]
-        return b"\r\n\r\n" in tail or b"\n\n" in tail or len(self.head) >= MAX_HEAD_BYTES
+        if b"\r\n\r\n" in tail or b"\n\n" in tail:
+            return Head.WHOLE
+        return Head.TOO_LARGE if len(self.head) >= MAX_HEAD_BYTES else Head.PARTIAL
 
     def overdue(self, now: float, read_deadline_s: float) -> bool:
         """Whether a thread has waited too long for this client's bytes."""
@@ -114,9 +139,10 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
         except OSError:
             pass  # it is gone already
 
-    def say_timeout(self) -> None:
+    def say(self, answer: bytes) -> None:
+        """Send without waiting: an answer this short fits into the socket's buffer."""
         try:
-            self.sock.send(REQUEST_TIMEOUT)
+            self.sock.send(answer)
         except OSError:
             pass  # nobody is left to tell
 
