@@ -1,6 +1,7 @@
-"""What stands between the engine and a sink: no secret of the sink leaves in an error.
+"""What stands between the engine and a sink: errors leave as the engine's own, without secrets.
 
-Adds nothing to a write that succeeds.  Holds no state but the sink.
+A third party's error class may need arguments of its own and hold anything; the engine sees the
+nearest class that it knows.  Adds nothing to a write that succeeds.  Holds no state but the sink.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.errors import PartialFailure, RetryableError, SinkError
+from pipeline.errors import PartialFailure, PermanentError, RetryableError, SinkError, SinkFault
 from pipeline.record import Batch
 from pipeline.sink import Written
 from sinks.base import BaseSink
@@ -17,7 +18,7 @@ from sinks.secrets import redact
 
 
 class GuardedSink:
-    """The sink with every error's text redacted."""
+    """The sink, raising `SinkError`s of the engine's own classes with redacted texts."""
 
     def __init__(self, sink: BaseSink[Any]) -> None:
         self.sink = sink
@@ -27,40 +28,44 @@ class GuardedSink:
         return repr(self.sink)
 
     def open(self) -> None:
-        with self._redacting():
+        with self._translating():
             self.sink.open()
 
     def write(self, batch: Batch) -> Written | None:
-        with self._redacting():
+        with self._translating():
             return self.sink.write(batch)
 
     def probe(self, batch: Batch) -> str:
-        with self._redacting():
+        with self._translating():
             return self.sink.probe(batch)
 
     def abort(self) -> None:
         self.sink.abort()
 
     def close(self) -> None:
-        with self._redacting():
+        with self._translating():
             self.sink.close()
 
     @contextmanager
-    def _redacting(self) -> Iterator[None]:
-        if not self._secrets:
-            yield
-            return
+    def _translating(self) -> Iterator[None]:
         try:
             yield
-        except PartialFailure as error:
-            reasons = {i: redact(text, self._secrets) for i, text in error.failures.items()}
-            raise PartialFailure(reasons) from None
-        except RetryableError as error:
-            text = redact(str(error), self._secrets)
-            raise RetryableError(text, retry_after_s=error.retry_after_s) from None
-        except SinkError as error:
-            raise type(error)(redact(str(error), self._secrets)) from None
         except Exception as error:
-            text = redact(f"{type(error).__name__}: {error}", self._secrets)
-            # The traceback of the original would show the values that this class exists to hide.
-            raise RetryableError(text) from None
+            # Whoever has secrets shows no cause: its traceback has what this class exists to hide.
+            raise self._own(error) from None if self._secrets else error
+
+    def _own(self, error: Exception) -> SinkError:
+        if isinstance(error, PartialFailure):
+            return PartialFailure({i: self._redact(text) for i, text in error.failures.items()})
+        if isinstance(error, RetryableError):
+            return RetryableError(self._redact(error), retry_after_s=error.retry_after_s)
+        if isinstance(error, PermanentError):
+            return PermanentError(self._redact(error))
+        if isinstance(error, SinkFault):
+            return SinkFault(self._redact(error))
+        if isinstance(error, SinkError):
+            return RetryableError(self._redact(error))
+        return RetryableError(self._redact(f"{type(error).__name__}: {error}"))
+
+    def _redact(self, text: object) -> str:
+        return redact(str(text), self._secrets)

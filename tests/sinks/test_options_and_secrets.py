@@ -10,9 +10,14 @@ from typing import Annotated, Any, Literal
 import pytest
 from msgspec import Meta
 
-from pipeline.errors import PartialFailure, PermanentError, RetryableError, SinkFault
+from pipeline.errors import (
+    PartialFailure,
+    PermanentError,
+    RetryableError,
+    SinkError,
+    SinkFault,
+)
 from sinks import secrets
-from sinks.backends.memory import MemorySink
 from sinks.backends.null import NullSink
 from sinks.base import BaseSink
 from sinks.checks import check_backends
@@ -242,13 +247,53 @@ def test_no_error_of_a_sink_shows_its_secret(error, kind):
         assert caught.value.failures == {3: "with ********"}
 
 
-def test_a_sink_without_secrets_fails_as_it_is():
-    sink = MemorySink()
-    error = ValueError("x")
-    sink.fail_next(error)
-    with pytest.raises(ValueError) as caught:
+class OwnPermanent(PermanentError):
+    def __init__(self, table: str, row: int) -> None:
+        super().__init__(f"row {row} of {table}")
+
+
+class OwnBusy(RetryableError):
+    def __init__(self, *, after: float) -> None:
+        super().__init__("busy", retry_after_s=after)
+
+
+class OwnPartial(PartialFailure):
+    def __init__(self, *rows: int) -> None:
+        super().__init__(dict.fromkeys(rows, "refused"))
+
+
+class OwnFault(SinkFault):
+    def __init__(self, table: str, *, hint: str) -> None:
+        super().__init__(f"no {table}: {hint}")
+
+
+class Undecided(SinkError):
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code} {text}")
+
+
+@pytest.mark.parametrize("secret", ["", "hunter2"], ids=["plain", "with a secret"])
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [
+        (OwnPermanent("t", 3), PermanentError("row 3 of t")),
+        (OwnBusy(after=7.0), RetryableError("busy", retry_after_s=7.0)),
+        (OwnPartial(2, 5), PartialFailure({2: "refused", 5: "refused"})),
+        (OwnFault("t", hint="make it"), SinkFault("no t: make it")),
+        (Undecided(4, "strange"), RetryableError("4 strange")),
+        (ValueError("x"), RetryableError("ValueError: x")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_sinks_own_error_class_reads_as_the_nearest_of_the_engine(error, seen, secret):
+    sink = Leaking(decode_options(Options, {"token": secret}), name="x")
+    sink.error = error
+    with pytest.raises(type(seen)) as caught:
         GuardedSink(sink).write(batch(records(1)))
-    assert caught.value is error
+    assert type(caught.value) is type(seen)
+    assert str(caught.value) == str(seen)
+    assert caught.value.__dict__ == seen.__dict__
+    assert caught.value.__cause__ is (None if secret else error)
 
 
 def test_a_sink_that_cannot_be_tried_says_so():
