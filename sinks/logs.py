@@ -19,7 +19,7 @@ _REQUESTS_NAMED = 5
 
 
 class BatchLog(Observer):
-    """Binds ids around a write, tells of failures, and at DEBUG of successes."""
+    """Binds ids around a write, tells of attempts to come, and at DEBUG of those made."""
 
     def writing(self, batch: Batch, worker: str) -> AbstractContextManager[object]:
         return structlog.contextvars.bound_contextvars(
@@ -27,15 +27,10 @@ class BatchLog(Observer):
         )
 
     def write_finished(self, batch: Batch, seconds: float, error: BaseException | None) -> None:
-        if error is not None:
-            logger.warning(
-                "batch not stored: %s: %s",
-                type(error).__name__,
-                error,
-                extra={**_about(batch), "seconds": round(seconds, 6)},
-            )
-        elif logger.isEnabledFor(logging.DEBUG):
-            logger.debug("batch stored", extra={**_about(batch), "seconds": round(seconds, 6)})
+        """The engine itself tells that a write failed, and why; nothing repeats it."""
+        if logger.isEnabledFor(logging.DEBUG):
+            said = "batch stored" if error is None else "attempt failed"
+            logger.debug(said, extra={**_about(batch), "seconds": round(seconds, 6)})
 
     def retry_scheduled(self, batch: Batch, delay_s: float, error: BaseException) -> None:
         logger.info(

@@ -3,7 +3,7 @@
 Counters and histograms are counted where things happen, on worker threads; gauges are set when a
 batch closes and whenever the statistics are read (by the heart every few seconds, by `/stats`).
 With several server processes prometheus_client keeps them in files: gauges add up over living
-processes, imbalances show the greatest.  Labels are bounded: sinks and reasons.
+processes, imbalances show the greatest, without their sign.  Labels are bounded: sinks and reasons.
 
 `_metrics` is made once per process and registry, at `ready()` or by a test.
 """
@@ -79,7 +79,7 @@ class Metrics:
         self.active_workers = gauge("active_workers_count", "Living worker threads.", "pool")
         self.ledger_imbalance = gauge(
             "ledger_imbalance",
-            "Records accepted and not accounted for; anything but 0 is a defect.",
+            "Records that the accounts differ by, in either direction; anything but 0 is a defect.",
             "sink",
             mode="livemax",
         )
@@ -101,8 +101,9 @@ def metrics() -> Metrics:
 class EngineMetrics(Observer):
     """Feeds the metrics from one engine.
 
-    `_names` and `_closed_at` are touched by single dictionary operations only, so they need no
-    lock; at worst a batch's flush duration is not observed.
+    `_lock` guards the gauges and which names they have, or a renamed sink's would be set once more
+    after they were cleared.  `_closed_at` is touched by single dictionary operations only, so it
+    needs no lock; at worst a batch's flush duration is not observed.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class EngineMetrics(Observer):
         self._engine = engine
         self._clock = clock or SystemClock()
         self._into = into or metrics()
-        self._names: dict[str, str] = {}
+        self._lock = threading.Lock()
         self._gauged: set[str] = set()
         self._closed_at: dict[int, float] = {}
 
@@ -151,40 +152,45 @@ class EngineMetrics(Observer):
 
     def refresh(self, stats: dict[str, Any]) -> None:
         """Set the gauges from the engine's statistics; a sink that is gone reads 0."""
-        seen: set[str] = set()
-        for one in stats["pipelines"]:
-            name = one["name"]
-            seen.add(name)
-            self._into.queue_depth.labels(name).set(one["held_records"])
-            self._into.queue_bytes.labels(name).set(one["held_bytes"])
-            self._into.active_workers.labels(name).set(one["workers"])
-        worst: dict[str, int] = dict.fromkeys(seen, 0)
+        imbalances: dict[str, int] = {}
         for row in stats["ledger"]:
-            if abs(row["imbalance"]) >= abs(worst.get(row["sink"], 0)):
-                worst[row["sink"]] = row["imbalance"]
-        for name, imbalance in worst.items():
-            self._into.ledger_imbalance.labels(name).set(imbalance)
-        for name in self._gauged - seen:
-            self._into.queue_depth.labels(name).set(0)
-            self._into.queue_bytes.labels(name).set(0)
-            self._into.active_workers.labels(name).set(0)
-        self._gauged = seen
+            known = imbalances.get(row["sink"], 0)
+            imbalances[row["sink"]] = max(known, abs(row["imbalance"]))
+        with self._lock:
+            gone, self._gauged = self._gauged, set()
+            for one in stats["pipelines"]:
+                self._set(one["name"], one["held_records"], one["held_bytes"], one["workers"])
+            for name, imbalance in imbalances.items():
+                self._into.ledger_imbalance.labels(name).set(imbalance)
+            for name in self._gauged - imbalances.keys():
+                self._into.ledger_imbalance.labels(name).set(0)
+            self._gauged |= imbalances.keys()
+            for name in gone - self._gauged:
+                self._set(name, 0, 0, 0)
+                self._into.ledger_imbalance.labels(name).set(0)
+                self._gauged.discard(name)
 
     def _set_queues(self) -> None:
-        for pipeline in self._engine.pipelines:
-            name = pipeline.spec.name
-            self._into.queue_depth.labels(name).set(pipeline.admission.held_records)
-            self._into.queue_bytes.labels(name).set(pipeline.admission.held_bytes)
-            self._into.active_workers.labels(name).set(len(pipeline.workers))
-            self._gauged.add(name)
+        with self._lock:
+            for pipeline in self._engine.pipelines:
+                held = pipeline.admission
+                self._set(
+                    pipeline.spec.name, held.held_records, held.held_bytes, len(pipeline.workers)
+                )
+
+    def _set(self, name: str, held_records: int, held_bytes: int, workers: int) -> None:
+        """Called with `_lock` held."""
+        self._into.queue_depth.labels(name).set(held_records)
+        self._into.queue_bytes.labels(name).set(held_bytes)
+        self._into.active_workers.labels(name).set(workers)
+        self._gauged.add(name)
 
     def _name(self, key: str) -> str:
-        name = self._names.get(key)
-        if name is None:
-            named = {p.key: p.spec.name for p in [*self._engine.pipelines, *self._engine.retired]}
-            self._names = named
-            name = named.get(key, key)
-        return name
+        """The sink's name as it is now: looked up each time, as it may be renamed at any."""
+        for pipeline in (*self._engine.pipelines, *self._engine.retired):
+            if pipeline.key == key:
+                return pipeline.spec.name
+        return key
 
 
 def _kind(error: BaseException) -> str:

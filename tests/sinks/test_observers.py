@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from types import SimpleNamespace
 from typing import Any
@@ -94,10 +95,36 @@ def test_an_imbalance_is_seen_and_a_sink_that_is_gone_reads_nothing(engine):
     pipeline = {"name": "gone", "held_records": 5, "held_bytes": 6, "workers": 1}
     row = {"sink": "gone", "imbalance": -7}
     metrics.refresh({"pipelines": [pipeline], "ledger": [row, {"sink": "gone", "imbalance": 2}]})
-    assert registry.get_sample_value("ledger_imbalance", {"sink": "gone"}) == -7
+    assert registry.get_sample_value("ledger_imbalance", {"sink": "gone"}) == 7
     assert registry.get_sample_value("queue_depth", {"sink": "gone"}) == 5
     metrics.refresh({"pipelines": [], "ledger": []})
-    assert registry.get_sample_value("queue_depth", {"sink": "gone"}) == 0
+    for gauge, label in (
+        ("queue_depth", "sink"),
+        ("queue_bytes", "sink"),
+        ("active_workers_count", "pool"),
+        ("ledger_imbalance", "sink"),
+    ):
+        assert registry.get_sample_value(gauge, {label: "gone"}) == 0
+
+
+def test_a_renamed_sink_counts_under_its_new_name(engine, sink):
+    registry = CollectorRegistry()
+    metrics = EngineMetrics(engine, into=Metrics(registry))
+    engine.observe(metrics)
+    engine.start()
+    assert offer(engine, 10).wait(WAIT_S)
+    (pipeline,) = engine.pipelines
+    engine.configure([dataclasses.replace(pipeline.spec, name="renamed")])
+    assert offer(engine, 10).wait(WAIT_S)
+    engine.stop(WAIT_S)
+    metrics.refresh(engine.stats())
+    for sample, count in (
+        ("records_stored_total", 10),
+        ("batch_size_sum", 10),
+        ("write_latency_seconds_count", 1),
+    ):
+        for name in ("kept", "renamed"):
+            assert registry.get_sample_value(sample, {"sink": name}) == count
 
 
 def test_labels_of_errors_are_bounded(engine):
@@ -159,19 +186,22 @@ def test_a_wrong_traceparent_is_no_link(text):
 # --- log lines -----------------------------------------------------------------------------
 
 
-def test_a_failed_batch_is_a_log_line_with_its_ids(engine, sink, caplog):
+def test_a_failed_batch_is_told_once_with_its_ids(engine, sink, caplog):
     engine.observe(BatchLog())
     engine.start()
     sink.fail_next(RetryableError("busy"))
-    with caplog.at_level(logging.DEBUG, logger="sinks.logs"):
+    with caplog.at_level(logging.DEBUG):
         assert offer(engine, 1, request_id="req-7").wait(WAIT_S)
         engine.stop(WAIT_S)
-    failed, waits, stored = (r for r in caplog.records if r.name == "sinks.logs")
-    assert "busy" in failed.getMessage()
-    assert failed.batch_id == stored.batch_id
-    assert failed.request_id == "req-7"
-    assert (failed.records, failed.attempt, stored.attempt) == (1, 1, 2)
+    tried, waits, stored = (r for r in caplog.records if r.name == "sinks.logs")
+    assert (tried.levelname, waits.levelname, stored.levelname) == ("DEBUG", "INFO", "DEBUG")
+    assert waits.batch_id == stored.batch_id
+    assert waits.request_id == "req-7"
+    assert (waits.records, waits.attempt, stored.attempt) == (1, 1, 2)
     assert waits.delay_s >= 0
+    (said,) = (r for r in caplog.records if "busy" in r.getMessage())
+    assert said.name.startswith("pipeline.")
+    assert waits.batch_id in said.getMessage()
 
 
 def test_whoever_logs_during_a_write_says_which_batch():
