@@ -21,14 +21,12 @@ COLLECTOR = installation()
 DEBUG = False
 SECRET_KEY = COLLECTOR.server.secret_key
 ALLOWED_HOSTS = list(COLLECTOR.server.allowed_hosts)
-if not ALLOWED_HOSTS:
-    # On loopback only local names are answered, so that a web page elsewhere cannot reach this
-    # server through a name that it points at 127.0.0.1. Beyond loopback see collector.W002.
-    ALLOWED_HOSTS = (
-        ["localhost", "127.0.0.1", "[::1]", COLLECTOR.server.host]
-        if COLLECTOR.server.loopback
-        else ["*"]
-    )
+if COLLECTOR.server.loopback:
+    # Local names, and of others only those that were set, so that a web page elsewhere cannot
+    # reach this server through a name that it points at 127.0.0.1.
+    ALLOWED_HOSTS += ["localhost", "127.0.0.1", "[::1]", COLLECTOR.server.host]
+elif not ALLOWED_HOSTS:
+    ALLOWED_HOSTS = ["*"]  # see collector.W002
 
 INSTALLED_APPS = [
     "collector_site.apps.SiteConfig",
@@ -51,6 +49,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "control.web.requestid.RequestIdMiddleware",
+    "collector_site.middleware.KnownHostMiddleware",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -67,6 +66,7 @@ MIDDLEWARE = [
 # used there: `wsgi.py` sends ingest and the probes through this list.
 INGEST_MIDDLEWARE = [
     "control.web.requestid.RequestIdMiddleware",
+    "collector_site.middleware.KnownHostMiddleware",
     "collector_site.middleware.KnownHostMiddleware",
 ]
 

@@ -266,13 +266,46 @@ def test_stalled_uploads_do_not_use_up_the_time_of_the_drain(collector_server: S
 
 def test_names_that_are_not_ours_are_refused(collector_server: Start) -> None:
     """A page elsewhere can point its own name at 127.0.0.1; it must not reach ingest that way."""
-    server = collector_server()
+    server = collector_server(environ={"COLLECTOR_ALLOWED_HOSTS": "logs.example"})
     client = server.client()
-    for path in ("/logs", "/stats", "/metrics", "/admin/login/"):
-        answer = client.get(path, headers={"Host": "evil.example"})
+    for path in ("/logs", "/stats", "/metrics", "/admin/login/", "/static/x"):
+        answer = client.get(path, headers={"Host": "evil.example:8000"})
         assert answer.status_code == 400, path
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["code"] == "unknown_host"
+        assert answer.json()["detail"] == (
+            "this server does not answer to the name evil.example; "
+            "add it to COLLECTOR_ALLOWED_HOSTS"
+        )
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    hostile = client.get("/logs", headers={b"Host": b"\x1b[31m" + b"\xe9" * 500})
+    assert hostile.status_code == 400
+    if "json" in hostile.headers["content-type"]:
+        assert len(hostile.json()["detail"]) < 250
+        assert "\x1b" not in hostile.json()["detail"]
     assert client.get("/healthz", headers={"Host": "10.0.0.7"}).status_code == 200
+    # A name that was added does not take the local ones away.
+    for host in ("logs.example", "localhost", "127.0.0.1"):
+        assert client.get("/stats", headers={"Host": host}).status_code == 200
     assert server.stop() == 0
+    assert len([line for line in server.lines if '"host":"evil.example"' in line]) == 1
+
+
+def test_the_log_hears_of_so_many_foreign_names(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from django.http import HttpResponse
+    from django.test import RequestFactory
+
+    from collector_site.middleware import MAX_NAMES_LOGGED, KnownHostMiddleware
+
+    monkeypatch.setattr(KnownHostMiddleware, "_logged", set())
+    refuse = KnownHostMiddleware(lambda request: HttpResponse())
+    for number in range(MAX_NAMES_LOGGED + 20):
+        request = RequestFactory().get("/logs", headers={"Host": f"h{number}.example"})
+        assert refuse(request).status_code == 400
+    assert len(caplog.records) == MAX_NAMES_LOGGED
+    assert "further names are not logged" in caplog.text
 
 
 def test_a_killed_worker_is_replaced(collector_server: Start) -> None:
