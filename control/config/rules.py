@@ -77,7 +77,7 @@ def mistakes_across(settings: Settings) -> Iterator[Mistake]:
                 id="collector.E015",
                 message=f"{variable} is not a SQLite or PostgreSQL URL.",
                 hint="postgresql://user:password@host:5432/name, or sqlite:///directory. "
-                "SQLite in the data directory is used.",
+                "Correct it, or unset it to use SQLite in the data directory.",
             )
 
 

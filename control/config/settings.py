@@ -1,9 +1,10 @@
 """Typed settings: environment over TOML file over defaults.
 
 The one place that reads the environment. `load()` never raises on what an operator wrote: each
-mistake becomes a `Mistake` with a number and a hint, the default stands in for it, and the
-project's system checks report all of them at once. Read once while Django's settings load, then
-immutable, so it needs no lock. Plain Python: importable without Django.
+mistake becomes a `Mistake` with a number and a hint, and the default stands in for it while the
+project's system checks report all of them at once; a server does not start with one. Read once
+while Django's settings load, then immutable, so it needs no lock. Plain Python: importable
+without Django.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pipeline.settings import PipelineSettings
 
 KIB = 1024
 MIB = 1024 * KIB
+MAX_SHOWN_CHARS = 20  # what is longer may be a key or a password
 
 # Read outside the typed settings, so not misspellings of one.
 OTHER_VARIABLES = frozenset(
@@ -226,13 +228,16 @@ class _Reader:
             try:
                 values[name] = _within(coerce(hints[name], raw, name=name), item.metadata)
             except ValueError as error:
-                self._add("E003", f"{source}: {error}.", f"The default is used: {item.default!r}.")
+                shown = _shown(raw, secret=not item.repr)
+                self._add("E003", f"{source}{shown}: {error}.", _remedy(item.default))
         for name in table.keys() - fields.keys():
             self._mistakes.append(_unknown_key(name, fields, where=f"[{path}]"))
         try:
             return cls(**values)
         except ValueError as error:
-            self._add("E004", f"[{path}]: {error}", "The defaults of this table are used.")
+            self._add(
+                "E004", f"[{path}]: {error}", "Correct these values so that they fit together."
+            )
             return cls()
 
     def _variable(self, path: str, name: str) -> str:
@@ -242,6 +247,22 @@ class _Reader:
 
     def _add(self, number: str, message: str, hint: str) -> None:
         self._mistakes.append(Mistake(id=f"collector.{number}", message=message, hint=hint))
+
+
+def _shown(raw: object, *, secret: bool) -> str:
+    """The value as it was written, unless it may be a password, be it in the wrong variable."""
+    quoted = ascii(raw)
+    if secret or "://" in quoted or "@" in quoted or len(quoted) > MAX_SHOWN_CHARS:
+        return ""
+    return f" = {quoted}"
+
+
+def _remedy(default: object) -> str:
+    if default in ((), "", None, dataclasses.MISSING):
+        return "Correct it, or unset it."
+    shown = ",".join(default) if isinstance(default, tuple) else str(default)
+    shown = shown.lower() if isinstance(default, bool) else shown
+    return f"Correct it, or unset it to use the default, {shown}."
 
 
 def _within(value: Any, limits: Mapping[str, Any]) -> Any:

@@ -141,6 +141,49 @@ def test_a_misspelt_variable_is_answered_with_the_near_one() -> None:
     assert "COLLECTOR_THREADS" in mistake.hint
 
 
+@pytest.mark.parametrize(
+    ("environ", "message", "hint"),
+    [
+        (
+            {"PORT": "eighty"},
+            "PORT = 'eighty': expected a whole number.",
+            "Correct it, or unset it to use the default, 8000.",
+        ),
+        (
+            {"COLLECTOR_PUBLIC_METRICS": "per\x1bhaps"},
+            "COLLECTOR_PUBLIC_METRICS = 'per\\x1bhaps': expected true or false.",
+            "Correct it, or unset it to use the default, false.",
+        ),
+        (
+            {"COLLECTOR_MAX_BODY_BYTES": "pg://u:p@h"},
+            "COLLECTOR_MAX_BODY_BYTES: expected a number of bytes such as 1048576 or 32MiB.",
+            "Correct it, or unset it to use the default, 33554432.",
+        ),
+        (
+            {"COLLECTOR_DATABASE_URL": "mysql://user:hidden@db/x"},
+            "COLLECTOR_DATABASE_URL is not a SQLite or PostgreSQL URL.",
+            "postgresql://user:password@host:5432/name, or sqlite:///directory. "
+            "Correct it, or unset it to use SQLite in the data directory.",
+        ),
+    ],
+)
+def test_a_mistake_says_what_was_written_and_a_way_out(
+    environ: dict[str, str], message: str, hint: str
+) -> None:
+    (mistake,) = load(environ).mistakes
+    assert (mistake.message, mistake.hint) == (message, hint)
+
+
+def test_a_secret_setting_is_never_shown(tmp_path: Path) -> None:
+    file = tmp_path / "collector.toml"
+    file.write_text("[server]\nsecret_key = 12345\nport = 'x'\n")
+    messages = [mistake.message for mistake in load({}, file).mistakes]
+    assert messages == [
+        "[server] port = 'x': expected a whole number.",
+        "[server] secret_key: expected text.",
+    ]
+
+
 def test_secrets_appear_in_no_message_and_no_repr() -> None:
     secret = "s3cret-in-the-wrong-place"
     settings = load(
