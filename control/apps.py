@@ -12,8 +12,10 @@ class ControlConfig(AppConfig):
 
     def ready(self) -> None:
         from control.auth import changes
+        from control.auth.service import KeyService
         from control.processes import lifecycle
         from control.processes.service import HeartService
 
         changes.connect()
         lifecycle.register(HeartService())
+        lifecycle.register(KeyService())

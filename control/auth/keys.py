@@ -106,6 +106,11 @@ class KeyRing:
         """Whether the keys were ever read, from the database or from the snapshot."""
         return self._current().known
 
+    @property
+    def loaded(self) -> bool:
+        """`known` as it is now, for who may not wait for a database."""
+        return self._keys.known
+
     def authenticate(self, token: str) -> Principal | None:
         if len(token) > MAX_TOKEN_LENGTH:
             return None
@@ -133,8 +138,8 @@ class KeyRing:
 
     def take_used(self) -> dict[int, float]:
         """When each key was last used since the last call; clears the note."""
-        used, self._used = self._used, {}
-        return used
+        # Taken out one by one: a request that got hold of the dictionary writes into it still.
+        return {key_id: self._used.pop(key_id) for key_id in list(self._used)}
 
     def put_back_used(self, used: dict[int, float]) -> None:
         """Return what could not be written; a later use wins."""

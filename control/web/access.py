@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 # Who has no key, where none is needed: this machine, for any tenant.
 ANONYMOUS = Principal(key_id=None, tenant=DEFAULT_TENANT, scopes=ALL_SCOPES, any_tenant=True)
 
+HOW_TO_SEND = (
+    'send "Authorization: Bearer <key>" or "X-API-Key: <key>"; make a key in the admin under '
+    "API keys, or with `manage.py apikey create`."
+)
+
 # Set by whatever stands between a client and this server; with one of them the peer is not the
 # client.
 _FORWARDED = (
@@ -71,10 +76,13 @@ def authorize(request: HttpRequest, scope: str) -> Principal | HttpResponse:
     token = _token(meta)
     if token is None:
         return _without_key(request)
-    principal = keyring().authenticate(token)
+    ring = keyring()
+    principal = ring.authenticate(token)
     if principal is None:
+        if not ring.known:
+            return _keys_unavailable(request)
         return _unauthenticated(
-            request, "The API key is unknown, expired or revoked.", "invalid_key"
+            request, f"The API key is unknown, expired or revoked: {HOW_TO_SEND}", "invalid_key"
         )
     if scope not in principal.scopes:
         return problem(
@@ -103,24 +111,17 @@ def _without_key(request: HttpRequest) -> Principal | HttpResponse:
     if policy == "never":
         return ANONYMOUS
     if policy == "always":
-        return _unauthenticated(request, "An API key is required.", "key_required")
+        return _key_required(request)
     ring = keyring()
     if not ring.known:
-        return problem(
-            503,
-            title="Service Unavailable",
-            detail="The API keys have not been read yet: the control database does not answer.",
-            code="keys_unavailable",
-            request_id=request_id_of(request),
-            headers={"Retry-After": "2"},
-        )
+        return _keys_unavailable(request)
     if not ring.empty:
-        return _unauthenticated(request, "An API key is required.", "key_required")
+        return _key_required(request)
     if not is_direct_loopback(request):
         return _unauthenticated(
             request,
-            "No API key exists yet, so only direct connections from this machine are served. "
-            "Create a key in the admin or with `manage.py apikey create`.",
+            "An API key is required: none exists yet, so only direct connections from this "
+            f"machine are served without one; {HOW_TO_SEND}",
             "key_required",
         )
     if not _sent_by_a_program(request):
@@ -147,6 +148,21 @@ def _sent_by_a_program(request: HttpRequest) -> bool:
         return True
     host = origin.partition("://")[2]
     return bool(host != "" and host == meta.get("HTTP_HOST"))
+
+
+def _keys_unavailable(request: HttpRequest) -> HttpResponse:
+    return problem(
+        503,
+        title="Service Unavailable",
+        detail="The API keys have not been read yet: the control database does not answer.",
+        code="keys_unavailable",
+        request_id=request_id_of(request),
+        headers={"Retry-After": "2"},
+    )
+
+
+def _key_required(request: HttpRequest) -> HttpResponse:
+    return _unauthenticated(request, f"An API key is required: {HOW_TO_SEND}", "key_required")
 
 
 def _unauthenticated(request: HttpRequest, detail: str, code: str) -> HttpResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -185,7 +186,21 @@ def test_while_the_keys_are_not_known_nobody_is_let_in(
 
     ring = KeyRing(rows=away)
     monkeypatch.setattr(access, "keyring", lambda: ring)
-    verdict = authorize(a_request(), "logs")
-    assert refused(verdict, 503, "keys_unavailable")
-    assert isinstance(verdict, HttpResponse)
-    assert int(verdict["Retry-After"]) >= 1
+    for request in (a_request(), a_request(HTTP_AUTHORIZATION="Bearer ck_of_a_real_key")):
+        verdict = authorize(request, "logs")
+        assert refused(verdict, 503, "keys_unavailable")
+        assert isinstance(verdict, HttpResponse)
+        assert int(verdict["Retry-After"]) >= 1
+
+
+@pytest.mark.django_db
+def test_whoever_is_refused_is_told_how_to_send_a_key(a_request: Request) -> None:
+    verdicts = [authorize(a_request("10.0.0.1"), "logs")]
+    create_key(tenant="default", name="app", scopes=["logs"])
+    verdicts.append(authorize(a_request(), "logs"))
+    verdicts.append(authorize(a_request(HTTP_AUTHORIZATION="Basic dXNlcjpwYXNz"), "logs"))
+    for verdict in verdicts:
+        assert isinstance(verdict, HttpResponse)
+        detail = json.loads(verdict.content)["detail"]
+        assert 'send "Authorization: Bearer <key>"' in detail
+        assert "in the admin under API keys" in detail

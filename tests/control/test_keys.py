@@ -23,7 +23,9 @@ from control.auth.keys import (
     load_rows,
 )
 from control.auth.models import ApiKey, Tenant
+from control.auth.service import KeyService
 from control.auth.snapshot import FileSnapshot
+from control.ports.readiness import readiness, unregister_readiness
 from control.processes.heart import WATCH_INTERVAL_S, Heart
 from pipeline.runtime.clock import FakeClock
 
@@ -446,3 +448,47 @@ def test_validity_of_a_row() -> None:
     assert ApiKey(expires_at=now + timedelta(seconds=1)).is_valid(now)
     assert not ApiKey(expires_at=now).is_valid(now)
     assert not ApiKey(revoked_at=now).is_valid(now)
+
+
+# --- before the server says that it is ready ---------------------------------------------------
+
+
+def test_a_process_knows_the_keys_before_it_is_ready() -> None:
+    away = True
+
+    def rows() -> list[KeyRow]:
+        if away:
+            raise OperationalError("away")
+        return [a_row("secret")]
+
+    ring = KeyRing(rows=rows)
+    service = KeyService(ring=ring)
+    try:
+        service.start("server")
+        cause = readiness()["api_keys"]
+        assert cause is not None
+        assert "have not been read" in cause
+        away = False
+        assert readiness()["api_keys"] is not None, "the check itself waited for the database"
+        ring.refresh()
+        assert readiness()["api_keys"] is None
+        ring = KeyRing(rows=rows)
+        KeyService(ring=ring).start("server")
+        assert ring.loaded
+    finally:
+        unregister_readiness("api_keys")
+
+
+def test_a_command_reads_no_keys() -> None:
+    ring = KeyRing(rows=lambda: pytest.fail("read"))
+    KeyService(ring=ring).start("command")
+    assert "api_keys" not in readiness()
+
+
+def test_uses_noted_while_they_are_taken_are_not_lost() -> None:
+    ring = a_ring(a_row("secret"))
+    ring.authenticate("secret")
+    held = ring._used
+    ring.take_used()
+    held[7] = NOW  # by a request that had got hold of the dictionary before
+    assert ring.take_used() == {7: NOW}
