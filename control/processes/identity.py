@@ -32,8 +32,23 @@ def moment(time_us: int) -> datetime:
 
 
 def plain(report: Any) -> Any:
-    """JSON values only: what is not (an infinity, a path) must not cost the heartbeat."""
-    return msgspec.json.decode(msgspec.json.encode(report, enc_hook=str))
+    """JSON values only: what is not (an infinity, a path) must not cost the heartbeat.
+
+    A NUL, which PostgreSQL takes in no text, is spelled out.
+    """
+    raw = msgspec.json.encode(report, enc_hook=str)
+    value = msgspec.json.decode(raw)
+    return _without_nul(value) if b"\\u0000" in raw else value
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\\u0000")
+    if isinstance(value, list):
+        return [_without_nul(one) for one in value]
+    if isinstance(value, dict):
+        return {_without_nul(key): _without_nul(one) for key, one in value.items()}
+    return value
 
 
 class Identity:

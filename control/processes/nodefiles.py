@@ -1,9 +1,8 @@
 """The data directory's side of record-id numbers: who holds it, which numbers, which are in use.
 
-    nodes/holder      this data directory's random name; a copy of the directory gets one of its
-    own nodes/0007.lock   locked (flock) by the process that makes ids with number 7, as long as
-    it lives nodes/0007.json   until when ids of number 7 may have been given, and until when it
-    is leased
+    nodes/holder      this data directory's random name; a copy of it gets one of its own
+    nodes/0007.lock   locked (flock) as long as the process lives that makes ids with number 7
+    nodes/0007.json   until when ids of number 7 may have been given, and until when it is leased
 
 Files are replaced whole. Only the process that holds a number's lock writes the number's file.
 """

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections, transaction
 
 from control.ports.requests import request_handler, request_kinds
 from control.processes.identity import plain
@@ -53,13 +53,26 @@ class RequestDesk:
             return bool(self._answers)
 
     def answer(self) -> None:
-        """Write the answers that wait."""
+        """Write the answers that wait; one that the database refuses is replaced by its error."""
         with self._lock:
             answers = dict(self._answers)
         for pk, (at, result) in answers.items():
-            ProcessRequest.objects.filter(pk=pk).update(finished_at=at, result=result)
+            try:
+                self._write(pk, at, result)
+            except (OperationalError, InterfaceError):
+                raise  # the database is away: all wait on
+            except Exception as error:
+                logger.exception("answer not stored", extra={"request": pk})
+                refused = f"the answer could not be stored: {type(error).__name__}"
+                self._write(pk, at, {"error": refused})
             with self._lock:
                 del self._answers[pk]
+
+    @staticmethod
+    def _write(pk: int, at: datetime, result: Any) -> None:
+        # In a transaction of its own, which a refusal ends and nothing else.
+        with transaction.atomic():
+            ProcessRequest.objects.filter(pk=pk).update(finished_at=at, result=result)
 
     def refuse_all(self, reason: str) -> None:
         """Answer what is still open: this process is about to end."""

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import DataError, OperationalError, connection
 
 from control.models import PipelineSample, Process, ProcessRequest, WorkerRun
 from control.ports.requests import register_request_handler, unregister_request_handler
@@ -499,6 +499,36 @@ def test_an_answer_waits_for_the_database(asked: Asked, handle: Any) -> None:
     request.refresh_from_db()
     assert request.result == "done"
     assert not asked.desk.waiting
+
+
+def test_an_answer_that_the_database_refuses_does_not_hold_up_the_next(
+    asked: Asked, handle: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if "poison" in str(params):
+            raise DataError("unsupported Unicode escape sequence")
+        return execute(sql, params, many, context)
+
+    handle("say", lambda args: args["text"])
+    bad, good = asked.request("say", text="poison"), asked.request("say", text="fine")
+    asked.desk.claim()
+    for _ in range(2):
+        assert asked.finished.acquire(timeout=30)
+    with connection.execute_wrapper(refuse):
+        asked.desk.answer()
+    bad.refresh_from_db()
+    good.refresh_from_db()
+    assert bad.result == {"error": "the answer could not be stored: DataError"}
+    assert good.result == "fine"
+    assert "answer not stored" in caplog.text
+
+
+def test_a_nul_in_an_answer_is_spelled_out(asked: Asked, handle: Any) -> None:
+    handle("nul", lambda args: {"a\0": ["b\0c", {"d": 1}], "e": "\\u0000"})
+    request = asked.request("nul")
+    asked.serve()
+    request.refresh_from_db()
+    assert request.result == {"a\\u0000": ["b\\u0000c", {"d": 1}], "e": "\\u0000"}
 
 
 def test_what_is_open_at_the_end_is_refused(asked: Asked) -> None:
