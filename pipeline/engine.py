@@ -137,7 +137,7 @@ class Engine:
         pipelines = self.pipelines
         for pipeline in pipelines:
             pipeline.flush(below)
-        return all(p.await_settled(below, due - self._clock.monotonic()) for p in pipelines)
+        return self._all_settled(pipelines, below, due)
 
     def drain(self, timeout_s: float) -> bool:
         """Refuse what is new, deliver what is held; returns whether all of it settled in time."""
@@ -147,7 +147,20 @@ class Engine:
         due = self._clock.monotonic() + timeout_s
         for pipeline in pipelines:
             pipeline.begin_drain()
-        return all(p.await_settled(None, due - self._clock.monotonic()) for p in pipelines)
+        return self._all_settled(pipelines, None, due)
+
+    def _all_settled(self, pipelines: list[Pipeline], below: int | None, due: float) -> bool:
+        # Each is waited for: one that cannot deliver must not cost the others their time.
+        settled = [p.await_settled(below, due - self._clock.monotonic()) for p in pipelines]
+        return all(settled)
+
+    def discard(self, key: str) -> None:
+        """Drop what waits for the sink `key`, counted as `sink_removed`; it need not be known."""
+        with self._lock:
+            pipelines = [*self._pipelines.values(), *self._retired]
+        for pipeline in pipelines:
+            if pipeline.key == key:
+                pipeline.discard("sink_removed")
 
     def stop(self, timeout_s: float) -> bool:
         """Drain, then end all threads, within `timeout_s`; returns whether everything settled.
@@ -206,22 +219,29 @@ class Engine:
             self._unrouted(tenant, records, routed)
         for pipeline in routed.full:
             pipeline.pass_by(tenant, records)
-        owed = sum(share.required for share in routed.shares)
-        receipt = Receipt(count=count, owed=owed, request_flush=self._request_flush)
+        promised = [share.count for share in routed.shares if share.required]
+        received_us = self._clock.time_us()
+        id_base = self._ids.take(count, now_us=received_us)
+        receipt = Receipt(
+            count=count,
+            owed=len(promised),
+            unrouted=count - max(promised, default=0),
+            id_base=id_base,
+            request_flush=self._request_flush,
+        )
         frame = Frame(
             type=type,
             tenant=tenant,
             request_id=request_id,
             traceparent=traceparent,
-            received_us=self._clock.time_us(),
+            received_us=received_us,
             arrived_s=self._clock.monotonic(),
-            id_base=self._ids.take(count),
+            id_base=id_base,
             count=count,
             payload=payload,
             shares=tuple(routed.shares),
             receipt=receipt,
         )
-        receipt.id_base = frame.id_base
         if routed.shares:
             self._log.append(frame)
             for pipeline in routed.pipelines:

@@ -12,7 +12,8 @@ class RetryableError(SinkError):
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        # A number from here on: its author sees the mistake, not the worker that needs it.
+        self.retry_after_s = None if retry_after_s is None else float(retry_after_s)
 
 
 class PermanentError(SinkError):
@@ -27,6 +28,8 @@ class PartialFailure(SinkError):
 
     def __init__(self, failures: dict[int, str]) -> None:
         super().__init__(f"{len(failures)} records refused by the sink")
+        if not all(type(i) is int and isinstance(why, str) for i, why in failures.items()):
+            raise TypeError("PartialFailure takes a dict of record indexes (int) to reasons (str)")
         self.failures = failures
 
 

@@ -16,6 +16,7 @@ class Figures:
         self.retries = 0
         self.failures = 0
         self.failing = False
+        self.settled_s = float("-inf")
         self.last_error = ""
         self.last_error_us = 0
         self.write_seconds_sum = 0.0

@@ -11,6 +11,7 @@ so that a count made under both sees every record once.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections import Counter
@@ -21,6 +22,7 @@ from pipeline.delivery.deliver import Outcome, deliver
 from pipeline.delivery.slot import SinkSlot
 from pipeline.delivery.waiting import WaitingBatches
 from pipeline.delivery.workers import Worker, WorkerPool, WorkerRun
+from pipeline.errors import SinkFault
 from pipeline.figures import Figures
 from pipeline.intake.admission import Admission
 from pipeline.log.frame import Frame
@@ -35,6 +37,15 @@ log = logging.getLogger(__name__)
 
 # A failing sink during a drain is tried again this often at least (seconds).
 DRAIN_RETRY_CAP_S = 1.0
+# A batch that failed so often while others were stored is taken apart.
+SUSPECT_ATTEMPTS = 5
+# A batch whose delivery broke inside the engine is tried again after so long.
+RECOVER_S = 1.0
+
+_LOST_BECAUSE = {
+    "shutdown": "they were not stored before the stop",
+    "sink_removed": "the sink they waited for was removed",
+}
 
 NEW, RUNNING, DRAINING, STOPPED = "new", "running", "draining", "stopped"
 
@@ -129,8 +140,16 @@ class Pipeline:
         self.admission.close()
         with self.lock:
             self._retiring = True
+            # Nobody could resume it any more.
+            self.spec = dataclasses.replace(self.spec, paused=False)
+        if self.spec.misconfigured:
+            self.discard("sink_removed")
         self.begin_drain()
         self._end_if_retired()
+
+    def discard(self, reason: str) -> None:
+        """Drop what waits, counted under `reason`; writes under way are left to end."""
+        self._drop_held(reason)
 
     def revive(self) -> bool:
         """Take a retirement back, as the configuration is there again; False if it is over."""
@@ -228,7 +247,12 @@ class Pipeline:
             return False
         while not self.admission.fits(records, nbytes):
             with self.lock:
-                part = self._batcher.take_oldest()
+                batcher = self._batcher
+                if not self.admission.fits_without(
+                    batcher.waiting_records, batcher.waiting_bytes, records, nbytes
+                ):
+                    break  # what workers hold fills it: dropping the rest would be in vain
+                part = batcher.take_oldest()
                 if part is None:
                     break
                 done = self._ends.drop([part], "backlog")
@@ -253,15 +277,26 @@ class Pipeline:
 
     def _work(self, worker: Worker) -> None:
         while (batch := self._take(worker)) is not None:
-            outcome = deliver(
-                batch,
-                slot=self._slot,
-                worker=worker.name,
-                policy=self.spec.settings.retry,
-                clock=self._clock,
-                observer=self._observer,
-            )
-            self._finish(worker, batch, outcome)
+            try:
+                outcome = deliver(
+                    batch,
+                    slot=self._slot,
+                    worker=worker.name,
+                    policy=self.spec.settings.retry,
+                    clock=self._clock,
+                    observer=self._observer,
+                )
+                self._finish(worker, batch, outcome)
+            except Exception:
+                log.exception("sink %s: batch %s broke its worker", self.spec.name, batch.batch_id)
+                self._recover(worker, batch)
+
+    def _recover(self, worker: Worker, batch: Batch) -> None:
+        """A worker goes on whatever happens to one batch, and the batch is tried again."""
+        with self.lock:
+            if worker.batch is batch:
+                worker.batch = None
+                self._waiting.push(batch, self._clock.monotonic() + RECOVER_S)
 
     def _take(self, worker: Worker) -> Batch | None:
         """The next batch for a worker, which waits here until there is one; None to end."""
@@ -370,7 +405,8 @@ class Pipeline:
             self.figures.attempted(outcome, self._clock.time_us())
             if outcome.error is not None:
                 worker.failures += 1
-            worker.batch = None
+            if delay is not None and self._is_suspect(batch, outcome):
+                delay, outcome = None, dataclasses.replace(outcome, retry_in_s=None, split=True)
             if delay is not None:
                 if self._phase == DRAINING:
                     delay = min(delay, DRAIN_RETRY_CAP_S)
@@ -383,7 +419,9 @@ class Pipeline:
             else:
                 worker.records += batch.count
                 done = self._ends.settle(batch, outcome)
+                self.figures.settled_s = now
                 self._something_settled.notify_all()
+            worker.batch = None
             self._work_to_do.notify()
             stopped = self._phase == STOPPED
         if delay is not None:
@@ -395,6 +433,19 @@ class Pipeline:
         if stopped:
             self._drop_held()  # a write outlived the stop and failed
         self._end_if_retired()
+
+    def _is_suspect(self, batch: Batch, outcome: Outcome) -> bool:
+        """Whether a batch fails as if the sink were at fault while others are stored.
+
+        Then some record in it is: halving finds it, and its neighbours are stored.
+        """
+        return (
+            isinstance(outcome.error, SinkFault)
+            and batch.count > 1
+            and batch.attempt >= SUSPECT_ATTEMPTS
+            and batch.first_attempt_s is not None
+            and self.figures.settled_s > batch.first_attempt_s
+        )
 
     def _split(self, batch: Batch, now: float) -> None:
         halves = list(batch.halves())
@@ -442,9 +493,9 @@ class Pipeline:
                 held[part.tenant] += part.count
         return held
 
-    def _drop_held(self) -> None:
-        """What a stop leaves behind in memory is lost: count it and say so."""
-        done, dropped, reason = [], [], "shutdown"
+    def _drop_held(self, reason: str = "shutdown") -> None:
+        """What waits is lost, as when a stop leaves it behind in memory: count it and say so."""
+        done, dropped = [], []
         now = self._clock.monotonic()
         with self.lock:
             self._waiting.collapse(now)
@@ -456,13 +507,14 @@ class Pipeline:
             if dropped:
                 done = self._ends.drop(dropped, reason)
                 self._something_settled.notify_all()
-        self._ends.tell_dropped(self.spec.name, dropped, reason, "not stored before the stop")
+        self._ends.tell_dropped(self.spec.name, dropped, reason, _LOST_BECAUSE[reason])
         if dropped:
             log.error(
-                "sink %s: %d records were not stored before the stop and are lost (%s)",
+                "sink %s: %d records are lost (%s): %s",
                 self.spec.name,
                 sum(part.count for part in dropped),
                 reason,
+                _LOST_BECAUSE[reason],
             )
         tell_receipts(done)
         self._end_if_retired()
@@ -476,9 +528,14 @@ class Pipeline:
             return "misconfigured"
         if self._phase == RUNNING and self.spec.paused:
             return "paused"
-        if self._phase == RUNNING and self.figures.failing:
+        if self._phase == RUNNING and (self.figures.failing or self._is_stuck()):
             return "failing"
         return "retiring" if self._retiring and self._phase == DRAINING else self._phase
+
+    def _is_stuck(self) -> bool:
+        """Whether some batch fails again and again, also while others succeed."""
+        with self.lock:
+            return any(batch.attempt >= 2 for batch in self._waiting)
 
     @property
     def ended(self) -> bool:

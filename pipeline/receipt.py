@@ -19,11 +19,21 @@ class Receipt:
     """What an offer gives back.
 
     `id_base` and `count` tell the records' ids.  Wait with `wait` in a thread, or be called back
-    by `add_done_callback` without one.  Once done, `unstored` is how many of the records a required
-    sink did not store (the largest count of any): those it refused, and those a stop left behind.
+    by `add_done_callback` without one.  Once done, `unstored` is how many of the records no
+    required sink stored: those that none takes, those that one refused (the largest count of any),
+    and those that a stop left behind.
     """
 
-    __slots__ = ("_callbacks", "_event", "_owed", "_request_flush", "count", "id_base", "unstored")
+    __slots__ = (
+        "_callbacks",
+        "_event",
+        "_owed",
+        "_request_flush",
+        "_unrouted",
+        "count",
+        "id_base",
+        "unstored",
+    )
 
     def __init__(
         self,
@@ -32,10 +42,11 @@ class Receipt:
         owed: int,
         request_flush: Callable[[Receipt], None],
         id_base: int = 0,
+        unrouted: int = 0,
     ) -> None:
         self.count = count
         self.id_base = id_base
-        self.unstored = 0
+        self.unstored = self._unrouted = unrouted
         self._owed = owed
         self._request_flush = request_flush
         self._event: threading.Event | None = None
@@ -89,6 +100,7 @@ def settle(shares: Iterable[tuple[Receipt, int]]) -> None:
     awaited: list[Receipt] = []
     with _lock:
         for receipt, unstored in shares:
+            unstored += receipt._unrouted
             if unstored > receipt.unstored:
                 receipt.unstored = unstored  # before `done` can be seen
             receipt._owed -= 1

@@ -83,13 +83,43 @@ def payload_bytes(payload: bytes, count: int) -> int:
     return len(payload) - (1 if count < 16 else 3 if count < 1 << 16 else 5)
 
 
+class _Run:
+    """A share's records, decoded once for all the parts it is cut into, with their weights."""
+
+    __slots__ = ("_ends", "records")
+
+    def __init__(self, records: list[Record]) -> None:
+        self.records = records
+        self._ends: list[int] | None = None
+
+    @property
+    def ends(self) -> list[int]:
+        """The weight (encoded bytes) of the records up to and including each."""
+        if self._ends is None:
+            self._ends = list(accumulate(encoded_sizes(self.records)))
+        return self._ends
+
+    def weight(self, start: int, stop: int) -> int:
+        ends = self.ends
+        return (ends[stop - 1] if stop else 0) - (ends[start - 1] if start else 0)
+
+
 class Part:
     """A run of one frame's records inside a batch; all of one type, tenant and request."""
 
     # `nbytes` is what the records weigh; `held_bytes` what admission set aside for them, which
     # differs for a sink that takes only part of a frame.  `_payload` is kept besides the frame's
     # own, which the log lets go of as soon as the records have settled.
-    __slots__ = ("_payload", "_records", "count", "frame", "held_bytes", "nbytes", "start")
+    __slots__ = (
+        "_payload",
+        "_records",
+        "_run",
+        "count",
+        "frame",
+        "held_bytes",
+        "nbytes",
+        "start",
+    )
 
     def __init__(
         self,
@@ -99,7 +129,7 @@ class Part:
         count: int,
         nbytes: int,
         held_bytes: int,
-        records: list[Record] | None = None,
+        records: list[Record] | _Run | None = None,
     ) -> None:
         self.frame = frame
         self.start = start
@@ -107,7 +137,8 @@ class Part:
         self.nbytes = nbytes
         self.held_bytes = held_bytes
         self._payload = frame.payload if records is None else b""
-        self._records = records
+        self._run = _Run(records) if isinstance(records, list) else records
+        self._records: list[Record] | None = None
 
     @property
     def type(self) -> str:
@@ -129,17 +160,30 @@ class Part:
     def received_us(self) -> int:
         return self.frame.received_us
 
+    def _decoded(self) -> _Run:
+        if self._run is None:
+            self._run, self._payload = _Run(self.frame.decode(self._payload)), b""
+        return self._run
+
     @property
     def records(self) -> list[Record]:
         """The records with their ids; decoded once, on the first call."""
         if self._records is None:
-            self._records, self._payload = self.frame.decode(self._payload), b""
+            records = self._decoded().records
+            whole = self.count == len(records)
+            self._records = records if whole else records[self.start : self.start + self.count]
         return self._records
+
+    def fitting(self, nbytes: int) -> int:
+        """How many of the records, from the first, weigh at most `nbytes` together."""
+        run = self._decoded()
+        before = run.weight(0, self.start)
+        return min(bisect_right(run.ends, before + nbytes) - self.start, self.count)
 
     def split(self, index: int) -> tuple[Part, Part]:
         """Two parts: the records before `index`, and the rest."""
-        records = self.records
-        head = sum(encoded_sizes(records[:index]))
+        run = self._decoded()
+        head = run.weight(self.start, self.start + index)
         held = self.held_bytes * head // self.nbytes
         return (
             Part(
@@ -148,7 +192,7 @@ class Part:
                 count=index,
                 nbytes=head,
                 held_bytes=held,
-                records=records[:index],
+                records=run,
             ),
             Part(
                 frame=self.frame,
@@ -156,7 +200,7 @@ class Part:
                 count=self.count - index,
                 nbytes=self.nbytes - head,
                 held_bytes=self.held_bytes - held,
-                records=records[index:],
+                records=run,
             ),
         )
 

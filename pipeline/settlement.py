@@ -17,7 +17,7 @@ from pipeline.intake.admission import Admission
 from pipeline.log.frame import Frame, Share
 from pipeline.log.log import Log
 from pipeline.observer import Observer
-from pipeline.record import Batch, Part
+from pipeline.record import Batch, Part, Record
 
 log = logging.getLogger(__name__)
 
@@ -94,18 +94,21 @@ class Settlement:
             return
         records = batch.records
         tenants = [part.tenant for part in batch.parts for _ in range(part.count)]
-        for index, reason in outcome.failures.items():
-            error = str(outcome.error) if outcome.error else reason
-            self._observer.records_dropped(
-                name, tenants[index], [records[index]], outcome.drop_reason, error
-            )
-            log.error(
-                "sink %s: record %d dropped (%s): %s",
-                name,
-                records[index].id,
-                outcome.drop_reason,
-                reason,
-            )
+        alike: dict[tuple[str, str], list[Record]] = {}
+        for index, why in outcome.failures.items():
+            alike.setdefault((tenants[index], why), []).append(records[index])
+        for (tenant, why), lost in alike.items():
+            self._observer.records_dropped(name, tenant, lost, outcome.drop_reason, why)
+        log.error(
+            "sink %s: %d of %d records of batch %s dropped (%s), such as record %d: %s",
+            name,
+            len(outcome.failures),
+            batch.count,
+            batch.batch_id,
+            outcome.drop_reason,
+            records[index].id,
+            why,
+        )
 
     def tell_dropped(self, name: str, parts: Iterable[Part], reason: str, error: str) -> None:
         """Tell the observers of records that ended without being stored."""

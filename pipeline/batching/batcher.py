@@ -149,9 +149,7 @@ class Batcher:
     @staticmethod
     def _fitting(part: Part, room_records: int, room_bytes: int) -> tuple[int, str]:
         """How many of the part's records fit, and which limit says so."""
-        total = 0
-        for count, size in enumerate(encoded_sizes(part.records[:room_records])):
-            total += size
-            if total > room_bytes:
-                return count, "bytes"
+        fitting = part.fitting(room_bytes)
+        if fitting < min(room_records, part.count):
+            return fitting, "bytes"
         return min(room_records, part.count), "size"

@@ -73,8 +73,10 @@ def _check(batch: Batch, written: Written | None) -> None:
 
 def _believable(batch: Batch, error: BaseException) -> BaseException:
     """The error, unless it is one about records that the batch does not have."""
-    if isinstance(error, PartialFailure) and not error.failures.keys() <= set(range(batch.count)):
-        strange = sorted(map(repr, error.failures.keys() - set(range(batch.count))))[:5]
+    known = range(batch.count)
+    if isinstance(error, PartialFailure) and (
+        strange := [repr(i) for i in error.failures if type(i) is not int or i not in known][:5]
+    ):
         return SinkFault(
             f"the sink refused records {', '.join(strange)} of a batch whose records are 0 to "
             f"{batch.count - 1}: nobody can tell which ones it stored"

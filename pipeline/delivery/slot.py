@@ -16,6 +16,9 @@ from pipeline.sink import Sink
 
 log = logging.getLogger(__name__)
 
+# Fits into a stop's last second, which is kept for ending things.
+CLOSE_S = 0.5
+
 
 class _Holder:
     __slots__ = ("factory", "open_lock", "opened", "replaced", "sink", "users")
@@ -89,9 +92,23 @@ class SinkSlot:
 
 
 def _close(holder: _Holder) -> None:
-    if holder.sink is None:
+    """Close a sink that nobody uses, waiting `CLOSE_S` for it at most.
+
+    In a thread of its own: a sink that hangs while it closes must hold up neither a stop's
+    deadline nor the control thread's heartbeat.
+    """
+    sink = holder.sink
+    if sink is None:
         return
+    thread = threading.Thread(target=_close_sink, args=(sink,), name="sink-close", daemon=True)
+    thread.start()
+    thread.join(CLOSE_S)
+    if thread.is_alive():
+        log.error("closing a sink takes longer than %g s; it is left to itself", CLOSE_S)
+
+
+def _close_sink(sink: Sink) -> None:
     try:
-        holder.sink.close()
+        sink.close()
     except Exception:
         log.exception("closing a sink failed; its connections may stay until the process ends")

@@ -137,6 +137,17 @@ class Admission:
                 raise self._saturated()
             self._hold(records, nbytes)
 
+    def fits_without(
+        self, waiting_records: int, waiting_bytes: int, records: int, nbytes: int
+    ) -> bool:
+        """Whether an optional sink would have room if what waits were gone."""
+        with self._lock:
+            settings = self._settings
+            return (
+                self.held_records - waiting_records + records <= settings.capacity_records
+                and self.held_bytes - waiting_bytes + nbytes <= settings.capacity_bytes
+            )
+
     def fits(self, records: int, nbytes: int) -> bool:
         """Take room for an optional sink, whatever the watermarks say; False if there is none."""
         with self._lock:

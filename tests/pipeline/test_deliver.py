@@ -114,7 +114,21 @@ def test_a_partial_failure_settles_with_its_records_by_index() -> None:
     assert fate(attempt(PartialFailure({}))) == "settled"
 
 
-@pytest.mark.parametrize("index", [-1, 3, "x", None])
+@pytest.mark.parametrize("failures", [{"x": "why"}, {None: "why"}, {0.0: "why"}, {0: 5}])
+def test_a_partial_failure_that_names_no_records_is_a_mistake_of_its_author(failures: Any) -> None:
+    with pytest.raises(TypeError, match="indexes"):
+        PartialFailure(failures)
+
+
+def test_an_error_that_breaks_its_promises_after_it_was_made_is_a_fault_of_the_sink() -> None:
+    error = PartialFailure({0: "fine"})
+    error.failures = {0.0: "changed"}  # type: ignore[dict-item]
+    outcome = attempt(error)
+    assert fate(outcome) == "retry"
+    assert isinstance(outcome.error, SinkFault)
+
+
+@pytest.mark.parametrize("index", [-1, 3])
 def test_a_partial_failure_about_records_that_are_not_there_is_a_fault_of_the_sink(
     index: Any,
 ) -> None:

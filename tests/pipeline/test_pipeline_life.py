@@ -247,7 +247,7 @@ def test_a_stop_returns_at_its_deadline_and_names_the_thread_that_hangs(
 ) -> None:
     sink = rig.held_sink(obeys_abort=False)
     rig.start(spec(sink, name="db", max_records=2))
-    rig.offer(records(2))
+    done = rig.offer(records(2))
     sink.await_writes(1)
     rig.offer(records(1))
     assert not stop_at_the_deadline(rig, sink)
@@ -257,6 +257,7 @@ def test_a_stop_returns_at_its_deadline_and_names_the_thread_that_hangs(
     assert sink.closed == 0, "not while it is written to"
     sink.let_go()
     sink.wait_for(lambda: sink.closed == 1)
+    assert done.wait(PATIENCE_S)
     row = rig.row("db")
     assert (row["stored"], row["in_flight"]) == (2, 0)
 

@@ -151,7 +151,7 @@ def test_a_receipt_tells_what_a_stop_left_behind(rig: Rig) -> None:
     assert one.unstored == 3
 
 
-def test_a_share_by_severity_counts_only_what_the_sink_was_owed(rig: Rig) -> None:
+def test_what_no_required_sink_takes_is_unstored_as_well_as_what_one_refuses(rig: Rig) -> None:
     rig.start(
         spec(
             ScriptedSink(always=PermanentError("bad")),
@@ -161,4 +161,4 @@ def test_a_share_by_severity_counts_only_what_the_sink_was_owed(rig: Rig) -> Non
     )
     one = rig.offer([record(severity=INFO), record(severity=ERROR)])
     assert one.wait(PATIENCE_S)
-    assert one.unstored == 1
+    assert one.unstored == 2
