@@ -51,7 +51,9 @@ install_packages() {
         return
     fi
     say "Installing the packages of $file …"
-    if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --quiet -r "$file"; then
+    if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --quiet \
+        -r "$file" >"$log" 2>&1; then
+        cat "$log" >&2
         die "the packages could not be installed; see the message above"
     fi
     printf '%s\n' "$now" >"$stamp"
