@@ -47,6 +47,7 @@ class Engine:
         self._observers = Observers()
         self._pipelines: dict[str, Pipeline] = {}
         self._retired: list[Pipeline] = []
+        self._names: dict[str, str] = {}
         self._routes: dict[tuple[str, str], tuple[Pipeline, ...]] = {}
         self._started = False
         self._refusing = False
@@ -67,6 +68,12 @@ class Engine:
         with self._lock:
             self._retired = [p for p in self._retired if not p.ended]
             return list(self._retired)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The last name of every sink that was ever configured, by key: tallies outlive sinks."""
+        with self._lock:
+            return dict(self._names)
 
     @property
     def journal(self) -> Log:
@@ -95,6 +102,7 @@ class Engine:
                 changed = [p for p in self._pipelines.values() if not _same(p.spec, wanted[p.key])]
                 started = self._started
                 self._routes = {}
+                self._names |= {key: spec.name for key, spec in wanted.items()}
             for pipeline in changed:
                 pipeline.configure(wanted[pipeline.key])
             with self._lock:

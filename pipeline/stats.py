@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def engine_stats(engine: Engine) -> dict[str, Any]:
     """The log's id, each pipeline, the ledger by sink and tenant, and each living worker."""
     pipelines, tallies, in_flight = _count(engine)
-    names = {pipeline.key: pipeline.spec.name for pipeline in pipelines}
+    names = engine.names
     return {
         "log_id": engine.log_id,
         "pipelines": [_pipeline_stats(p, tallies, in_flight) for p in pipelines],

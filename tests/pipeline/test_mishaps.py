@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
 
 from pipeline.errors import SinkFault
 from pipeline.record import Batch
+from pipeline.runtime.signals import Signals
 from tests.pipeline.support import PATIENCE_S, Rig, ScriptedSink, record, records, spec
 
 
@@ -63,6 +65,10 @@ def test_an_error_inside_the_engine_costs_neither_the_worker_nor_the_batch(
     assert rig.row()["imbalance"] == 0
 
 
+def attempted(wanted: int, signals: Signals) -> bool:
+    return len(signals.attempts) >= wanted
+
+
 def test_a_batch_that_alone_keeps_failing_is_taken_apart_and_its_neighbours_are_stored(
     rig: Rig,
 ) -> None:
@@ -79,9 +85,9 @@ def test_a_batch_that_alone_keeps_failing_is_taken_apart_and_its_neighbours_are_
     others = rig.offer(records(4))
     assert others.wait(PATIENCE_S)
     while not all(one.message in sink.stored for one in good):
-        seen = len(rig.signals.attempts)
+        wanted = len(rig.signals.attempts) + 1
         rig.clock.advance(31)
-        rig.signals.wait_for(lambda s, seen=seen: len(s.attempts) > seen)
+        rig.signals.wait_for(partial(attempted, wanted))
         rig.clock.await_waiting(1)
     assert rig.row()["in_flight"] == 1, "the record that nobody can store waits; it is not dropped"
     (pipeline,) = engine.pipelines
@@ -159,3 +165,11 @@ def test_a_sink_that_hangs_while_closing_holds_up_no_change_of_it(rig: Rig) -> N
     assert rig.offer(records(1)).wait(PATIENCE_S)
     assert len(second.stored) == 1
     go_on.set()
+
+
+def test_a_sink_that_is_gone_keeps_its_name_in_the_ledger(rig: Rig) -> None:
+    sink = ScriptedSink()
+    engine = rig.start(spec(sink, key="42f36b69", name="files", max_records=5))
+    assert rig.offer(records(5)).wait(PATIENCE_S)
+    engine.configure([])
+    assert [row["sink"] for row in engine.stats()["ledger"]] == ["files"]
