@@ -165,11 +165,3 @@ def test_a_sink_that_hangs_while_closing_holds_up_no_change_of_it(rig: Rig) -> N
     assert rig.offer(records(1)).wait(PATIENCE_S)
     assert len(second.stored) == 1
     go_on.set()
-
-
-def test_a_sink_that_is_gone_keeps_its_name_in_the_ledger(rig: Rig) -> None:
-    sink = ScriptedSink()
-    engine = rig.start(spec(sink, key="42f36b69", name="files", max_records=5))
-    assert rig.offer(records(5)).wait(PATIENCE_S)
-    engine.configure([])
-    assert [row["sink"] for row in engine.stats()["ledger"]] == ["files"]

@@ -76,13 +76,13 @@ def test_write_latencies_are_quantiles_of_the_recent_attempts(rig: Rig) -> None:
     assert rig.pipeline()["write_seconds_sum"] == pytest.approx(98 * 0.1 + 7)
 
 
-def test_a_sink_that_is_gone_keeps_its_row_of_the_ledger(rig: Rig) -> None:
+def test_a_sink_that_is_gone_keeps_its_row_of_the_ledger_and_its_name(rig: Rig) -> None:
     rig.start(spec(ScriptedSink(), key="key", name="name", max_records=1))
     assert rig.offer(records(1)).wait(PATIENCE_S)
     rig.engine.configure([])
     stats = rig.engine.stats()
     assert stats["pipelines"] == []
-    assert rig.row("key")["stored"] == 1
+    assert rig.row("name")["stored"] == 1
 
 
 @pytest.mark.concurrency
