@@ -27,7 +27,7 @@ def go_on_in_the_environment() -> None:
     python = VENV / "bin" / "python"
     if python.exists() and Path(sys.prefix).resolve() != VENV.resolve():
         sys.stdout.flush()
-        os.execv(python, [str(python), *sys.argv])
+        os.execv(python, [str(python), *sys.argv])  # noqa: S606  no shell is wanted
 
 
 if __name__ == "__main__":

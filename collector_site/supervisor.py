@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from collector_site.announce import READY_FD
+from collector_site.preflight import DataDirectory, address_fault, prepare
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
@@ -61,6 +62,7 @@ class Supervisor:
         environ: Mapping[str, str] | None = None,
         directory: Path | None = None,
         say: Callable[[str], None] | None = None,
+        foreword: str = "",
     ) -> None:
         self._children = [Child(program=program) for program in programs]
         self._stop_deadline_s = stop_deadline_s
@@ -70,6 +72,8 @@ class Supervisor:
         self._environ = dict(os.environ if environ is None else environ)
         self._directory = directory
         self._say = say or _print
+        # Said right before the ready line, so that the children's lines do not bury it.
+        self._foreword = foreword
         self._announced = False
         self._stopping_since: float | None = None
         self._failed = 0
@@ -98,6 +102,8 @@ class Supervisor:
                 self._look_after()
         finally:
             self._kill_all()
+            if self._foreword:
+                self._say(self._take_foreword().rstrip("\n"))
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(before)
@@ -171,7 +177,11 @@ class Supervisor:
             self._announced = True
             for item in self._children:
                 if item.address:
-                    self._say(f"ready {item.address}")
+                    self._say(f"{self._take_foreword()}ready {item.address}")
+
+    def _take_foreword(self) -> str:
+        foreword, self._foreword = self._foreword, ""
+        return foreword
 
     def _close_pipe(self, child: Child) -> None:
         if child.ready_pipe >= 0:
@@ -250,20 +260,33 @@ def programs() -> list[Program]:
 def main() -> int:
     from collector_site.environment import BASE_DIR, installation
 
-    prepare = (sys.executable, "manage.py", "prepare")
+    settings = installation()
+    server = settings.server
+    # Where a setting is wrong, its default stands in for it: the preparation names the mistake.
+    if not any(mistake.fatal for mistake in settings.mistakes):
+        fault = address_fault(server.host, server.port)
+        if fault:
+            print(fault, file=sys.stderr)
+            return 1
+    data_directory = DataDirectory(server.data_dir)
+    company = data_directory.enter()
+    if company:
+        print(company, file=sys.stderr)
     try:
-        prepared = subprocess.run(prepare, cwd=BASE_DIR, check=False).returncode
-    except KeyboardInterrupt:
-        return 130
-    if prepared:
-        return prepared
-    supervisor = Supervisor(
-        programs=programs(),
-        # Past the children's own deadline, so that one that keeps it is never killed.
-        stop_deadline_s=installation().server.stop_deadline_s + 2,
-        directory=BASE_DIR,
-    )
-    return supervisor.run()
+        status, said = prepare(BASE_DIR)
+        if status:
+            sys.stdout.write(said)
+            return status
+        supervisor = Supervisor(
+            programs=programs(),
+            # Past the children's own deadline, so that one that keeps it is never killed.
+            stop_deadline_s=server.stop_deadline_s + 2,
+            directory=BASE_DIR,
+            foreword=said,
+        )
+        return supervisor.run()
+    finally:
+        data_directory.leave()
 
 
 if __name__ == "__main__":

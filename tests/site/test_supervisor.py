@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -206,7 +207,9 @@ def test_make_run_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     try:
         first.start()
         assert first.client().get("/healthz").status_code == 200
-        assert any("password  " in line for line in first.lines)
+        # The password comes last before the ready line, past what the starting server logs.
+        position = {name: first.output.index(name) for name in ("Listening at", "password  ")}
+        assert position["Listening at"] < position["password  "] < first.output.index("ready http")
         assert first.stop(signal.SIGINT) == 0
         assert len([line for line in first.lines if line.startswith("ready ")]) == 1
         assert "ledger of log" in first.output, first.output
@@ -219,6 +222,69 @@ def test_make_run_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         assert second.stop() == 0
     finally:
         second.end()
+
+
+def supervisor_of(data_dir: Path, port: int = 0) -> CollectorServer:
+    return CollectorServer(
+        data_dir=data_dir,
+        environ={"PORT": str(port)},
+        command=(sys.executable, "-m", "collector_site.supervisor"),
+    )
+
+
+def test_a_port_in_use_is_said_in_one_line_before_anything_is_made(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        server = supervisor_of(tmp_path / "data", port).spawn()
+        assert server.wait() == 1
+    (line,) = server.lines
+    assert line.startswith(
+        f"127.0.0.1:{port} is already in use: stop the other server or choose another port, "
+        "for example PORT="
+    )
+    assert line.endswith(" make run")
+    assert not (tmp_path / "data" / "control.sqlite3").exists()
+
+
+def test_an_address_of_another_machine_is_named() -> None:
+    from collector_site.preflight import address_fault
+
+    fault = address_fault("192.0.2.1", 0)
+    assert fault.startswith("192.0.2.1:0 cannot be used (")
+    assert "set HOST to an address of this machine" in fault
+    assert address_fault("127.0.0.1", 0) == ""
+
+
+def test_a_second_supervisor_on_a_data_directory_says_so(tmp_path: Path) -> None:
+    first = supervisor_of(tmp_path / "data")
+    second = supervisor_of(tmp_path / "data")
+    try:
+        first.start()
+        second.start()
+        said = f"another supervisor (process {first.pid}) already serves the data directory"
+        assert len([line for line in second.lines if line.startswith(said)]) == 1
+        assert second.stop() == 0
+        assert first.stop() == 0
+        assert "another supervisor" not in first.output
+    finally:
+        first.end()
+        second.end()
+
+
+def test_a_password_is_not_lost_with_a_start_that_fails(supervise: Start) -> None:
+    broken = program("broken", "raise SystemExit(3)", announces=True)
+    server = supervise(broken, options="foreword='the password\\n'")
+    assert server.wait() == 3
+    assert server.lines.count("the password") == 1
+
+
+def test_the_foreword_comes_once_and_right_before_the_ready_line(supervise: Start) -> None:
+    server = supervise(patient("one"), patient("two"), options="foreword='the password\\n'")
+    server.wait_for_line(lambda line: line == "ready http://two")
+    assert server.stop() == 0
+    assert server.lines.count("the password") == 1
+    at = server.lines.index("the password")
+    assert server.lines[at + 1].startswith("ready http://")
 
 
 def test_a_mistake_in_the_settings_is_named_before_anything_starts(tmp_path: Path) -> None:
