@@ -200,3 +200,24 @@ def test_the_checkpoint_names_the_oldest_unsettled_frame_of_each_sink(log: Log) 
 def test_the_checkpoint_of_an_empty_log_is_its_end(log: Log) -> None:
     assert log.checkpoint().positions == {"a": 0, "b": 0}
     assert list(log.frames()) == []
+
+
+def test_the_head_may_be_looked_at_in_the_middle_of_a_compaction(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers look at their cursor's head under their own pipeline's lock, not the log's."""
+    frames = [append(log, "a") for _ in range(FRAMES_PER_SEGMENT - 1)]
+    owed = append(log, "b")
+    append(log, "a")  # another segment
+    seen: list[Frame | None] = []
+    compact = Segment.compact
+
+    def looking(segment: Segment) -> None:
+        seen.append(log._cursors["b"].head)
+        compact(segment)
+        seen.append(log._cursors["b"].head)
+
+    monkeypatch.setattr(Segment, "compact", looking)
+    log.settle("a", [whole(one, "a") for one in frames])
+    assert set(map(id, seen)) == {id(owed)}
+    assert len(seen) >= 2
