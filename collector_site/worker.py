@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from types import FrameType
 from typing import Any
 
 from gunicorn.errors import AppImportError
@@ -29,6 +30,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 class CollectorWorker(ClientWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._stop_cause = ""
         self._stop_deadline_s = float(self.cfg.graceful_timeout)
 
     def init_signals(self) -> None:
@@ -38,9 +40,15 @@ class CollectorWorker(ClientWorker):
             signal.siginterrupt(number, False)
         if announce.stop_was_asked():
             # It came between the fork and now, when nobody here was listening.
+            self._stop_cause = "signal at the start"
             self.alive = False
 
-    handle_quit = ClientWorker.handle_exit
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.alive:
+            self._stop_cause = signal.Signals(sig).name
+        super().handle_exit(sig, frame)
+
+    handle_quit = handle_exit
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -70,6 +78,7 @@ class CollectorWorker(ClientWorker):
         while self.alive:
             self._turn(1.0)
             if not self.is_parent_alive():
+                self._stop_cause = "its parent process is gone"
                 self.alive = False
         self._stop(time.monotonic())
 
@@ -96,12 +105,17 @@ class CollectorWorker(ClientWorker):
         self._leave(complete=drained == [True])
 
     def _drain(self, deadline_s: float, drained: list[bool]) -> None:
+        from collector_site.farewell import write_exit_reason
         from control.processes import lifecycle
+        from control.processes.identity import current_identity
 
+        identity = current_identity()
         try:
             drained.append(lifecycle.stop(deadline_s))
         except Exception:
             self.log.exception("the services could not be stopped")
+        if identity is not None:
+            write_exit_reason(identity.id, self._stop_cause, complete=drained == [True])
         self.method_queue.defer(lambda: None)
 
     def _finish(self, due: float) -> None:

@@ -6,13 +6,15 @@ import json
 import os
 import select
 import signal
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import httpx
 import psutil
+import psycopg
 import pytest
 
 from tests.servers.collector import CollectorServer
@@ -138,7 +140,26 @@ def test_a_worker_whose_arbiter_was_killed_drains_and_ends(collector_server: Sta
     server.send(signal.SIGKILL)
     psutil.wait_procs([worker], timeout=60)
     assert not worker.is_running()
+    assert exit_reasons(server) == ["its parent process is gone, drained"]
     assert len(stored_messages(server)) == 50
+
+
+def exit_reasons(server: CollectorServer) -> list[str]:
+    query = "SELECT exit_reason FROM control_process WHERE role = 'server'"
+    url = server.environ.get("COLLECTOR_DATABASE_URL", "")
+    if url:
+        with psycopg.connect(url) as connection:
+            return [row[0] for row in connection.execute(query)]
+    with closing(sqlite3.connect(server.data_dir / "control.sqlite3")) as database:
+        return [row[0] for row in database.execute(query)]
+
+
+def test_a_stop_leaves_its_reason(collector_server: Start) -> None:
+    server = collector_server()
+    assert server.client().post("/logs", json=batch(0, 5)).status_code == 202
+    assert server.stop(signal.SIGINT) == 0
+    # The arbiter turns every stop signal into TERM for its workers.
+    assert exit_reasons(server) == ["SIGTERM, drained"]
 
 
 def test_mistakes_in_the_settings_keep_the_server_from_starting(collector_server: Start) -> None:

@@ -1,0 +1,33 @@
+"""Why this server process ended, for the list of processes in the admin.
+
+Runs on the thread that drains the services, after they have stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+from django.db import DatabaseError, connections
+
+from control.models import Process
+from control.processes.heart import heart
+
+logger = logging.getLogger(__name__)
+
+
+def write_exit_reason(process_id: uuid.UUID, cause: str, *, complete: bool) -> None:
+    """Say more than "stopped", where the last heartbeat could say that much."""
+    if heart().database_cause("default") is not None:
+        return  # trying would use up the rest of the stop deadline
+    ending = "drained" if complete else "not drained before the deadline"
+    try:
+        Process.objects.filter(pk=process_id, stopped_at__isnull=False).update(
+            exit_reason=f"{cause or 'stopped'}, {ending}"
+        )
+    except DatabaseError as error:
+        logger.warning(
+            "why this process ended was not written", extra={"error": type(error).__name__}
+        )
+    finally:
+        connections.close_all()
