@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 MAX_HEAD_BYTES = 64 * 1024
+_SHOWN = 500  # characters of what a server says
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
 
@@ -42,6 +43,12 @@ class Acknowledgement(msgspec.Struct):
     request_id: str = ""
 
 
+class _Problem(msgspec.Struct):
+    detail: str = ""
+    title: str = ""
+
+
+_problem = msgspec.json.Decoder(_Problem)
 _acknowledgement = msgspec.json.Decoder(Acknowledgement)
 
 
@@ -51,6 +58,18 @@ def read_acknowledgement(body: bytes) -> Acknowledgement | None:
         return _acknowledgement.decode(body)
     except msgspec.DecodeError:
         return None
+
+
+def detail_of(response: Response) -> str:
+    """Why a request was refused, for a person, and what to do about a missing key."""
+    try:
+        problem = _problem.decode(response.body)
+        said = problem.detail or problem.title
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        said = ""
+    said = said or response.body.decode("utf-8", "replace").strip() or "no body"
+    hint = ". Is COLLECTOR_API_KEY set to a key of that server?" if response.status == 401 else ""
+    return said[:_SHOWN].rstrip("." if hint else None) + hint
 
 
 def request_head(

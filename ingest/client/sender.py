@@ -16,7 +16,11 @@ _READ_SIZE = 65536
 
 
 class NoAnswer(Exception):
-    """The request may or may not have been acted upon."""
+    """The request may or may not have been acted upon; not, if it was never `connected`."""
+
+    def __init__(self, reason: str, *, connected: bool) -> None:
+        super().__init__(reason)
+        self.connected = connected
 
 
 class Sender:
@@ -37,7 +41,9 @@ class Sender:
         try:
             sock = self._sock or self._connect()
         except OSError as error:
-            raise NoAnswer(f"cannot connect to {self._target.url}: {_said(error)}") from None
+            raise NoAnswer(
+                f"cannot connect to {self._target.url}: {_said(error)}", connected=False
+            ) from None
         try:
             try:
                 sock.sendall(b"%s%d\r\n\r\n%s" % (head, len(body), body))
@@ -47,7 +53,9 @@ class Sender:
             response = self._receive(sock)
         except (OSError, ResponseError) as error:
             self.close()
-            raise NoAnswer(f"no answer from {self._target.url}: {_said(error)}") from None
+            raise NoAnswer(
+                f"no answer from {self._target.url}: {_said(error)}", connected=True
+            ) from None
         if not (sent and response.keep_alive):
             self.close()
         return response

@@ -40,6 +40,18 @@ class Target:
         return _is_loopback(self.address)
 
 
+def own_url(host: str, port: int) -> str:
+    """Where a server that listens there is reached from its own machine."""
+    if not port:
+        raise TargetError(
+            "this installation's server takes any free port: name the server with --url"
+        )
+    host = host.strip("[]")
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104  every address of this machine, so this one too
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def resolve(url: str, *, allow_https: bool = False) -> Target:
     try:
         parts = urlsplit(url)

@@ -2,55 +2,36 @@
 
 A client sends, waits for the answer, and sends again (closed loop), or sends when the schedule
 says (open loop, latencies counted from the scheduled moment, so that a stalled server cannot hide
-its stall). A refusal waits as long as the server asked. Everything runs on the caller's thread;
-no locks. `stop()` may be called from a signal handler: it only sets a flag.
+its stall). A refusal waits as long as the server asked. Once nobody has answered for as long as a
+request may be retried, the run ends. Everything runs on the caller's thread; no locks. `stop()`
+may be called from a signal handler: it only sets a flag.
 """
 
 from __future__ import annotations
 
-import heapq
 import selectors
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 
 from ingest.client.clock import Clock
-from ingest.client.response import (
-    Response,
-    ResponseError,
-    read_acknowledgement,
-    request_head,
-)
+from ingest.client.response import Response, ResponseError, request_head
 from ingest.client.retry import REFUSED_FOR_NOW, parse_retry_after, wait_before_retry
 from ingest.client.target import Target
 from ingest.loadtest.connection import Connection, ConnectionLost
+from ingest.loadtest.load import Load
+from ingest.loadtest.outcomes import Outcomes
 from ingest.loadtest.records import RecordMaker, Request
-from ingest.loadtest.tally import ACKNOWLEDGED, REFUSED, REJECTED, Tally
+from ingest.loadtest.schedule import Schedule
+from ingest.loadtest.tally import Tally
+
+__all__ = ["Generator", "Load", "Unreachable"]
 
 _TICK_S = 0.1
 _STALE_AFTER_S = 0.5
-_KEPT_REJECTIONS = 5
 
 
 class Unreachable(Exception):
     """The server never took a connection."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Load:
-    """What to send. Bounded in records, and in time when `duration_s` is given."""
-
-    records: int
-    clients: int
-    batch: int = 1
-    rate: float = 0.0  # records per second; 0: closed loop
-    duration_s: float = 0.0
-    ack: str = ""
-    api_key: str = ""
-    timeout_s: float = 30.0
-    retry_for_s: float = 60.0
-    # A client that does not honour Retry-After comes back after this long; None: it honours it.
-    retry_pause_s: float | None = None
 
 
 class _Client:
@@ -91,25 +72,27 @@ class Generator:
         self._selector = selectors.DefaultSelector()
         self._idle = [_Client() for _ in range(load.clients)]
         self._busy: set[_Client] = set()
-        self._retries: list[tuple[float, int, Request]] = []
-        self._order = 0
-        self._next = 0
+        self._schedule = Schedule(load)
+        self._outcomes = Outcomes(self.tally)
         self._ever_connected = False
-        self._stopping = False
+        self._interrupted = False
+        self._heard = 0.0  # when any client last had an answer
 
     def stop(self) -> None:
         """Start nothing new; requests that were sent are still answered."""
-        self._stopping = True
+        self._interrupted = True
+        self._schedule.stop()
 
     def run(self) -> Tally:
         tally, clock = self.tally, self._clock
-        tally.started = clock.now()
+        tally.started = self._heard = clock.now()
+        self._schedule.start(tally.started)
         tick = tally.started + _TICK_S
         try:
             while True:
                 now = clock.now()
                 self._dispatch(now)
-                if not self._busy and not self._waiting():
+                if not self._busy and not self._schedule.waiting(now):
                     break
                 self._wait(now, tick)
                 now = clock.now()
@@ -120,9 +103,9 @@ class Generator:
                         self._on_progress(tally)
         finally:
             tally.finished = clock.now()
-            tally.interrupted = self._stopping
-            for _, _, request in self._retries:
-                self._settle(request, REFUSED)
+            tally.interrupted = self._interrupted
+            for request in self._schedule.left():
+                self._outcomes.refused(request)
             for client in (*self._idle, *self._busy):
                 if client.connection is not None:
                     client.connection.close()
@@ -131,36 +114,10 @@ class Generator:
 
     # -- what is to be sent ------------------------------------------------------------------
 
-    def _waiting(self) -> bool:
-        return not self._stopping and (bool(self._retries) or self._more_to_begin())
-
-    def _more_to_begin(self) -> bool:
-        if self._stopping or self._next >= self._load.records:
-            return False
-        over = self._load.duration_s
-        return not (over and self._clock.now() - self.tally.started >= over)
-
-    def _next_due(self) -> float | None:
-        """When the schedule's next request is due; None in a closed loop."""
-        if not self._load.rate:
-            return None
-        return self.tally.started + self._next / self._load.rate
-
     def _dispatch(self, now: float) -> None:
-        while self._idle and not self._stopping:
-            if self._retries and self._retries[0][0] <= now:
-                request = heapq.heappop(self._retries)[2]
-            elif self._more_to_begin():
-                due = self._next_due()
-                if due is not None and due > now:
-                    return
-                # In a closed loop a client that waits for its retry is a busy client.
-                if due is None and len(self._idle) <= len(self._retries):
-                    return
-                count = min(self._load.batch, self._load.records - self._next)
-                request = Request(first=self._next, count=count, due=due)
-                self._next += count
-            else:
+        while self._idle:
+            request = self._schedule.take(now, idle=len(self._idle))
+            if request is None:
                 return
             self._begin(self._idle.pop(), request, now)
 
@@ -197,11 +154,7 @@ class Generator:
     def _wait(self, now: float, tick: float) -> None:
         until = [tick]
         if self._idle:
-            if self._retries:
-                until.append(self._retries[0][0])
-            due = self._next_due()
-            if due is not None and self._more_to_begin():
-                until.append(due)
+            until += self._schedule.moments(now)
         pause = max(min(until) - now, 0.0)
         if not self._busy:
             self._clock.sleep(pause)
@@ -246,77 +199,77 @@ class Generator:
         request, tally, now = client.request, self.tally, self._clock.now()
         assert request is not None
         tally.statuses[response.status] += 1
+        self._heard = now
         if 200 <= response.status < 300:
-            acknowledgement = read_acknowledgement(response.body)
-            if acknowledgement is None:
-                tally.bad_answers += 1
-                self._keep_reason(f"{response.status} with an unreadable body")
-                self._settle(request, REFUSED)
-            else:
-                tally.latencies.append(
-                    now - (client.started if request.due is None else request.due)
-                )
-                tally.acks[acknowledgement.ack] += 1
-                self._settle(request, ACKNOWLEDGED)
-                for entry in acknowledgement.errors:
-                    self._keep_reason(f"{entry.code}: {entry.detail}")
-                    if 0 <= entry.index < request.count:
-                        tally.fates[request.first + entry.index] = REJECTED
-                tally.records_accepted += acknowledgement.accepted
-                tally.records_rejected += acknowledgement.rejected
-                short = request.count - acknowledgement.accepted - acknowledgement.rejected
-                tally.records_unaccepted += max(short, 0)
+            since = client.started if request.due is None else request.due
+            self._outcomes.succeeded(request, response, now - since)
         elif response.status in REFUSED_FOR_NOW:
             retry_after = parse_retry_after(response.headers.get("retry-after", ""))
             self._try_later(request, str(response.status), retry_after, now)
         else:
-            if response.status >= 500:
-                request.unanswered += 1  # the server failed at an unknown point
-            self._keep_reason(f"{response.status} {response.body[:200].decode(errors='replace')}")
-            self._settle(request, REFUSED)
+            self._outcomes.failed(request, response)
         self._free(client, keep=response.keep_alive, now=now)
 
     def _on_lost(self, client: _Client, lost: ConnectionLost, *, counted: bool = False) -> None:
         request, now = client.request, self._clock.now()
         assert request is not None
         if not lost.connected and not self._ever_connected:
-            raise Unreachable(f"{self._target.url}: {lost}. Is the server running?") from lost
+            raise Unreachable(
+                f"{self._target.url}: {lost}. Is the server running? If it is elsewhere, "
+                "name the server with --url"
+            ) from lost
         if not counted:
             self.tally.lost_connections += 1
         if lost.sent_all and lost.connected:
             request.unanswered += 1
-        self._try_later(request, "connection", None, now)
+        self._try_after_loss(request, now)
         self._free(client, keep=False, now=now)
 
     def _try_later(
         self, request: Request, cause: str, retry_after_s: float | None, now: float
     ) -> None:
-        wait = self._load.retry_pause_s
-        if wait is None:
-            wait = wait_before_retry(
-                attempt=request.attempts, retry_after_s=retry_after_s, rng=self._rng
-            )
-        assert request.begun is not None
-        if self._stopping or now + wait - request.begun > self._load.retry_for_s:
-            self._keep_reason(f"gave up after {request.attempts} attempts, last: {cause}")
-            self._settle(request, REFUSED)
-            return
+        at = now + self._pause(request, retry_after_s)
+        if self.tally.ended:
+            self._outcomes.refused(request)
+        elif self._schedule.stopped or at - request.since > self._load.retry_for_s:
+            self._outcomes.gave_up(request, cause)
+        else:
+            self._again(request, cause, at)
+
+    def _try_after_loss(self, request: Request, now: float) -> None:
+        """A lost connection may be this request's fault, or tell of a server that is gone.
+
+        While others are answered the request has its own time. While nobody is, all go on until
+        one window of silence is over, which ends the run.
+        """
+        silent_until = self._heard + (self._load.retry_for_s or self._load.timeout_s)
+        still_silent = request.lost_after == self._heard
+        request.lost_after = self._heard
+        if not self._schedule.stopped:
+            if now >= silent_until:
+                self._end()
+            elif still_silent:
+                at = min(now + self._pause(request, None), silent_until)
+                self._again(request, "connection", at)
+                return
+        self._try_later(request, "connection", None, now)
+
+    def _pause(self, request: Request, retry_after_s: float | None) -> float:
+        if self._load.retry_pause_s is not None:
+            return self._load.retry_pause_s
+        return wait_before_retry(
+            attempt=request.attempts, retry_after_s=retry_after_s, rng=self._rng
+        )
+
+    def _again(self, request: Request, cause: str, at: float) -> None:
         self.tally.retries[cause] += 1
-        self._order += 1
-        heapq.heappush(self._retries, (now + wait, self._order, request))
+        self._schedule.again(request, at)
 
-    def _settle(self, request: Request, fate: int) -> None:
-        tally = self.tally
-        tally.fates[request.first : request.first + request.count] = bytes([fate]) * request.count
-        if fate == REFUSED:
-            tally.records_unaccepted += request.count
-        if request.unanswered:
-            allowed = request.unanswered + (fate == ACKNOWLEDGED)
-            tally.allowed.update(dict.fromkeys(request.sequence, allowed))
-
-    def _keep_reason(self, reason: str) -> None:
-        if len(self.tally.rejections) < _KEPT_REJECTIONS:
-            self.tally.rejections.append(reason)
+    def _end(self) -> None:
+        """Begin nothing more: one window of silence is enough for all that is still to be sent."""
+        silence_s = self._load.retry_for_s or self._load.timeout_s
+        self.tally.ended = f"the run was ended: no answer came for {silence_s:g} s (--retry-for)"
+        self._schedule.stop()
 
     def _free(self, client: _Client, *, keep: bool, now: float) -> None:
         client.request = None

@@ -58,9 +58,17 @@ class Request:
     count: int
     due: float | None = None  # when the schedule wanted it sent; None in a closed loop
     begun: float | None = None  # the first attempt
+    # When the server had last answered anybody, as it stood when this one was last lost.
+    lost_after: float | None = None
     attempts: int = 0
     # Attempts whose answer never came though all was sent: each may or may not be stored.
     unanswered: int = 0
+
+    @property
+    def since(self) -> float:
+        """When the time that it may be retried for began."""
+        assert self.begun is not None
+        return self.begun
 
     @property
     def sequence(self) -> range:

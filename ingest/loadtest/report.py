@@ -17,8 +17,12 @@ def print_report(console: Console, result: dict[str, Any]) -> None:
     console.print(table)
     for reason in result["rejections"]:
         console.print(f"  not accepted: {reason}", style="yellow", markup=False)
+    if result["ended"]:
+        console.print(f"  {result['ended']}", style="red", markup=False)
     verdict = result.get("verify")
     if verdict is not None and not verdict["passed"]:
+        if verdict["hint"]:
+            console.print(f"  {verdict['hint']}", style="red", markup=False)
         for kind, examples in verdict["examples"].items():
             console.print(f"  {kind}, for example: {examples}", style="red", markup=False)
 
@@ -35,7 +39,8 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "records",
             f"{result['records_accepted']:,} accepted, {result['records_rejected']:,} rejected, "
-            f"{result['records_unaccepted']:,} not accepted",
+            f"{result['records_unaccepted']:,} not accepted"
+            + (f", {result['records_unsent']:,} not sent" if result["records_unsent"] else ""),
         ),
         (
             "latency",
@@ -67,6 +72,7 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str]]:
                 ),
             )
         )
+        rows.append(("looked in", verdict["database"]))
     return rows
 
 

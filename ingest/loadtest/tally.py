@@ -10,6 +10,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+KEPT_REASONS = 5  # so that a server that says something new each time cannot fill the memory
+
 UNSENT, ACKNOWLEDGED, REJECTED, REFUSED = 0, 1, 2, 3
 
 
@@ -28,9 +30,12 @@ class Tally:
     bad_answers: int = 0
     max_late_s: float = 0.0
     latencies: array[float] = field(default_factory=lambda: array("d"))
-    rejections: list[str] = field(default_factory=list)
+    # Why records were not accepted, and how often; those beyond the first few are only counted.
+    reasons: Counter[str] = field(default_factory=Counter)
+    other_reasons: int = 0
     acks: Counter[str] = field(default_factory=Counter)
     interrupted: bool = False
+    ended: str = ""  # why the run was given up before all was sent
     # One byte a record, so that a million records' fates cost a megabyte.
     fates: bytearray = field(default_factory=bytearray)
     # Records of requests that were repeated after an answer was lost: how often each may be found.
@@ -49,9 +54,31 @@ class Tally:
         return self.records_accepted + self.records_rejected + self.records_unaccepted
 
     @property
+    def records_unsent(self) -> int:
+        return self.fates.count(UNSENT)
+
+    @property
     def succeeded(self) -> bool:
-        sent = self.records - self.fates.count(UNSENT)
-        return sent > 0 and self.records_accepted == sent and not self.interrupted
+        sent = self.records - self.records_unsent
+        whole = not (self.interrupted or self.ended)
+        return sent > 0 and self.records_accepted == sent and whole
+
+    def note(self, reason: str) -> None:
+        if reason in self.reasons or len(self.reasons) < KEPT_REASONS:
+            self.reasons[reason] += 1
+        else:
+            self.other_reasons += 1
+
+    @property
+    def rejections(self) -> list[str]:
+        """A line for each reason, with how often it was given."""
+        told = [
+            reason if count == 1 else f"{reason} ({count:,} times)"
+            for reason, count in self.reasons.items()
+        ]
+        if self.other_reasons:
+            told.append(f"other reasons ({self.other_reasons:,} times)")
+        return told
 
     def summary(self) -> dict[str, Any]:
         ordered = sorted(self.latencies)
@@ -64,6 +91,7 @@ class Tally:
             "records_accepted": self.records_accepted,
             "records_rejected": self.records_rejected,
             "records_unaccepted": self.records_unaccepted,
+            "records_unsent": self.records_unsent,
             "latency_ms": {
                 "p50": _milliseconds(ordered, 0.50),
                 "p95": _milliseconds(ordered, 0.95),
@@ -78,6 +106,7 @@ class Tally:
             "max_late_ms": round(self.max_late_s * 1000, 2),
             "rejections": self.rejections,
             "interrupted": self.interrupted,
+            "ended": self.ended,
         }
 
 

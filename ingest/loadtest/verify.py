@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.apps import apps
+from django.db import connections
 from django.db.models import BigIntegerField, QuerySet
 from django.db.models.fields.json import KT
 from django.db.models.functions import Cast
@@ -38,6 +39,7 @@ class Verdict:
     # Found more than once, but sent again by us after an answer was lost: at-least-once, not a bug.
     repeated: int = 0
     waited_s: float = 0.0
+    database: str = ""
     examples: dict[str, list[int]] = field(
         default_factory=lambda: {"missing": [], "duplicates": [], "spurious": []}
     )
@@ -45,6 +47,15 @@ class Verdict:
     @property
     def passed(self) -> bool:
         return not (self.missing or self.duplicates or self.spurious)
+
+    @property
+    def hint(self) -> str:
+        if self.found or not self.acknowledged:
+            return ""
+        return (
+            f"none of the {self.acknowledged:,} was found: the server may use another database "
+            "than this command (COLLECTOR_DATABASE_URL, COLLECTOR_DATA_DIR)"
+        )
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -55,6 +66,8 @@ class Verdict:
             "duplicates": self.duplicates,
             "spurious": self.spurious,
             "repeated_after_lost_answers": self.repeated,
+            "database": self.database,
+            "hint": self.hint,
             "waited_s": round(self.waited_s, 2),
             "examples": {kind: found for kind, found in self.examples.items() if found},
         }
@@ -94,7 +107,9 @@ class Verifier:
             self._clock.sleep(max(0.2, min(now - asked, 5.0)))
 
     def verify(self, tally: Tally) -> Verdict:
-        return judge(tally, self._stored_sequences())
+        verdict = judge(tally, self._stored_sequences())
+        verdict.database = searched()
+        return verdict
 
     def _stored_sequences(self) -> Any:
         rows = (
@@ -111,6 +126,16 @@ class Verifier:
             if len(chunk) < _CHUNK:
                 return
             last = chunk[-1][0]
+
+
+def searched() -> str:
+    """The records database in words, from its settings' harmless parts: no user, no password."""
+    connection = connections["records"]
+    values = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"SQLite {values['NAME']}"
+    host = values["HOST"] or values["OPTIONS"].get("host") or "localhost"
+    return f"{connection.display_name} {values['NAME']!r} at {host}:{values['PORT'] or 5432}"
 
 
 def judge(tally: Tally, sequences: Any) -> Verdict:

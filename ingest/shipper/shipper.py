@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from ingest.client.clock import Clock
-from ingest.client.response import Response, read_acknowledgement
+from ingest.client.response import Response, detail_of, read_acknowledgement
 from ingest.client.retry import parse_retry_after, wait_before_retry
 from ingest.client.sender import NoAnswer, Sender
 from ingest.shipper.lines import Line
@@ -179,10 +179,12 @@ class Shipper:
             middle = len(lines) // 2
             return self._deliver(file, lines[:middle]) and self._deliver(file, lines[middle:])
         elif response.status in _MISTAKEN or response.status < 400:
-            raise ShipError(f"the server answered {response.status}: {_detail(response)}")
+            raise ShipError(f"the server answered {response.status}: {detail_of(response)}")
         else:
             self.counts.records_rejected += len(bodies)
-            self._reject(file, bodies[0][0], f"{response.status} {_detail(response)}", len(bodies))
+            self._reject(
+                file, bodies[0][0], f"{response.status} {detail_of(response)}", len(bodies)
+            )
         self._count(lines, bodies)
         return True
 
@@ -197,7 +199,7 @@ class Shipper:
         if answer is None or answer.accepted + answer.rejected != len(bodies):
             raise ShipError(
                 f"the server answered {response.status} without saying that it took all "
-                f"{len(bodies)} records: {_detail(response)}. Is that URL a collector?"
+                f"{len(bodies)} records: {detail_of(response)}. Is that URL a collector?"
             )
         self.counts.records_accepted += answer.accepted
         self.counts.records_rejected += answer.rejected
@@ -220,16 +222,18 @@ class Shipper:
         begun, attempt = self._clock.now(), 0
         while True:
             self.counts.requests += 1
-            retry_after = None
+            retry_after, hint = None, ""
             try:
                 response = self._sender.post(self._head, body)
             except NoAnswer as error:
                 trouble = str(error)
+                if not error.connected:
+                    hint = ". If it is elsewhere, name the server with --url"
             else:
                 if response.status not in (408, 429) and response.status < 500:
                     self.counts.bytes_sent += len(body)
                     return response
-                trouble = f"{response.status} {_detail(response)}"
+                trouble = f"{response.status} {detail_of(response)}"
                 retry_after = parse_retry_after(response.headers.get("retry-after", ""))
             if self._stop.is_set():
                 self._warn(f"stopped before the server took the last batch: {trouble}")
@@ -237,16 +241,12 @@ class Shipper:
             wait = wait_before_retry(attempt=attempt, retry_after_s=retry_after, rng=self._rng)
             limit = self._options.retry_for_s
             if limit and self._clock.now() + wait - begun > limit:
-                raise ShipError(f"no success within {limit:g} s, last: {trouble}")
+                raise ShipError(f"no success within {limit:g} s, last: {trouble}{hint}")
             if attempt in (0, 5) or attempt % 20 == 0:
-                self._warn(f"{trouble}; trying again in {wait:.1f} s")
+                self._warn(f"{trouble}; trying again in {wait:.1f} s{hint}")
             attempt += 1
             self.counts.retries += 1
             self._clock.sleep(wait)
             if self._stop.is_set():
                 self._warn("stopped while waiting to try again; the batch is sent next time")
                 return None
-
-
-def _detail(response: Response) -> str:
-    return response.body[:300].decode("utf-8", "replace").strip() or "no body"

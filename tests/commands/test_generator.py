@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from ingest.client.target import TargetError, require_loopback, resolve
+from ingest.client.target import TargetError, own_url, require_loopback, resolve
 from ingest.loadtest.connection import Connection
 from ingest.loadtest.generator import Generator, Load, Unreachable
 from ingest.loadtest.records import RecordMaker
@@ -111,6 +111,75 @@ def test_a_server_that_goes_on_refusing_is_given_up():
     assert tally.records_unaccepted == 2
     assert list(tally.fates) == [REFUSED, REFUSED]
     assert "gave up" in tally.rejections[0]
+
+
+def test_a_silent_server_ends_the_run_after_one_window():
+    """It answers once and dies: 998 further requests must not each wait for it."""
+
+    def answer(received):
+        return accept(received) if received.number == 0 else Drop()
+
+    clock = SleepingClock()
+    with RecordingServer(answer) as server:
+        tally = generate(server, records=1000, clients=2, retry_for_s=10, clock=clock)
+    assert sum(clock.slept) <= 10
+    assert tally.ended == "the run was ended: no answer came for 10 s (--retry-for)"
+    assert tally.rejections == []  # one line says it all
+    assert not tally.succeeded
+    assert tally.records_accepted == 1
+    assert tally.records_unaccepted + tally.records_unsent == 999
+    assert tally.records_unsent >= 996
+    assert tally.summary()["records_unsent"] == tally.records_unsent
+
+
+def test_one_request_that_loses_its_connections_does_not_end_the_run():
+    """The others are answered, each a second after the one before."""
+
+    clock = SleepingClock()
+
+    def answer(received):
+        if received.records[0]["loadtest_seq"] == 0:
+            return Drop()
+        clock.advance(1)
+        return accept(received)
+
+    with RecordingServer(answer) as server:
+        tally = generate(server, records=40, clients=2, retry_for_s=5, timeout_s=999, clock=clock)
+    assert tally.ended == ""
+    assert (tally.records_accepted, tally.records_unaccepted, tally.records_unsent) == (39, 1, 0)
+    assert "gave up after" in tally.rejections[0]
+
+
+def test_one_attempt_is_one():
+    with RecordingServer(lambda _: Answer(429, headers={"Retry-After": "5"})) as server:
+        tally = generate(server, records=1, clients=1, retry_for_s=1)
+    assert tally.rejections == ["gave up after 1 attempt, last: 429"]
+
+
+def test_reasons_that_are_the_same_are_one_with_a_count():
+    with RecordingServer(lambda _: Answer(400, body=b'{"detail":"no","code":"x"}')) as server:
+        tally = generate(server, records=1200, clients=2)
+    assert tally.rejections == ["400 no (1,200 times)"]
+
+
+def test_reasons_beyond_the_first_few_are_counted():
+    def answer(received):
+        return Answer(400, body=b'{"detail":"number %d"}' % received.number)
+
+    with RecordingServer(answer) as server:
+        tally = generate(server, records=8, clients=1)
+    assert len(tally.rejections) == 6
+    assert tally.rejections[-1] == "other reasons (3 times)"
+
+
+def test_a_missing_key_is_said_in_words():
+    body = b'{"type":"about:blank","title":"Unauthorized","detail":"An API key is required."}'
+    with RecordingServer(lambda _: Answer(401, body=body)) as server:
+        tally = generate(server, records=1, clients=1)
+    (said,) = tally.rejections
+    assert said.startswith("401 An API key is required. ")
+    assert "COLLECTOR_API_KEY" in said
+    assert "{" not in said
 
 
 @pytest.mark.parametrize("close", [True, False])
@@ -276,7 +345,7 @@ def test_a_server_that_is_not_there_is_said_at_once():
         clock=SleepingClock(),
         rng=random.Random(1),
     )
-    with pytest.raises(Unreachable, match="Is the server running"):
+    with pytest.raises(Unreachable, match=r"Is the server running.*name the server with --url$"):
         generator.run()
 
 
@@ -326,6 +395,25 @@ def test_percentile_is_a_value_that_occurred(fraction, expected):
 )
 def test_this_machine_may_be_loaded(url):
     require_loopback(resolve(url), allow_remote=False)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8123"),
+        ("0.0.0.0", "http://127.0.0.1:8123"),
+        ("::", "http://127.0.0.1:8123"),
+        ("::1", "http://[::1]:8123"),
+        ("logs.internal", "http://logs.internal:8123"),
+    ],
+)
+def test_the_servers_own_address_can_be_connected_to(host, url):
+    assert own_url(host, 8123) == url
+
+
+def test_a_port_that_is_not_known_yet_must_be_named():
+    with pytest.raises(TargetError, match="--url"):
+        own_url("127.0.0.1", 0)
 
 
 def test_another_machine_needs_a_word():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,8 +12,10 @@ from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connections
 
-from tests.commands.recording import Answer, RecordingServer, accept, accepted
+from ingest.loadtest.verify import searched
+from tests.commands.recording import Answer, Drop, RecordingServer, accept, accepted
 from tests.servers.collector import ROOT
 
 
@@ -32,6 +35,27 @@ def test_the_figures_are_printed():
     assert status == 0
     for word in ("throughput", "p50", "p95", "p99", "202: 4", "40 accepted"):
         assert word in out
+
+
+def test_the_server_is_this_installations_own(settings):
+    with RecordingServer() as server:
+        own = dataclasses.replace(settings.COLLECTOR.server, host="0.0.0.0", port=server.port)
+        settings.COLLECTOR = dataclasses.replace(settings.COLLECTOR, server=own)
+        status, out = loadtest("1", "1", "--json")
+    assert status == 0
+    assert json.loads(out)["url"] == f"http://127.0.0.1:{server.port}/logs"
+
+
+def test_a_run_that_was_ended_says_so_in_one_line():
+    def answer(received):
+        return accept(received) if received.number == 0 else Drop()
+
+    with RecordingServer(answer) as server:
+        status, out = loadtest("1000", "1", "--url", server.url, "--retry-for", "0.2")
+    said = " ".join(out.split())
+    assert status == 1
+    assert said.count("the run was ended: no answer came for 0.2 s (--retry-for)") == 1
+    assert "1 accepted, 0 rejected, 1 not accepted, 998 not sent" in said
 
 
 def test_json_is_one_object():
@@ -103,6 +127,18 @@ def test_a_server_that_acknowledges_and_stores_nothing_is_found_out():
     verdict = json.loads(out)["verify"]
     assert verdict["missing"] == 20
     assert not verdict["passed"]
+    assert str(connections["records"].settings_dict["NAME"]) in verdict["database"]
+    assert "COLLECTOR_DATABASE_URL" in verdict["hint"]
+
+
+@pytest.mark.django_db
+def test_where_it_looked_and_what_to_check_are_printed():
+    with RecordingServer() as server:
+        arguments = ("20", "2", "--url", server.url, "--verify", "--verify-timeout", "0")
+        _, out = loadtest(*arguments)
+    said = " ".join(out.split())
+    assert f"looked in {searched()}" in said
+    assert "none of the 20 was found: the server may use another database" in said
 
 
 # -- the real thing -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -89,9 +90,23 @@ def test_what_cannot_be_is_said(arguments, complaint, state):
 def test_a_wrong_key_ends_it(log, state):
     with (
         RecordingServer(lambda _: Answer(401, body=b'{"detail":"no key"}')) as server,
-        pytest.raises(CommandError, match=r"401.*no key"),
+        pytest.raises(CommandError, match=r"401: no key\. Is COLLECTOR_API_KEY set"),
     ):
         ship(log, "--url", server.url, *state)
+
+
+def test_a_server_that_is_not_there_is_asked_for(log, state):
+    with RecordingServer() as server:
+        url = server.url
+    with pytest.raises(CommandError, match=r"cannot connect.*name the server with --url$"):
+        ship(log, "--url", url, *state, "--retry-for", "0.001")
+
+
+def test_the_server_is_this_installations_own(log, state, settings):
+    with RecordingServer() as server:
+        own = dataclasses.replace(settings.COLLECTOR.server, host="0.0.0.0", port=server.port)
+        settings.COLLECTOR = dataclasses.replace(settings.COLLECTOR, server=own)
+        assert ship(log, *state)[1]["records_accepted"] == 3
 
 
 def test_sigterm_finishes_the_batch_and_remembers_it(log, state):

@@ -71,6 +71,24 @@ def test_a_refused_request_whose_answer_was_lost_may_be_missing():
     assert judge(tally_of(REFUSED, allowed={0: 1}), []).passed
 
 
+def test_a_database_that_holds_some_is_the_right_one():
+    assert judge(tally_of(*[ACKNOWLEDGED] * 3), [0]).hint == ""
+    assert judge(tally_of(REFUSED), []).hint == ""
+    assert "COLLECTOR_DATA_DIR" in judge(tally_of(*[ACKNOWLEDGED] * 3), []).hint
+
+
+def test_the_database_is_named_without_its_password(monkeypatch):
+    class Connection:
+        vendor, display_name = "postgresql", "PostgreSQL"
+        settings_dict = {
+            "NAME": "logs", "HOST": "", "PORT": "", "USER": "me", "PASSWORD": "secret",
+            "OPTIONS": {"host": "/run/postgresql", "passfile": "/home/me/.pgpass"},
+        }  # fmt: skip
+
+    monkeypatch.setattr(verify, "connections", {"records": Connection})
+    assert verify.searched() == "PostgreSQL 'logs' at /run/postgresql:5432"
+
+
 # -- in the database ----------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ import time
 from argparse import RawDescriptionHelpFormatter
 from typing import IO, Any, cast
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 from rich.console import Console
@@ -28,12 +29,12 @@ from rich.progress import (
 
 from ingest.client.clock import SystemClock
 from ingest.client.options import amount, api_key_from_environment, whole_number
-from ingest.client.target import TargetError, require_loopback, resolve
+from ingest.client.target import TargetError, own_url, require_loopback, resolve
 from ingest.loadtest.generator import Generator, Load, Unreachable
 from ingest.loadtest.records import PATHS, RecordMaker
 from ingest.loadtest.report import print_report
 from ingest.loadtest.tally import ACKNOWLEDGED, Tally
-from ingest.loadtest.verify import Verdict, Verifier
+from ingest.loadtest.verify import Verdict, Verifier, searched
 
 MAX_RECORDS = 100_000_000
 MAX_CLIENTS = 1_000
@@ -100,7 +101,7 @@ class Command(BaseCommand):
             metavar="S",
             help="start nothing new after S seconds, even if fewer than N were sent",
         )
-        add("--url", default="http://127.0.0.1:8000", help="the server (%(default)s)")
+        add("--url", default="", help="the server (where this installation's own listens)")
         add(
             "--ack",
             choices=("memory", "wal", "stored"),
@@ -144,7 +145,8 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         try:
-            target = resolve(options["url"])
+            server = settings.COLLECTOR.server
+            target = resolve(options["url"] or own_url(server.host, server.port))
             require_loopback(target, allow_remote=options["allow_remote"])
         except TargetError as error:
             raise CommandError(str(error)) from None
@@ -183,7 +185,8 @@ class Command(BaseCommand):
                     )
                 except DatabaseError as error:
                     raise CommandError(
-                        f"the records database cannot be read: {str(error).strip()}. --verify "
+                        f"the records database ({searched()}) cannot be read: "
+                        f"{str(error).strip()}. --verify "
                         "reads this installation's; is the server's another one "
                         "(COLLECTOR_DATA_DIR, COLLECTOR_DATABASE_URL)?"
                     ) from None

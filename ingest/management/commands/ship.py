@@ -24,7 +24,7 @@ from rich.console import Console
 from ingest.client.options import amount, api_key_from_environment, whole_number
 from ingest.client.response import request_head
 from ingest.client.sender import Sender
-from ingest.client.target import TargetError, resolve
+from ingest.client.target import TargetError, own_url, resolve
 from ingest.shipper.lines import as_ndjson, as_text
 from ingest.shipper.shipper import ShipError, ShipOptions, ShippedFile, Shipper
 from ingest.shipper.state import StateError, StateFile
@@ -102,7 +102,7 @@ class Command(BaseCommand):
         add("--format", choices=("text", "ndjson"), default="text", help="what a line is (text)")
         add("--service", default="", metavar="NAME", help="the service of each text line's record")
         add("--path", choices=("/logs", "/health", "/event"), default="/logs", help="(/logs)")
-        add("--url", default="http://127.0.0.1:8000", help="the server (%(default)s)")
+        add("--url", default="", help="the server (where this installation's own listens)")
         add(
             "--api-key",
             default=api_key_from_environment(),
@@ -162,8 +162,10 @@ class Command(BaseCommand):
     def _shipper(
         self, options: dict[str, Any], stack: ExitStack, clock: WakingClock, warn: Any
     ) -> Shipper:
-        target = resolve(options["url"], allow_https=True)
-        directory = options["state_dir"] or Path(settings.COLLECTOR.server.data_dir) / "ship"
+        server = settings.COLLECTOR.server
+        url = options["url"] or own_url(server.host, server.port)
+        target = resolve(url, allow_https=True)
+        directory = options["state_dir"] or Path(server.data_dir) / "ship"
         files = []
         for path in dict.fromkeys(path.absolute() for path in options["files"]):
             if not options["follow"] and not path.exists():
