@@ -6,6 +6,7 @@ follows them within seconds.  `try` makes a sink object of its own.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import messages
@@ -21,24 +22,28 @@ from django.http import (
 )
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from control.admin import ModelAdmin, action, display, register
 from control.admin.overview import PipelineView, overview_for
 from control.processes import heart
+from sinks import backlog
 from sinks.forms import OPTION, TUNING, BackendForm, SinkForm, form_for
 from sinks.models import SinkConfig
 from sinks.registry import Backend, BackendError, available_backends, load_backend
 from sinks.trial import try_sink
 
 MAX_TRIED = 10
+# Within this a process has seen the row and written its figures.
+STARTING = timedelta(seconds=10)
 
 
 @register(SinkConfig)
 class SinkConfigAdmin(ModelAdmin):
     form = SinkForm
-    list_display = ("name", "kind", "live_state", "takes", "delivery", "updated_at")
+    list_display = ("name", "kind", "live_state", "takes", "delivery")
     list_filter = ("enabled", "paused", "required")
     search_fields = ("name", "backend")
     actions = ("pause", "resume", "try_out")
@@ -164,7 +169,17 @@ class SinkConfigAdmin(ModelAdmin):
         heart.nudge()
 
     def delete_model(self, request: HttpRequest, obj: SinkConfig) -> None:
+        key, name = str(obj.pk), obj.name
+        discarded = request.POST.get("backlog") == "discard"
         super().delete_model(request, obj)
+        if discarded:
+            asked = backlog.discard(key)
+            self.message_user(
+                request,
+                f"What waited for sink {name} is discarded within seconds, in "
+                f"{asked} process{'' if asked == 1 else 'es'}, and counted as dropped.",
+                level=messages.WARNING,
+            )
         heart.nudge()
 
     def get_urls(self) -> list[URLPattern]:
@@ -282,5 +297,6 @@ def _state(row: SinkConfig, live: PipelineView | None) -> tuple[str, str]:
     if row.paused:
         return "idle", "paused"
     if live is None:
-        return "idle", "no process reports it"
+        young = timezone.now() - row.updated_at < STARTING
+        return "idle", "starting…" if young else "no process reports it"
     return "good", live.state or "running"

@@ -21,7 +21,7 @@ from pipeline.observer import Observer
 from pipeline.record import Batch, Record
 from pipeline.runtime.clock import Clock, SystemClock
 
-INTENTIONAL = frozenset({"backlog", "unrouted", "shed"})
+INTENTIONAL = frozenset({"backlog", "unrouted", "shed", "sink_removed"})
 """Reasons for which records end unstored because somebody chose so."""
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

@@ -24,7 +24,7 @@ from control.processes import heart, nodes
 from control.processes.workers import worker_history
 from pipeline.engine import Engine
 from pipeline.runtime.clock import Clock, SystemClock
-from sinks import report, snapshot
+from sinks import backlog, report, snapshot
 from sinks.configuration import rows_fingerprint, spec_for
 from sinks.logs import BatchLog
 from sinks.metrics import EngineMetrics
@@ -133,6 +133,7 @@ class SinkService:
         register_readiness("sinks", self.readiness)
         register_request_handler("flush", self._flush)
         register_request_handler("drain", self._drain)
+        register_request_handler(backlog.DISCARD, self._discard)
 
     # --- what others ask -------------------------------------------------------------------
 
@@ -204,7 +205,14 @@ class SinkService:
                 engine.configure(spec_for(row) for row in rows if row.enabled)
                 return
             specs = [spec_for(row) for row in rows if row.enabled]
+            gone = {one.key for one in engine.pipelines} - {spec.key for spec in specs}
+            discarded = backlog.unwanted(gone)
+            for key in discarded:
+                # Before its pipeline retires: a pause ends with that, and all would be delivered.
+                engine.discard(key)
             engine.configure(specs)
+            for key in discarded:
+                engine.discard(key)
             self._applied = rows_fingerprint(rows)
             snapshot.save(rows)
         logger.info("sinks configured", extra={"sinks": sorted(spec.name for spec in specs)})
@@ -225,6 +233,15 @@ class SinkService:
         self._draining = True
         settled = self.engine.drain(_seconds(args))
         return {"settled": settled, "ledger": self.stats()["ledger"]}
+
+    def _discard(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Drop what waits for the sink whose row's key is `sink`; a key that is unknown is fine."""
+        engine = self._engine
+        if engine is not None:
+            # First its row is seen to be gone, or more would come in after the discarding.
+            self.apply()
+            engine.discard(str(args["sink"]))
+        return {"ledger": self.stats().get("ledger", [])}
 
 
 def _seconds(args: dict[str, Any]) -> float:

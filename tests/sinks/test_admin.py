@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from html import unescape
 
 import pytest
@@ -258,6 +259,10 @@ def test_live_state_comes_from_the_processes(admin_client):
     from control.models import Process
 
     row = SinkConfig.objects.create(name="kept", backend=MEMORY)
+    page = admin_client.get(LIST).content.decode()
+    assert "starting…" in page
+    assert "no process reports it" not in page
+    SinkConfig.objects.update(updated_at=timezone.now() - timedelta(seconds=11))
     assert "no process reports it" in admin_client.get(LIST).content.decode()
     now = timezone.now()
     Process.objects.create(
@@ -298,8 +303,21 @@ def test_a_row_whose_backend_is_gone_can_still_be_looked_at_and_disabled(admin_c
 
 
 def test_deleting_says_what_becomes_of_the_backlog(admin_client):
-    row = SinkConfig.objects.create(name="kept", backend=MEMORY)
-    address = reverse("admin:sinks_sinkconfig_delete", args=[row.pk])
-    assert "still delivered" in admin_client.get(address).content.decode()
-    admin_client.post(address, {"post": "yes"})
-    assert not SinkConfig.objects.exists()
+    from control.models import Process, ProcessRequest
+
+    now = timezone.now()
+    for pid, stopped_at in ((1, None), (2, None), (3, now)):
+        times = {"started_at": now, "last_seen_at": now, "stopped_at": stopped_at}
+        Process.objects.create(role="server", host="h", pid=pid, **times)
+    for choice, asked in (({}, 0), ({"backlog": "deliver"}, 0), ({"backlog": "discard"}, 2)):
+        row = SinkConfig.objects.create(name="kept", backend=MEMORY)
+        key = str(row.pk)
+        address = reverse("admin:sinks_sinkconfig_delete", args=[row.pk])
+        page = admin_client.get(address).content.decode()
+        assert re.search(r'value="deliver" checked>\s*<strong>Deliver what it holds', page)
+        assert 'name="backlog" value="discard"' in page
+        admin_client.post(address, {"post": "yes", **choice})
+        assert not SinkConfig.objects.exists()
+        requests = ProcessRequest.objects.filter(kind="discard-backlog", args={"sink": key})
+        assert requests.count() == asked
+    assert {one.process.pid for one in requests} == {1, 2}

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError
+from django.utils import timezone
 
+from control.models import Process
 from control.processes import heart
 from pipeline.errors import NoSink
 from pipeline.record import ERROR
-from sinks import snapshot
+from sinks import backlog, snapshot
 from sinks.backends.memory import MemorySink
 from sinks.models import SinkConfig
 from sinks.service import SinkService
@@ -229,3 +231,37 @@ def test_a_stop_whose_deadline_passes_says_what_was_lost(service, reports):
     assert sink.join_writing(timeout_s=WAIT_S)
     service.stop(0.2)
     assert "(shutdown)" in reports[0] or "in flight" in reports[0]
+
+
+@pytest.mark.parametrize("first", ["the request", "the watcher"])
+def test_the_backlog_of_a_sink_is_discarded_and_no_other(service, first):
+    gone, other = row("gone", paused=True), row("other", paused=True)
+    service.start("test")
+    offer(service, 3)
+    key = str(gone.pk)
+    Process.objects.create(
+        role="server", host="h", pid=1, started_at=timezone.now(), last_seen_at=timezone.now()
+    )
+    gone.delete()
+    assert backlog.discard(key) == 1
+    if first == "the request":
+        service._discard({"sink": "nobody knows it"})
+        service._discard({"sink": key})
+    else:
+        service.apply()
+    assert [one.key for one in service.engine.pipelines] == [str(other.pk)]
+    ledger = {entry["sink"]: entry for entry in service.stats()["ledger"]}
+    told = ledger["gone"]
+    assert (told["dropped"], told["in_flight"], told["imbalance"]) == ({"sink_removed": 3}, 0, 0)
+    assert (ledger["other"]["in_flight"], ledger["other"]["dropped"]) == (3, {})
+
+
+def test_what_waits_for_a_sink_that_is_gone_is_delivered_unless_told_otherwise(service):
+    gone = row("gone", paused=True)
+    service.start("test")
+    receipt = offer(service, 3)
+    gone.delete()
+    service.apply()
+    assert receipt.wait(WAIT_S)
+    (told,) = service.stats()["ledger"]
+    assert (told["stored"], told["dropped"]) == (3, {})
