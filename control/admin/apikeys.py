@@ -11,6 +11,7 @@ import secrets
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
@@ -134,6 +135,7 @@ class ApiKeyAdmin(ModelAdmin):
         context = {
             "show_save_and_add_another": False,
             "show_save_and_continue": False,
+            "closes_the_door": _keyless() and not ApiKey.objects.exists(),
             **(extra_context or {}),
         }
         response: HttpResponse = super().add_view(request, form_url, context)
@@ -171,6 +173,7 @@ class ApiKeyAdmin(ModelAdmin):
             "title": f"Key “{obj.name}” created",
             "key": obj,
             "token": token,
+            "closed_the_door": _keyless() and not ApiKey.objects.exclude(pk=obj.pk).exists(),
             "origin": f"{request.scheme}://{request.get_host()}",
         }
         response = TemplateResponse(request, "admin/control/apikey_created.html", context)
@@ -216,6 +219,11 @@ class ApiKeyAdmin(ModelAdmin):
         key.save(update_fields=["revoked_at"])
         self.log_change(request, key, "Revoked.")
         keyring().invalidate()
+
+
+def _keyless() -> bool:
+    """Whether this machine is served without a key until the first one is made."""
+    return bool(settings.COLLECTOR.ingest.require_key == "auto")
 
 
 def _dot(kind: str, words: str) -> SafeString:

@@ -150,3 +150,14 @@ def test_revoking_needs_the_right_to_change(client: Client, django_user_model: A
     assert client.post(f"{KEYS}{key.pk}/revoke/").status_code == 403
     key.refresh_from_db()
     assert key.revoked_at is None
+
+
+def test_the_first_key_says_that_it_closes_the_door(admin_client: Client) -> None:
+    said = "every request needs a key, also from this machine"
+    assert said in admin_client.get(f"{KEYS}add/").content.decode()
+    made = admin_client.post(f"{KEYS}add/", form(admin_client)).content.decode()
+    assert said in made
+    assert said not in admin_client.get(f"{KEYS}add/").content.decode()
+    made = admin_client.post(f"{KEYS}add/", form(admin_client)).content.decode()
+    assert token_in(made)
+    assert said not in made
