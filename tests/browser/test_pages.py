@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from control.auth.keys import create_key
 from control.models import Tenant
+from sinks.models import SinkConfig
 from tests.admin.cast import (
     EVIL,
     SINK,
@@ -169,3 +170,53 @@ def test_the_login_page_and_the_first_login(open_page: OpenPage) -> None:
     page.fill("#id_password", "a-long-password")
     page.press("#id_password", "Enter")
     page.wait_for_selector("h1:has-text('Operations')")
+
+
+OUTSIDE = """() => [...document.querySelectorAll(
+    'fieldset input, fieldset select, fieldset textarea')]
+  .filter(e => e.getClientRects().length && e.type !== 'hidden')
+  .map(e => [e.name, e.getBoundingClientRect().right,
+             e.closest('fieldset').getBoundingClientRect().right])
+  .filter(([name, right, edge]) => right > edge)"""
+
+
+@pytest.mark.parametrize("backend", ["postgres.PostgresSink", "file.FileSink"])
+def test_no_field_of_the_sink_form_is_cut_off(open_page: OpenPage, backend: str) -> None:
+    path = f"{reverse('admin:sinks_sinkconfig_add')}?backend=sinks.backends.{backend}"
+    for width in (390, 1280):
+        page = open_page(path, width=width)
+        for summary in page.locator("fieldset summary").all():
+            summary.click()
+        assert page.locator("#id_route_types, [name=route_types]").first.is_visible()
+        assert page.evaluate(OUTSIDE) == []
+        assert not too_wide(page)
+
+
+def test_the_list_of_sinks_fits_a_common_screen(open_page: OpenPage) -> None:
+    SinkConfig.objects.create(
+        name="warehouse-of-the-west",
+        backend="sinks.backends.postgres.PostgresSink",
+        route_types=["log", "health", "event"],
+        route_tenants=["acme", "globex"],
+        min_level="WARN",
+    )
+    page = open_page(_sinks(), width=1280)
+    table = page.locator("#result_list").bounding_box()
+    box = page.locator(".results").bounding_box()
+    assert table is not None
+    assert box is not None
+    assert table["x"] + table["width"] <= box["x"] + box["width"]
+
+
+def test_a_sink_is_deleted_with_its_backlog_discarded(open_page: OpenPage) -> None:
+    process = make_process()
+    row = SinkConfig.objects.create(name="old", backend="sinks.backends.memory.MemorySink")
+    for width in (390, 1280):
+        page = open_page(reverse("admin:sinks_sinkconfig_delete", args=[row.pk]), width=width)
+        assert serious_findings(page) == []
+        assert not too_wide(page)
+    assert page.get_by_label("Deliver what it holds").is_checked()
+    page.get_by_label("Discard it").check()
+    page.get_by_role("button", name="Delete the sink").click()
+    page.wait_for_selector("text=What waited for sink old is discarded")
+    assert process.requests.get().args == {"sink": str(row.pk)}
