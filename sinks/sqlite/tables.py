@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable
+from itertools import chain
 
 import msgspec
 
@@ -25,6 +26,8 @@ from pipeline.sink import Written
 from sinks.sqlite.values import convert_rows
 from sinks.tablerows import TableRows, rows_by_table
 
+ROWS_A_STATEMENT = 50
+_MAX_VARIABLES = 999  # what any build of SQLite takes
 MAX_ROWS = 1_000
 PROOFS = "collector_batch_proof"
 KEPT_BATCHES = 10_000
@@ -193,7 +196,7 @@ def _store(
         for statement, rows, indices in piece:
             connection.execute("SAVEPOINT rows")
             try:
-                connection.executemany(statement, rows)
+                _insert(connection, statement, rows)
             except (sqlite3.Error, *_BAD_VALUE) as error:
                 if isinstance(error, sqlite3.Error) and not _is_record_fault(error):
                     raise
@@ -213,6 +216,23 @@ def _store(
         raise
     failures.update(refused)
     return True
+
+
+def _insert(connection: sqlite3.Connection, statement: str, rows: list[Values]) -> None:
+    """Insert rows, many with each statement.
+
+    The driver lets go of the interpreter lock for every step: with a row a step, the request
+    threads take it from this one a thousand times a transaction.
+    """
+    most = min(ROWS_A_STATEMENT, _MAX_VARIABLES // len(rows[0])) if rows else 1
+    whole = len(rows) - len(rows) % most
+    if whole:
+        head, marks = statement.rsplit(" VALUES ", 1)
+        many = f"{head} VALUES {', '.join([marks] * most)}"
+        for start in range(0, whole, most):
+            connection.execute(many, list(chain.from_iterable(rows[start : start + most])))
+    if whole < len(rows):
+        connection.executemany(statement, rows[whole:])
 
 
 def _one_by_one(
