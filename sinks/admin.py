@@ -27,7 +27,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from control.admin import ModelAdmin, action, display, register
-from control.admin.overview import PipelineView, overview_for
+from control.admin.overview import overview_for
+from control.admin.pipelines import PipelineView
 from control.processes import heart
 from sinks import backlog
 from sinks.forms import OPTION, TUNING, BackendForm, SinkForm, form_for

@@ -9,21 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.http import HttpRequest
 from django.utils import timezone
 
 from control.admin import samples
-from control.admin.ledger import (
-    LedgerView,
-    accepted_in,
-    dropped_of,
-    float_of,
-    int_of,
-    ledger_views,
-)
+from control.admin.ledger import LedgerView, accepted_in, int_of, ledger_views
+from control.admin.pipelines import PipelineView, stats_pipelines
 from control.admin.samples import PipelineHistory, Window
 
 # Rates "now" are taken over this long: three heartbeats, so that one late beat does not show as 0.
@@ -32,129 +26,6 @@ RECENT = timedelta(seconds=16)
 SHOW_ENDED = timedelta(hours=24)
 MAX_ENDED = 8
 MAX_LIVE = 200
-# The pipeline's own words; any other state lies between the two first.
-STATE_RANK = {"": -1, "running": 0, "paused": 2, "failing": 3, "misconfigured": 4}
-
-
-def moment(value: Any) -> datetime | None:
-    """A time as a process may have written it: ISO text, seconds, or microseconds since 1970."""
-    if isinstance(value, str) and value:
-        try:
-            parsed = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-        return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-    if isinstance(value, int | float) and value > 0:
-        seconds = value / 1e6 if value > 1e12 else float(value)
-        return datetime.fromtimestamp(seconds, tz=UTC)
-    return None
-
-
-def stats_pipelines(stats: Any) -> list[Mapping[str, Any]]:
-    found = stats.get("pipelines") if isinstance(stats, Mapping) else None
-    return [one for one in found or [] if isinstance(one, Mapping)]
-
-
-@dataclass(kw_only=True)
-class PipelineView:
-    """One pipeline over all live processes that run it."""
-
-    key: str
-    name: str
-    state: str = ""
-    misconfigured: str = ""
-    required: bool = False
-    paused: bool = False
-    refusing: bool = False
-    processes: int = 0
-    held_records: int = 0
-    capacity_records: int = 0
-    held_bytes: int = 0
-    capacity_bytes: int = 0
-    in_flight: int = 0
-    workers: int = 0
-    busy_workers: int = 0
-    accepted: int = 0
-    stored: int = 0
-    dead_lettered: int = 0
-    dropped: int = 0
-    refused: int = 0
-    retries: int = 0
-    failures: int = 0
-    oldest_s: float = 0.0
-    p50: float | None = None
-    p95: float | None = None
-    p99: float | None = None
-    last_error: str = ""
-    last_error_at: datetime | None = None
-    in_rate: float | None = None
-    out_rate: float | None = None
-    refused_rate: float | None = None
-    history: PipelineHistory | None = None
-
-    def add(self, data: Mapping[str, Any]) -> None:
-        self.processes += 1
-        for name in (
-            "held_records",
-            "capacity_records",
-            "held_bytes",
-            "capacity_bytes",
-            "in_flight",
-            "workers",
-            "busy_workers",
-            "accepted",
-            "stored",
-            "dead_lettered",
-            "refused",
-            "retries",
-            "failures",
-        ):
-            setattr(self, name, getattr(self, name) + int_of(data, name))
-        self.dropped += dropped_of(data)
-        self.required = self.required or bool(data.get("required"))
-        self.paused = self.paused or bool(data.get("paused"))
-        self.refusing = self.refusing or bool(data.get("refusing"))
-        self.misconfigured = self.misconfigured or str(data.get("misconfigured") or "")
-        self.oldest_s = max(self.oldest_s, float_of(data, "oldest_s") or 0.0)
-        self._add_state(str(data.get("state") or ""))
-        self._add_latency(data.get("write_latency"))
-        self._add_error(data)
-
-    def _add_state(self, state: str) -> None:
-        # Of several processes, the one that is worst off is what the operator must see.
-        if STATE_RANK.get(state, 1) > STATE_RANK.get(self.state, 0):
-            self.state = state
-
-    def _add_latency(self, latency: Any) -> None:
-        if not isinstance(latency, Mapping):
-            return
-        for name in ("p50", "p95", "p99"):
-            value, known = float_of(latency, name), getattr(self, name)
-            if value is not None and value > 0:
-                setattr(self, name, value if known is None else max(known, value))
-
-    def _add_error(self, data: Mapping[str, Any]) -> None:
-        error, at = str(data.get("last_error") or ""), moment(data.get("last_error_at"))
-        if error and (self.last_error_at is None or (at and at > self.last_error_at)):
-            self.last_error, self.last_error_at = error, at
-
-    @property
-    def failing(self) -> bool:
-        return self.state == "failing"
-
-    @property
-    def fill(self) -> float | None:
-        """The fuller of the two bounds: records or bytes."""
-        ratios = []
-        if self.capacity_records:
-            ratios.append(self.held_records / self.capacity_records)
-        if self.capacity_bytes:
-            ratios.append(self.held_bytes / self.capacity_bytes)
-        return max(ratios, default=None)
-
-    @property
-    def fill_percent(self) -> int:
-        return round(min(self.fill or 0.0, 1.0) * 100)
 
 
 @dataclass(kw_only=True)

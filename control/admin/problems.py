@@ -11,7 +11,8 @@ from datetime import timedelta
 from django.urls import NoReverseMatch, reverse
 
 from control.admin.figures import ago, compact, duration, percent
-from control.admin.overview import Overview, PipelineView
+from control.admin.overview import Overview
+from control.admin.pipelines import PipelineView
 from control.ports.panels import Problem
 
 # The engine's default high watermark: above it, new records are refused.

@@ -26,7 +26,8 @@ from control.admin import (
 from control.admin.figures import ago, duration
 from control.admin.jsonview import json_html
 from control.admin.ledger import ledger_views
-from control.admin.overview import PipelineView, process_state, stats_pipelines
+from control.admin.overview import process_state
+from control.admin.pipelines import PipelineView, stats_pipelines
 from control.models import Process, ProcessRequest, WorkerRun
 
 _DOTS = {"alive": "good", "stopped": "idle", "lost": "bad"}
