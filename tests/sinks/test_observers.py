@@ -127,6 +127,18 @@ def test_a_renamed_sink_counts_under_its_new_name(engine, sink):
             assert registry.get_sample_value(sample, {"sink": name}) == count
 
 
+def test_a_backlog_that_somebody_discarded_is_dropped_on_purpose(engine, sink):
+    registry = CollectorRegistry()
+    engine.observe(EngineMetrics(engine, into=Metrics(registry)))
+    (pipeline,) = engine.pipelines
+    engine.configure([dataclasses.replace(pipeline.spec, paused=True)])
+    engine.start()
+    offer(engine, 3)
+    engine.discard("key-1")
+    labels = {"sink": "kept", "reason": "sink_removed", "intentional": "true"}
+    assert registry.get_sample_value("records_dropped_total", labels) == 3
+
+
 def test_labels_of_errors_are_bounded(engine):
     registry = CollectorRegistry()
     metrics = EngineMetrics(engine, into=Metrics(registry))
