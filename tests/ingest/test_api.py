@@ -236,7 +236,7 @@ def test_a_request_may_name_a_hundred_tenants_and_no_more(front: Front) -> None:
     told = answer(front.post("/logs", [*body, {"tenant": "one-more"}]), 413)
     assert (told["code"], told["limit"]) == ("too_many_tenants", f"max_tenants={MAX_TENANTS}")
     assert str(MAX_TENANTS) in told["detail"]
-    assert sum(row["accepted"] for row in front.engine.stats()["ledger"]) == 0
+    assert front.engine.stats()["ledger"] == []
     assert answer(front.post("/logs", body * 2))["accepted"] == 2 * MAX_TENANTS
     assert front.sink.join(2 * MAX_TENANTS)
 
