@@ -16,7 +16,13 @@ from pipeline.record import Batch
 from pipeline.sink import Written
 from sinks.postgresql.connections import Connection
 from sinks.postgresql.proofs import Proofs
-from sinks.postgresql.sqlstate import as_sink_error, explain, is_record_fault, row_at_fault
+from sinks.postgresql.sqlstate import (
+    as_sink_error,
+    explain,
+    is_missing_partition,
+    is_record_fault,
+    row_at_fault,
+)
 
 MAX_ISOLATED = 16
 """Rows taken out of one batch before it is handed back to be split."""
@@ -50,6 +56,7 @@ def store_batch(
     *,
     failures: dict[int, str],
     proofs: Proofs | None,
+    makes_partitions: bool = False,
 ) -> Written:
     """Store all rows of all jobs in one transaction.
 
@@ -72,7 +79,10 @@ def store_batch(
             break
         except psycopg.Error as error:
             _roll_back(connection)
-            if job is None or not is_record_fault(error):
+            at_fault = is_record_fault(error) and not (
+                makes_partitions and is_missing_partition(error)
+            )
+            if job is None or not at_fault:
                 raise as_sink_error(error, doing=_doing(job)) from error
             row = row_at_fault(error)
             if row is None or row >= len(job.rows) or len(failures) >= MAX_ISOLATED:

@@ -37,11 +37,15 @@ def is_record_fault(error: psycopg.Error) -> bool:
     if state == LIMIT_CLASS:
         # Without a row it is the statement's: too many columns, say.
         return row_at_fault(error) is not None
-    return state in RECORD_CLASSES and not is_missing_partition(error)
+    return state in RECORD_CLASSES
 
 
 def is_missing_partition(error: psycopg.Error) -> bool:
-    """A row without a partition comes as a check violation that names no constraint."""
+    """A row without a partition comes as a check violation that names no constraint.
+
+    Where the sink makes the partitions itself, it makes the missing one and tries again.  In a
+    table of somebody else's the row is at fault, such as one dated 1970 among partitions of 2026.
+    """
     return isinstance(error, pg.CheckViolation) and not error.diag.constraint_name
 
 

@@ -42,7 +42,14 @@ class PostgresTables:
         self._ensure_days(batch, tables)
         try:
             with self._connections.lend() as connection:
-                return store_batch(connection, batch, jobs, failures=failures, proofs=self._proofs)
+                return store_batch(
+                    connection,
+                    batch,
+                    jobs,
+                    failures=failures,
+                    proofs=self._proofs,
+                    makes_partitions=True,
+                )
         except SinkError:
             for table in tables:  # retention or another hand may have taken a partition away
                 partitions.forget(table.spec.table)

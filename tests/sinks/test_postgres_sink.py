@@ -147,6 +147,25 @@ def test_bad_rows_cost_only_themselves(sink, dsn):
     assert len(rows(dsn)) == 496
 
 
+def test_a_row_outside_every_partition_of_a_foreign_table_costs_only_itself(dsn):
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            b"CREATE TABLE visits (action text, record_id bigint) PARTITION BY RANGE (record_id)"
+        )
+        connection.execute(
+            b"CREATE TABLE visits_1 PARTITION OF visits FOR VALUES FROM (10) TO (99)"
+        )
+    sink = make(dsn, table="visits", columns={"action": "message", "record_id": "payload.place"})
+    sink.open()
+    sent = [event(place=20), event(place=5), event(place=30)]
+    with pytest.raises(PartialFailure) as caught:
+        sink.write(batch(sent))
+    sink.close()
+    assert list(caught.value.failures) == [1]
+    assert "no partition" in caught.value.failures[1]
+    assert rows(dsn, "SELECT record_id FROM visits ORDER BY 1") == [(20,), (30,)]
+
+
 def test_a_key_that_is_there_already_costs_its_row(sink, dsn):
     first = [event(1), event(2)]
     sink.write(batch(first))
