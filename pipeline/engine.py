@@ -66,8 +66,8 @@ class Engine:
     def retired(self) -> list[Pipeline]:
         """Pipelines whose configuration is gone and which still deliver what they hold."""
         with self._lock:
-            self._retired = [p for p in self._retired if not p.ended]
-            return list(self._retired)
+            self._retired = [p for p in self._retired if not p.gone]
+            return [p for p in self._retired if not p.ended]
 
     @property
     def names(self) -> dict[str, str]:
@@ -179,7 +179,8 @@ class Engine:
         due = self._clock.monotonic() + timeout_s
         grace = min(STOP_GRACE_S, timeout_s / 4)
         settled = self.drain(timeout_s - grace)
-        pipelines = [*self.pipelines, *self.retired]
+        with self._lock:
+            pipelines = [*self._pipelines.values(), *self._retired]
         for pipeline in pipelines:
             pipeline.halt()
         for pipeline in pipelines:
