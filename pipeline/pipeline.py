@@ -226,19 +226,27 @@ class Pipeline:
     # --- request threads -------------------------------------------------------------------
 
     def appended(self, frame: Frame) -> None:
-        """A frame with a share for this sink was appended: wake a worker if it matters now."""
-        with self.lock:
-            stopped = self._phase == STOPPED
-            if not self._idle:
-                self._grow_if_crowded()
-            elif not self._called and (
-                self._alarm is None
-                or frame.arrived_s + self.spec.settings.max_wait_s < self._alarm
+        """A frame with a share for this sink was appended: wake a worker if it matters now.
+
+        Looks without the lock first, as most appends need nobody.  That is safe because the append
+        came before the look, and a worker says that it is idle, or that it has come, before it
+        looks at the log for the last time: one of the two sees the other.
+        """
+        if self._idle:
+            alarm = self._alarm
+            if not self._called and (
+                alarm is None
+                or frame.arrived_s + self.spec.settings.max_wait_s < alarm
                 or self._batcher.full
             ):
-                self._called = True
-                self._work_to_do.notify()
-        if stopped:
+                with self.lock:
+                    if self._idle:  # else nobody would come and take the call back
+                        self._called = True
+                        self._work_to_do.notify()
+        elif len(self._pool) < self.spec.settings.max_workers and self._batcher.full:
+            with self.lock:
+                self._grow_if_crowded()
+        if self._phase == STOPPED:
             self._drop_held()  # it raced with the stop, which did not see it
 
     def make_room(self, records: int, nbytes: int) -> bool:
@@ -338,13 +346,14 @@ class Pipeline:
         an append that needs nobody earlier wakes nobody.  `_called` is set while a worker was woken
         for an append and has not come yet: it will see what was appended meanwhile.
         """
-        due = self._due_s(now)
-        if due is not None and due < idle_left:
-            self._alarm = now + due if self._alarm is None else min(self._alarm, now + due)
-            idle_left = due
-        self._idle += 1
+        self._idle += 1  # before the last look; see `appended`
         try:
-            self._clock.wait(self._work_to_do, idle_left)
+            due = self._due_s(now)
+            if due is not None and due < idle_left:
+                self._alarm = now + due if self._alarm is None else min(self._alarm, now + due)
+                idle_left = due
+            if idle_left > 0:
+                self._clock.wait(self._work_to_do, idle_left)
         finally:
             self._idle -= 1
             self._alarm, self._called = None, False
@@ -541,6 +550,11 @@ class Pipeline:
     def ended(self) -> bool:
         """Whether nothing is left to do, nor will be."""
         return self._phase == STOPPED and not self.admission.held_records
+
+    @property
+    def gone(self) -> bool:
+        """Whether its last worker has left too, which may be the one that closes the sink."""
+        return self.ended and not len(self._pool)
 
     @property
     def workers(self) -> list[Worker]:

@@ -281,6 +281,25 @@ def test_start_stop_drain_flush_and_configure_in_any_order_from_many_threads(see
 
 
 @pytest.mark.concurrency
+@pytest.mark.parametrize("workers", [1, 3])
+def test_no_append_is_missed_by_workers_that_are_going_to_sleep(workers: int) -> None:
+    """Each offer is waited for before the next: one missed call would hang it for a minute."""
+    engine = Engine(log_id="log", ids=RecordIds(node=1))
+    sink = ScriptedSink()
+    engine.configure([spec(sink, max_wait_s=0, min_workers=workers, max_workers=workers)])
+    engine.start()
+
+    def offer() -> None:
+        for _ in range(400):
+            done = engine.offer(type="log", tenant="t", records=records(1))
+            assert done.wait(PATIENCE_S / 4), "nobody came for it"
+
+    run_all([offer] * 3)
+    assert engine.stop(PATIENCE_S)
+    assert sum(sink.stored.values()) == 1200
+
+
+@pytest.mark.concurrency
 @pytest.mark.parametrize("seed", range(4))
 def test_offers_that_race_with_removals_and_the_stop_lose_nothing_uncounted(seed: int) -> None:
     engine = Engine(log_id="log", ids=RecordIds(node=1))
