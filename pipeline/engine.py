@@ -51,6 +51,7 @@ class Engine:
         self._routes: dict[tuple[str, str], tuple[Pipeline, ...]] = {}
         self._started = False
         self._refusing = False
+        self._flush_for = self._request_flush  # one bound method for all receipts
 
     @property
     def log_id(self) -> str:
@@ -228,15 +229,14 @@ class Engine:
             self._unrouted(tenant, records, routed)
         for pipeline in routed.full:
             pipeline.pass_by(tenant, records)
-        promised = [share.count for share in routed.shares if share.required]
         received_us = self._clock.time_us()
         id_base = self._ids.take(count, now_us=received_us)
         receipt = Receipt(
             count=count,
-            owed=len(promised),
-            unrouted=count - max(promised, default=0),
+            owed=routed.owed,
+            unrouted=count - routed.promised,
             id_base=id_base,
-            request_flush=self._request_flush,
+            request_flush=self._flush_for,
         )
         frame = Frame(
             type=type,
@@ -298,6 +298,9 @@ class Engine:
                 nbytes = total if wanted == count else total * wanted // count
                 if spec.required:
                     pipeline.admission.reserve(wanted, nbytes)
+                    routed.owed += 1
+                    if wanted > routed.promised:
+                        routed.promised = wanted
                 elif not pipeline.make_room(wanted, nbytes):
                     routed.full.append(pipeline)
                     continue
@@ -339,12 +342,14 @@ class Engine:
 
 class _Routed:
     """Where an offer goes: a share for each pipeline with room, the optional ones that are full,
-    and how many records no sink takes."""
+    and how many records no sink takes.  `owed` counts the required sinks, `promised` the records
+    that the one of them with the most of them takes."""
 
-    __slots__ = ("full", "nowhere", "pipelines", "shares")
+    __slots__ = ("full", "nowhere", "owed", "pipelines", "promised", "shares")
 
     def __init__(self, *, nowhere: int) -> None:
         self.nowhere = nowhere
+        self.owed = self.promised = 0
         self.full: list[Pipeline] = []
         self.pipelines: list[Pipeline] = []
         self.shares: list[Share] = []
