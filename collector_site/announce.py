@@ -16,6 +16,7 @@ from typing import Any
 READY_FD = "COLLECTOR_READY_FD"  # the supervisor's pipe, where one runs
 
 _token_read = -1
+_loss_read = _loss_write = -1
 _stop_asked = False
 
 
@@ -25,7 +26,9 @@ def arm(arbiter: Any) -> None:
     gunicorn's arbiter answers a second INT or QUIT by killing its workers two seconds later, in
     the middle of their drain.
     """
-    global _token_read
+    global _token_read, _loss_read, _loss_write
+    _loss_read, _loss_write = os.pipe()
+    os.set_blocking(_loss_read, False)
     _token_read, write = os.pipe()
     os.set_blocking(_token_read, False)
     os.write(write, b"1")
@@ -40,6 +43,20 @@ def arm(arbiter: Any) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, on_stop)
+
+
+def loss() -> None:
+    """In a worker: records that were acknowledged are lost with this process."""
+    if _loss_write >= 0:
+        os.write(_loss_write, b"1")
+
+
+def loss_was_told() -> bool:
+    """In the arbiter: whether any worker lost records, which its exit status must tell."""
+    try:
+        return _loss_read >= 0 and bool(os.read(_loss_read, 1))
+    except BlockingIOError:
+        return False
 
 
 def stop_was_asked() -> bool:

@@ -6,6 +6,7 @@ gunicorn -c collector_site/gunicorn_conf.py
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +63,5 @@ def child_exit(server: Any, worker: Any) -> None:
 
 def on_exit(server: Any) -> None:
     metricsdir.remove()
+    if announce.loss_was_told():
+        sys.exit(1)

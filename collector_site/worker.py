@@ -106,6 +106,7 @@ class CollectorWorker(ClientWorker):
 
     def _drain(self, deadline_s: float, drained: list[bool]) -> None:
         from collector_site.farewell import write_exit_reason
+        from control.ports.stats import stats
         from control.processes import lifecycle
         from control.processes.identity import current_identity
 
@@ -114,6 +115,8 @@ class CollectorWorker(ClientWorker):
             drained.append(lifecycle.stop(deadline_s))
         except Exception:
             self.log.exception("the services could not be stopped")
+        if any(row["dropped"].get("shutdown") or row["in_flight"] for row in stats()["ledger"]):
+            announce.loss()
         if identity is not None:
             write_exit_reason(identity.id, self._stop_cause, complete=drained == [True])
         self.method_queue.defer(lambda: None)

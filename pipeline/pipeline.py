@@ -72,6 +72,7 @@ class Pipeline:
         self._something_settled = threading.Condition(self.lock)
         self._phase = NEW
         self._retiring = False
+        self._given_up = ""
         self._idle = 0
         self._alarm: float | None = None
         self._called = False
@@ -148,7 +149,9 @@ class Pipeline:
         self._end_if_retired()
 
     def discard(self, reason: str) -> None:
-        """Drop what waits, counted under `reason`; writes under way are left to end."""
+        """Drop what waits, counted under `reason`; from a sink that is gone also what fails later."""
+        with self.lock:
+            self._given_up = reason
         self._drop_held(reason)
 
     def revive(self) -> bool:
@@ -156,7 +159,7 @@ class Pipeline:
         with self.lock:
             if self._phase == STOPPED:
                 return False
-            self._retiring = False
+            self._retiring, self._given_up = False, ""
             if self._phase == DRAINING:
                 self._phase = RUNNING
             self.admission.reopen()
@@ -433,14 +436,15 @@ class Pipeline:
             worker.batch = None
             self._work_to_do.notify()
             stopped = self._phase == STOPPED
+            given_up = self._given_up if self._retiring else ""
         if delay is not None:
             assert outcome.error is not None
             self._observer.retry_scheduled(batch, delay, outcome.error)
         elif not outcome.split:
             self._ends.tell_settled(self.spec.name, batch, outcome, now)
             tell_receipts(done)
-        if stopped:
-            self._drop_held()  # a write outlived the stop and failed
+        if stopped or given_up:
+            self._drop_held(given_up or "shutdown")  # a write that outlived it has failed
         self._end_if_retired()
 
     def _is_suspect(self, batch: Batch, outcome: Outcome) -> bool:

@@ -177,7 +177,10 @@ class SinkService:
             if pipeline.spec.misconfigured:
                 return f"required sink {pipeline.spec.name} is misconfigured"
             if pipeline.admission.refusing:
-                return f"required sink {pipeline.spec.name} is full"
+                cause = f"required sink {pipeline.spec.name} is full"
+                if pipeline.state == "failing":
+                    cause += f", as its writes fail: {pipeline.figures.last_error[:200]}"
+                return cause
         return None
 
     # --- configuration ---------------------------------------------------------------------

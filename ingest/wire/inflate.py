@@ -20,6 +20,8 @@ _SLICE_BYTES = 64 * 1024
 _MAX_WINDOW_BYTES = 8 * 1024 * 1024
 _ZSTD_MAGIC = 0xFD2FB528
 _SKIPPABLE_MAGIC = 0x184D2A50
+# A shipper may flush a member for each of its lines; more are empty ones that only cost time.
+_MAX_MEMBERS = 100_000
 _GZIP_WBITS = 31
 
 ENCODINGS = ("gzip", "zstd")
@@ -42,7 +44,7 @@ def inflate(data: bytes, encoding: str, *, limit: int, grow: Callable[[int], Non
 def _gunzip(data: bytes) -> Iterator[bytes]:
     decoder = zlib.decompressobj(_GZIP_WBITS)
     view = memoryview(data)
-    position = 0
+    position = members = 0
     try:
         while position < len(view):
             # Small slices: what a step leaves unconsumed is copied, so it has to stay small.
@@ -58,6 +60,9 @@ def _gunzip(data: bytes) -> Iterator[bytes]:
                 pending = decoder.unused_data.lstrip(b"\0")
                 if not pending and not bytes(view[position:]).strip(b"\0"):
                     return
+                members += 1
+                if members > _MAX_MEMBERS:
+                    raise _broken("gzip", f"it has more than {_MAX_MEMBERS} members")
                 decoder = zlib.decompressobj(_GZIP_WBITS)
             if decoder.eof:
                 decoder = zlib.decompressobj(_GZIP_WBITS)

@@ -165,3 +165,15 @@ def test_a_sink_that_hangs_while_closing_holds_up_no_change_of_it(rig: Rig) -> N
     assert rig.offer(records(1)).wait(PATIENCE_S)
     assert len(second.stored) == 1
     go_on.set()
+
+
+def test_a_write_that_fails_after_its_sink_was_given_up_is_not_tried_again(rig: Rig) -> None:
+    sink = rig.held_sink()
+    engine = rig.start(spec(sink, key="gone", name="gone", max_records=5))
+    done = rig.offer(records(5))
+    sink.await_writes(1)
+    engine.discard("gone")
+    engine.configure([])
+    sink.let_go(failing=True)
+    assert done.wait(PATIENCE_S)
+    assert rig.row("gone")["dropped"] == {"sink_removed": 5}
