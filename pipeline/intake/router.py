@@ -24,11 +24,9 @@ class Route:
 
     def count(self, records: Sequence[Record]) -> int:
         """How many of the records pass the severity filter."""
-        if not self.min_severity:
-            return len(records)
-        least = self.min_severity
-        return sum(record.severity >= least for record in records)
+        return len(self.passing(records)) if self.min_severity else len(records)
 
     def passing(self, records: Sequence[Record]) -> list[Record]:
         """The records that pass the severity filter."""
-        return [record for record in records if record.severity >= self.min_severity]
+        least = self.min_severity
+        return [record for record in records if record.severity >= least]
