@@ -149,7 +149,7 @@ class Pipeline:
         self._end_if_retired()
 
     def discard(self, reason: str) -> None:
-        """Drop what waits, counted under `reason`; from a sink that is gone also what fails later."""
+        """Drop what waits, as `reason`; from a sink that is gone also what fails later."""
         with self.lock:
             self._given_up = reason
         self._drop_held(reason)

@@ -97,6 +97,15 @@ def test_a_stop_under_load_stores_exactly_what_was_acknowledged(
     assert "left behind" not in server.output
 
 
+def test_a_stop_that_loses_acknowledged_records_does_not_exit_well(collector_server: Start) -> None:
+    server = collector_server(environ={"COLLECTOR_STOP_DEADLINE_S": "6"})
+    client = server.client()
+    with records_locked(server):
+        assert client.post("/logs", json=batch(0, 300)).status_code == 202
+        assert server.stop() == 1
+    assert '"imbalance":0' in server.output, "lost, but not without being counted"
+
+
 @pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_while_it_drains_it_answers_refuses_and_does_not_give_up(
     collector_server: Start, again: int
