@@ -47,13 +47,8 @@ class Segment:
         self.frames = [frame for frame in self.frames if frame.pending]
 
     def unlink(self) -> None:
-        """Leave the chain, as any segment but the last may.
-
-        References are cut, so that no garbage collector is needed: frames are not its business.
-        """
+        """Leave the chain, as any segment but the last may; nothing refers to it then."""
         assert self.next is not None, "the last segment takes frames still"
         self.next.prev = self.prev
         if self.prev is not None:
             self.prev.next = self.next
-        self.prev = self.next = None
-        self.frames = []
