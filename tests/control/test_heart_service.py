@@ -18,6 +18,7 @@ from control.ports.stats import register_stats
 from control.processes.heart import Heart
 from control.processes.identity import current_identity
 from control.processes.service import HeartService
+from control.processes.workers import worker_history
 from pipeline.runtime.clock import FakeClock
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -97,6 +98,7 @@ def until(beats: Beats, clock: FakeClock, true: Callable[[], bool], step_s: floa
 
 
 def test_a_whole_life(service: HeartService, beats: Beats, clock: FakeClock) -> None:
+    worker_history().take()  # the workers of earlier tests in this process
     service.start("server")
     service.start("server")
     until(beats, clock, Process.objects.exists)

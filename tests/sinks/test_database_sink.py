@@ -261,7 +261,8 @@ else:
         assert (again.stored, again.already_stored) == (0, 2_500)
         with connections["records"].cursor() as cursor:
             cursor.execute(
-                f"SELECT count(*) FROM {sqlite_tables.PROOFS} WHERE number = %s", [sent.number]
+                f"SELECT count(*) FROM {sqlite_tables.PROOFS} WHERE log_id = %s AND number = %s",
+                [sent.log_id, sent.number],
             )
             assert cursor.fetchone() == (3,)
 
