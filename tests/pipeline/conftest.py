@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from pipeline.runtime.clock import FakeClock
-from tests.pipeline.support import Rig
+from tests.pipeline.rig import Rig
 
 # How long an example takes says nothing on a shared machine.
 settings.register_profile("engine", deadline=None)

@@ -11,7 +11,7 @@ from pipeline.errors import Saturated, TooLarge
 from pipeline.intake.admission import Admission, Closed
 from pipeline.runtime.clock import FakeClock
 from pipeline.settings import PipelineSettings
-from tests.pipeline.support import run_all
+from tests.pipeline.rig import run_all
 
 
 def admission(clock: FakeClock, **settings: float) -> Admission:

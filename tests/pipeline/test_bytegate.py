@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import Saturated, TooLarge
 from pipeline.intake.bytegate import ByteGate
-from tests.pipeline.support import run_all
+from tests.pipeline.rig import run_all
 
 
 def test_room_is_reserved_grown_and_given_back_once() -> None:

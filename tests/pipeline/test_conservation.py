@@ -28,16 +28,8 @@ from pipeline.log.log import Log
 from pipeline.pipeline import Pipeline
 from pipeline.record import ERROR, INFO, Batch
 from pipeline.sink import Written
-from tests.pipeline.support import (
-    PATIENCE_S,
-    Rig,
-    ScriptedSink,
-    imbalances,
-    record,
-    records,
-    run_all,
-    spec,
-)
+from tests.pipeline.rig import Rig, imbalances, run_all
+from tests.pipeline.support import PATIENCE_S, ScriptedSink, record, records, spec
 
 PRODUCERS, OFFERS, TENANTS = 4, 120, ("a", "b", "c")
 RETRY = RetryPolicy(base_s=0.0001, cap_s=0.001, max_attempts=4)

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import random
 import threading
-from collections.abc import Callable
-from functools import partial
 
 import pytest
 
 from pipeline.engine import Engine
-from pipeline.errors import Draining, NoSink, Refused, RetryableError
+from pipeline.errors import Draining, NoSink, RetryableError
 from pipeline.ids import RecordIds
 from pipeline.log.frame import Frame
 from pipeline.log.log import Log
 from pipeline.pipeline import Pipeline
-from tests.pipeline.support import (
-    PATIENCE_S,
-    Rig,
-    ScriptedSink,
-    imbalances,
-    ledger_row,
-    records,
-    run_all,
-    spec,
-)
+from tests.pipeline.rig import Rig, ledger_row
+from tests.pipeline.support import PATIENCE_S, ScriptedSink, records, spec
 
 
 def test_starting_and_stopping_twice_is_the_same_as_once(rig: Rig) -> None:
@@ -229,115 +218,3 @@ def test_an_engine_on_the_machines_clock_runs_and_stops() -> None:
     assert done.wait(PATIENCE_S)
     assert engine.stop(PATIENCE_S)
     assert ledger_row(engine, "a", "t")["stored"] == 3
-
-
-@pytest.mark.concurrency
-@pytest.mark.parametrize("seed", range(8))
-def test_start_stop_drain_flush_and_configure_in_any_order_from_many_threads(seed: int) -> None:
-    """Whatever the order: it ends, no thread is left, and every record accepted is counted."""
-    chance = random.Random(seed)
-    engine = Engine(log_id="log", ids=RecordIds(node=1))
-    sinks = [ScriptedSink(), ScriptedSink()]
-    specs = [
-        spec(sink, key=key, max_records=3, max_workers=2, max_wait_s=0.001)
-        for key, sink in zip("ab", sinks, strict=True)
-    ]
-    accepted: list[int] = []
-
-    def offer() -> None:
-        for _ in range(60):
-            try:
-                accepted.append(engine.offer(type="log", tenant="t", records=records(2)).count)
-            except Refused:
-                pass
-
-    actions: list[Callable[[], object]] = [
-        engine.start,
-        partial(engine.configure, specs),
-        partial(engine.configure, specs[:1]),
-        partial(engine.flush, 0.01),
-        partial(engine.drain, 0.01),
-        partial(engine.stop, 0.05),
-        engine.start,
-        offer,
-        offer,
-        offer,
-    ]
-    chance.shuffle(actions)
-    engine.configure(specs)
-    run_all(actions)
-    engine.stop(PATIENCE_S)
-    assert imbalances(engine) == {}
-    for pipeline in [*engine.pipelines, *engine.retired]:
-        assert pipeline.workers == []
-    for key, sink in zip("ab", sinks, strict=True):
-        rows = [r for r in engine.stats()["ledger"] if r["sink"] == key]  # type: ignore[attr-defined]
-        for row in rows:
-            assert row["in_flight"] == 0
-            assert row["accepted"] == row["stored"] + sum(row["dropped"].values())
-        assert sum(row["stored"] for row in rows) == sum(sink.stored.values())
-        assert set(sink.stored.values()) <= {1}
-        assert sink.opened == sink.closed
-
-
-@pytest.mark.concurrency
-@pytest.mark.parametrize("workers", [1, 3])
-def test_no_append_is_missed_by_workers_that_are_going_to_sleep(workers: int) -> None:
-    """Each offer is waited for before the next: one missed call would hang it for a minute."""
-    engine = Engine(log_id="log", ids=RecordIds(node=1))
-    sink = ScriptedSink()
-    engine.configure([spec(sink, max_wait_s=0, min_workers=workers, max_workers=workers)])
-    engine.start()
-
-    def offer() -> None:
-        for _ in range(400):
-            done = engine.offer(type="log", tenant="t", records=records(1))
-            assert done.wait(PATIENCE_S / 4), "nobody came for it"
-
-    run_all([offer] * 3)
-    assert engine.stop(PATIENCE_S)
-    assert sum(sink.stored.values()) == 1200
-
-
-@pytest.mark.concurrency
-@pytest.mark.parametrize("seed", range(4))
-def test_offers_that_race_with_removals_and_the_stop_lose_nothing_uncounted(seed: int) -> None:
-    engine = Engine(log_id="log", ids=RecordIds(node=1))
-    kept, flickering = ScriptedSink(), ScriptedSink()
-    always = spec(kept, key="kept", max_records=7, max_wait_s=0.001)
-    sometimes = spec(flickering, key="flickering", max_records=5, max_wait_s=0.001)
-    engine.configure([always, sometimes])
-    engine.start()
-    accepted: list[int] = []
-    finished = threading.Event()
-
-    def offer(tenant: str) -> None:
-        for _ in range(150):
-            try:
-                engine.offer(type="log", tenant=tenant, records=records(3))
-                accepted.append(3)
-            except Refused:
-                if finished.is_set():
-                    return
-
-    def flicker() -> None:
-        chance = random.Random(seed)
-        for _ in range(60):
-            engine.configure([always, sometimes] if chance.random() < 0.5 else [always])
-            assert imbalances(engine) == {}
-
-    def stop() -> None:
-        for _ in range(20):
-            assert imbalances(engine) == {}
-        finished.set()
-        engine.stop(PATIENCE_S)
-
-    run_all([partial(offer, "x"), partial(offer, "y"), partial(offer, "z"), flicker, stop])
-    assert imbalances(engine) == {}
-    rows = engine.stats()["ledger"]
-    by_sink = {key: [r for r in rows if r["sink"] == key] for key in ("kept", "flickering")}  # type: ignore[attr-defined]
-    assert sum(r["accepted"] for r in by_sink["kept"]) == sum(accepted)
-    assert all(r["in_flight"] == 0 for r in by_sink["kept"] + by_sink["flickering"])
-    for key, sink in (("kept", kept), ("flickering", flickering)):
-        assert sum(r["stored"] for r in by_sink[key]) == sum(sink.stored.values())
-        assert set(sink.stored.values()) <= {1}

@@ -8,14 +8,8 @@ from pipeline.engine import UNROUTED
 from pipeline.errors import NoSink, Refused, Saturated, TooLarge
 from pipeline.intake.router import Route
 from pipeline.record import DEBUG, ERROR, INFO, WARN
-from tests.pipeline.support import (
-    PATIENCE_S,
-    Rig,
-    ScriptedSink,
-    record,
-    records,
-    spec,
-)
+from tests.pipeline.rig import Rig
+from tests.pipeline.support import PATIENCE_S, ScriptedSink, record, records, spec
 
 
 def test_each_sink_gets_the_types_tenants_and_levels_of_its_route(rig: Rig) -> None:

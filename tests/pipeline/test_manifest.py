@@ -7,7 +7,8 @@ import pytest
 from pipeline.log.log import Log
 from pipeline.log.manifest import Manifest
 from pipeline.record import Part
-from tests.pipeline.support import frame, records, run_all, share, weight
+from tests.pipeline.rig import run_all
+from tests.pipeline.support import frame, records, share, weight
 
 
 def parts(*counts: int) -> list[Part]:

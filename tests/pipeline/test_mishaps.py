@@ -11,7 +11,8 @@ import pytest
 from pipeline.errors import SinkFault
 from pipeline.record import Batch
 from pipeline.runtime.signals import Signals
-from tests.pipeline.support import PATIENCE_S, Rig, ScriptedSink, record, records, spec
+from tests.pipeline.rig import Rig
+from tests.pipeline.support import PATIENCE_S, ScriptedSink, record, records, spec
 
 
 @pytest.mark.parametrize("idle", [{"paused": True}, {"misconfigured": "no such backend"}])

@@ -11,7 +11,8 @@ from pipeline.delivery.workers import WorkerRun
 from pipeline.errors import PermanentError, RetryableError
 from pipeline.observer import Observer, Observers
 from pipeline.record import Batch, Record
-from tests.pipeline.support import PATIENCE_S, Rig, ScriptedSink, records, spec
+from tests.pipeline.rig import Rig
+from tests.pipeline.support import PATIENCE_S, ScriptedSink, records, spec
 
 
 class Raising(Observer):

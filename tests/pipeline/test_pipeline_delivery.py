@@ -8,7 +8,8 @@ from pipeline.delivery.retry import RetryPolicy
 from pipeline.errors import PartialFailure, PermanentError, RetryableError, SinkFault
 from pipeline.record import Batch
 from pipeline.sink import Written
-from tests.pipeline.support import PATIENCE_S, Rig, ScriptedSink, record, records, spec
+from tests.pipeline.rig import Rig
+from tests.pipeline.support import PATIENCE_S, ScriptedSink, record, records, spec
 
 
 def test_a_failure_is_tried_again_after_its_backoff_and_not_before(rig: Rig) -> None:

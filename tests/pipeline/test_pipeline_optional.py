@@ -10,14 +10,8 @@ from pipeline.errors import Saturated
 from pipeline.intake.router import Route
 from pipeline.record import ERROR, INFO
 from pipeline.spec import PipelineSpec
-from tests.pipeline.support import (
-    PATIENCE_S,
-    Rig,
-    ScriptedSink,
-    record,
-    records,
-    spec,
-)
+from tests.pipeline.rig import Rig
+from tests.pipeline.support import PATIENCE_S, ScriptedSink, record, records, spec
 
 
 def optional(sink: ScriptedSink, **settings: Any) -> PipelineSpec:

@@ -10,15 +10,8 @@ from pipeline.errors import PermanentError
 from pipeline.intake.router import Route
 from pipeline.receipt import Receipt
 from pipeline.record import ERROR, INFO
-from tests.pipeline.support import (
-    PATIENCE_S,
-    Rig,
-    ScriptedSink,
-    record,
-    records,
-    run_all,
-    spec,
-)
+from tests.pipeline.rig import Rig, run_all
+from tests.pipeline.support import PATIENCE_S, ScriptedSink, record, records, spec
 
 
 def receipt(owed: int) -> Receipt:

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 import pytest
 
 from pipeline.delivery.slot import SinkSlot
-from tests.pipeline.support import PATIENCE_S, ScriptedSink, run_all
+from tests.pipeline.rig import run_all
+from tests.pipeline.support import PATIENCE_S, ScriptedSink
 
 
 def test_the_sink_is_made_and_opened_by_its_first_use_only() -> None:

@@ -8,15 +8,8 @@ import pytest
 
 from pipeline.engine import Engine
 from pipeline.ids import RecordIds
-from tests.pipeline.support import (
-    PATIENCE_S,
-    Rig,
-    ScriptedSink,
-    imbalances,
-    records,
-    run_all,
-    spec,
-)
+from tests.pipeline.rig import Rig, imbalances, run_all
+from tests.pipeline.support import PATIENCE_S, ScriptedSink, records, spec
 
 
 def test_the_figures_are_json_and_name_what_an_operator_asks_for(rig: Rig) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.delivery.workers import Worker, WorkerPool
 from pipeline.runtime.clock import FakeClock
-from tests.pipeline.support import PATIENCE_S, run_all
+from tests.pipeline.rig import run_all
+from tests.pipeline.support import PATIENCE_S
 
 
 class Floor:
