@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from collector_site import announce, metricsdir
+from collector_site import announce, memory, metricsdir
 from collector_site.environment import BASE_DIR, installation
 from collector_site.serverlog import ServerLog
 
 _server = installation().server
+memory.bound_arenas()
 
 wsgi_app = "collector_site.wsgi:application"
 chdir = str(BASE_DIR)
