@@ -107,6 +107,8 @@ def open_page(browser: Browser, live_server: Any, django_user_model: Any) -> Ite
 
 def serious_findings(page: Page) -> list[str]:
     """What axe-core finds to be serious or worse, as lines to read."""
+    # Links fade from one colour to the other: what they end at is judged.
+    page.evaluate("Promise.all(document.getAnimations().map(fading => fading.finished))")
     results = Axe().run(page)
     return [
         f"{found['impact']} {found['id']}: {node['html'][:160]} {node['any'][:1]}"
