@@ -1,8 +1,9 @@
 """The slot that holds a pipeline's sink object, so that it can be changed under running workers.
 
 Workers `use` the sink; the control thread replaces it.  A replaced sink is closed by whoever used
-it last.  `_lock` guards the current holder and the number of users; `_opening` makes `open`
-happen once at a time, outside `_lock`, so that a slow `open` never blocks a replacement.
+it last, in a thread of its own.  `_lock` guards the current holder, those that are leaving and the
+numbers of users; a holder's `open_lock` makes `open` happen once at a time, outside `_lock`, so that
+a slow `open` never blocks a replacement.
 """
 
 from __future__ import annotations
