@@ -2,8 +2,8 @@
 
 Workers `use` the sink; the control thread replaces it.  A replaced sink is closed by whoever used
 it last, in a thread of its own.  `_lock` guards the current holder, those that are leaving and the
-numbers of users; a holder's `open_lock` makes `open` happen once at a time, outside `_lock`, so that
-a slow `open` never blocks a replacement.
+numbers of users; a holder's `open_lock` makes `open` happen once at a time, outside `_lock`, so
+that a slow `open` never blocks a replacement.
 """
 
 from __future__ import annotations
