@@ -76,3 +76,9 @@ class TooLarge(Refused):
     def __init__(self, message: str, *, limit: str) -> None:
         super().__init__(message)
         self.limit = limit
+
+
+class LogUnavailable(Refused):
+    """The log cannot take it now, as its disk is full or failing: nothing of the offer is kept."""
+
+    reason = "log_unavailable"

@@ -22,7 +22,7 @@ class PipelineSettings:
     max_bytes: int = 4 * MIB
     max_wait_s: float = 0.2
     capacity_records: int = 400_000
-    capacity_bytes: int = 128 * MIB
+    backlog_max_bytes: int = 128 * MIB
     high_watermark: float = 0.8
     low_watermark: float = 0.6
     min_workers: int = 1
@@ -47,8 +47,8 @@ class PipelineSettings:
                 f"of max_records ({self.max_records})",
             ),
             (
-                self.capacity_bytes >= self.max_bytes,
-                f"capacity_bytes ({self.capacity_bytes}) must hold at least one batch "
+                self.backlog_max_bytes >= self.max_bytes,
+                f"backlog_max_bytes ({self.backlog_max_bytes}) must hold at least one batch "
                 f"of max_bytes ({self.max_bytes})",
             ),
             (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pipeline.deadletter import DeadLetterBox
 from pipeline.intake.router import Route
 from pipeline.settings import PipelineSettings
 from pipeline.sink import Sink
@@ -16,7 +17,8 @@ class PipelineSpec:
 
     `key` is the sink's identity and outlives changes of everything else; another `fingerprint`
     means that the sink object must be made anew.  `misconfigured` says why no sink can be made:
-    the pipeline then holds its records and delivers nothing.
+    the pipeline then holds its records and delivers nothing.  Without `dead_letters`, records that
+    can never be stored are dropped and counted.
     """
 
     key: str
@@ -28,3 +30,4 @@ class PipelineSpec:
     settings: PipelineSettings = field(default_factory=PipelineSettings)
     fingerprint: str = ""
     misconfigured: str = ""
+    dead_letters: DeadLetterBox | None = None

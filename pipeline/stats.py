@@ -83,7 +83,7 @@ def _pipeline_stats(
         "paused": spec.paused,
         "refusing": admission.refusing,
         "capacity_records": spec.settings.capacity_records,
-        "capacity_bytes": spec.settings.capacity_bytes,
+        "backlog_max_bytes": spec.settings.backlog_max_bytes,
         "held_records": admission.held_records,
         "held_bytes": admission.held_bytes,
         "in_flight": sum(n for (sink, _), n in in_flight.items() if sink == pipeline.key),

@@ -47,7 +47,7 @@ class PipelineOverrides(SinkOptions, frozen=True, kw_only=True):
     capacity_records: (
         Annotated[int, Meta(ge=1, description="Records held for this sink, at most.")] | None
     ) = None
-    capacity_bytes: (
+    backlog_max_bytes: (
         Annotated[int, Meta(ge=1024, description="Bytes held for this sink, at most.")] | None
     ) = None
     high_watermark: (

@@ -52,7 +52,7 @@ class PipelineView:
     held_records: int = 0
     capacity_records: int = 0
     held_bytes: int = 0
-    capacity_bytes: int = 0
+    backlog_max_bytes: int = 0
     in_flight: int = 0
     workers: int = 0
     busy_workers: int = 0
@@ -80,7 +80,7 @@ class PipelineView:
             "held_records",
             "capacity_records",
             "held_bytes",
-            "capacity_bytes",
+            "backlog_max_bytes",
             "in_flight",
             "workers",
             "busy_workers",
@@ -130,8 +130,8 @@ class PipelineView:
         ratios = []
         if self.capacity_records:
             ratios.append(self.held_records / self.capacity_records)
-        if self.capacity_bytes:
-            ratios.append(self.held_bytes / self.capacity_bytes)
+        if self.backlog_max_bytes:
+            ratios.append(self.held_bytes / self.backlog_max_bytes)
         return max(ratios, default=None)
 
     @property

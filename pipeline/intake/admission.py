@@ -95,7 +95,7 @@ class Admission:
     def _update(self) -> None:
         settings = self._settings
         usage = max(
-            self.held_records / settings.capacity_records, self.held_bytes / settings.capacity_bytes
+            self.held_records / settings.capacity_records, self.held_bytes / settings.backlog_max_bytes
         )
         if usage >= settings.high_watermark:
             self.refusing = True
@@ -124,14 +124,14 @@ class Admission:
                 raise TooLarge(
                     f"{records} records of {nbytes} bytes can never fit into sink {self._name!r}, "
                     f"which holds {settings.capacity_records} records and "
-                    f"{settings.capacity_bytes} bytes: send less in one request",
+                    f"{settings.backlog_max_bytes} bytes: send less in one request",
                     limit=f"capacity_records={settings.capacity_records}, "
-                    f"capacity_bytes={settings.capacity_bytes}",
+                    f"backlog_max_bytes={settings.backlog_max_bytes}",
                 )
             if (
                 self.refusing
                 or self.held_records + records > settings.capacity_records
-                or self.held_bytes + nbytes > settings.capacity_bytes
+                or self.held_bytes + nbytes > settings.backlog_max_bytes
             ):
                 self.refused += 1
                 raise self._saturated()
@@ -145,7 +145,7 @@ class Admission:
             settings = self._settings
             return (
                 self.held_records - waiting_records + records <= settings.capacity_records
-                and self.held_bytes - waiting_bytes + nbytes <= settings.capacity_bytes
+                and self.held_bytes - waiting_bytes + nbytes <= settings.backlog_max_bytes
             )
 
     def fits(self, records: int, nbytes: int) -> bool:
@@ -156,7 +156,7 @@ class Admission:
                 raise Closed
             if (
                 self.held_records + records > settings.capacity_records
-                or self.held_bytes + nbytes > settings.capacity_bytes
+                or self.held_bytes + nbytes > settings.backlog_max_bytes
             ):
                 return False
             self._hold(records, nbytes)
@@ -172,7 +172,7 @@ class Admission:
     def could_fit(self, records: int, nbytes: int) -> bool:
         """Whether so much would fit if nothing else were held."""
         settings = self._settings
-        return records <= settings.capacity_records and nbytes <= settings.capacity_bytes
+        return records <= settings.capacity_records and nbytes <= settings.backlog_max_bytes
 
     def release(self, records: int, nbytes: int, *, drained: bool = True) -> None:
         """Give room back; `drained` tells whether the records left through the sink."""
@@ -192,7 +192,7 @@ class Admission:
         settings = self._settings
         # What must leave before the low watermark is reached, of whichever capacity is scarcer.
         excess_records = self.held_records - settings.low_watermark * settings.capacity_records
-        excess_bytes = self.held_bytes - settings.low_watermark * settings.capacity_bytes
+        excess_bytes = self.held_bytes - settings.low_watermark * settings.backlog_max_bytes
         per_record = self.held_bytes / self.held_records if self.held_records else 1.0
         excess = max(excess_records, excess_bytes / max(per_record, 1.0), 0.0)
         rate = self._drained.per_second()

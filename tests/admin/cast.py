@@ -27,7 +27,7 @@ def pipeline_stats(**changes: Any) -> dict[str, Any]:
         "required": True,
         "paused": False,
         "capacity_records": 400_000,
-        "capacity_bytes": 128 * 1024 * 1024,
+        "backlog_max_bytes": 128 * 1024 * 1024,
         "held_records": 41_200,
         "held_bytes": 9_300_000,
         "in_flight": 41_200,

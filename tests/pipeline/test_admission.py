@@ -15,7 +15,7 @@ from tests.pipeline.rig import run_all
 
 
 def admission(clock: FakeClock, **settings: float) -> Admission:
-    defaults = {"capacity_records": 100, "capacity_bytes": 10_000, "max_records": 1, "max_bytes": 1}
+    defaults = {"capacity_records": 100, "backlog_max_bytes": 10_000, "max_records": 1, "max_bytes": 1}
     return Admission(
         name="a",
         settings=PipelineSettings(**{**defaults, **settings}),  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ def test_what_could_never_fit_is_too_large_and_names_both_limits(
     room = admission(clock)
     with pytest.raises(TooLarge, match="send less") as refused:
         room.reserve(*wanted)
-    assert refused.value.limit == "capacity_records=100, capacity_bytes=10000"
+    assert refused.value.limit == "capacity_records=100, backlog_max_bytes=10000"
     assert not room.could_fit(*wanted)
     assert room.refused == 1
 

@@ -98,7 +98,7 @@ def test_every_record_ends_once_whatever_fails(seed: int) -> None:
         "max_bytes": 2_000,
         "max_wait_s": 0.001,
         "capacity_records": 200,
-        "capacity_bytes": 100_000,
+        "backlog_max_bytes": 100_000,
         "max_workers": 3,
         "retry": RETRY,
     }

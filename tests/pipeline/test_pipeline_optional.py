@@ -47,7 +47,7 @@ def test_as_many_of_the_oldest_go_as_the_newcomer_needs(rig: Rig) -> None:
 
 
 def test_bytes_bound_an_optional_sink_as_well(rig: Rig) -> None:
-    rig.start(optional(ScriptedSink(), capacity_bytes=3_000, max_bytes=1_000))
+    rig.start(optional(ScriptedSink(), backlog_max_bytes=3_000, max_bytes=1_000))
     for _ in range(9):
         rig.offer([record("x" * 900)])
     row, shown = rig.row(), rig.pipeline()

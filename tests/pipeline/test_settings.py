@@ -12,7 +12,7 @@ from pipeline.settings import MIB, PipelineSettings
 def test_the_defaults_hold_two_seconds_of_a_fast_sink() -> None:
     settings = PipelineSettings()
     assert (settings.max_records, settings.max_bytes, settings.max_wait_s) == (5_000, 4 * MIB, 0.2)
-    assert (settings.capacity_records, settings.capacity_bytes) == (400_000, 128 * MIB)
+    assert (settings.capacity_records, settings.backlog_max_bytes) == (400_000, 128 * MIB)
     assert (settings.min_workers, settings.max_workers) == (1, 4)
 
 
@@ -23,7 +23,7 @@ def test_the_defaults_hold_two_seconds_of_a_fast_sink() -> None:
         ({"max_bytes": 0}, "max_bytes must be at least 1"),
         ({"max_wait_s": -0.1}, "max_wait_s must not be negative"),
         ({"capacity_records": 4_999}, "capacity_records .4999. must hold at least one batch"),
-        ({"capacity_bytes": MIB}, "capacity_bytes .1048576. must hold at least one batch"),
+        ({"backlog_max_bytes": MIB}, "backlog_max_bytes .1048576. must hold at least one batch"),
         ({"low_watermark": 0.9}, "0 < low_watermark <= high_watermark <= 1"),
         ({"low_watermark": 0.0}, "0 < low_watermark <= high_watermark <= 1"),
         ({"high_watermark": 1.1}, "0 < low_watermark <= high_watermark <= 1"),
