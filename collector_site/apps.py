@@ -13,10 +13,12 @@ class SiteConfig(AppConfig):
         from django.conf import settings
 
         from collector_site import checks  # noqa: F401  registers them
+        from collector_site.logdirectory import LogDirectory
         from collector_site.tracing import TracingService
         from control.processes import lifecycle
         from control.web.permits import permits
 
         collector = settings.COLLECTOR
         permits.resize(collector.server.threads - collector.server.reserved_threads)
+        lifecycle.register(LogDirectory())
         lifecycle.register(TracingService(settings=collector.tracing))

@@ -30,4 +30,7 @@ def installation() -> Settings:
         key, mistake = secret_key(data_dir)
         server = dataclasses.replace(server, secret_key=key)
         mistakes += [mistake] if mistake else []
-    return dataclasses.replace(loaded, server=server, mistakes=tuple(mistakes))
+    log = loaded.log
+    if log.directory is not None:
+        log = dataclasses.replace(log, directory=BASE_DIR / log.directory)
+    return dataclasses.replace(loaded, server=server, log=log, mistakes=tuple(mistakes))

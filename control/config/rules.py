@@ -16,9 +16,15 @@ DATABASE_SCHEMES = frozenset({"sqlite", "postgres", "postgresql", "pgsql"})
 
 
 def mistakes_across(settings: Settings) -> Iterator[Mistake]:
+    yield from _server_and_ingest(settings)
+    yield from _log(settings)
+    yield from _addresses(settings)
+
+
+def _server_and_ingest(settings: Settings) -> Iterator[Mistake]:
     from control.config.settings import Mistake
 
-    server, ingest, databases = settings.server, settings.ingest, settings.databases
+    server, ingest = settings.server, settings.ingest
     if server.reserved_threads >= server.threads:
         yield Mistake(
             id="collector.E010",
@@ -59,6 +65,51 @@ def mistakes_across(settings: Settings) -> Iterator[Mistake]:
             hint="Set COLLECTOR_ALLOWED_HOSTS to the names it is reached by.",
             fatal=False,
         )
+
+
+def _log(settings: Settings) -> Iterator[Mistake]:
+    from control.config.settings import Mistake
+
+    log, ingest, pipeline = settings.log, settings.ingest, settings.pipeline
+    if log.max_bytes < ingest.max_inflated_bytes + 2 * log.segment_bytes:
+        yield Mistake(
+            id="collector.E017",
+            message=f"The log's max_bytes ({log.max_bytes}) cannot hold two segments and one "
+            "request of the largest size, so it would be refused for ever.",
+            hint="Raise COLLECTOR_WAL_MAX_BYTES, or lower COLLECTOR_WAL_SEGMENT_BYTES or "
+            "COLLECTOR_MAX_INFLATED_BYTES.",
+        )
+    if log.cache_bytes < pipeline.max_bytes:
+        yield Mistake(
+            id="collector.E018",
+            message=f"The log's cache_bytes ({log.cache_bytes}) cannot hold one batch of "
+            f"{pipeline.max_bytes} bytes: every batch would be read back from the disk.",
+            hint="Raise COLLECTOR_WAL_CACHE_BYTES or lower COLLECTOR_PIPELINE_MAX_BYTES.",
+        )
+    if log.max_bytes < pipeline.backlog_max_bytes:
+        yield Mistake(
+            id="collector.W003",
+            message=f"The log's max_bytes ({log.max_bytes}) is less than what one sink may leave "
+            f"in it ({pipeline.backlog_max_bytes}): the whole log is full before a sink's share "
+            "is, and then every sink refuses.",
+            hint="Raise COLLECTOR_WAL_MAX_BYTES or lower COLLECTOR_PIPELINE_BACKLOG_MAX_BYTES.",
+            fatal=False,
+        )
+    if log.fsync != "group" and ingest.default_ack == "wal":
+        yield Mistake(
+            id="collector.W004",
+            message=f"With fsync = {log.fsync!r} an answer does not wait for the disk: it says "
+            "'wal-unsynced', and a power cut may lose what it acknowledged.",
+            hint="Use COLLECTOR_WAL_FSYNC=group, or COLLECTOR_DEFAULT_ACK=memory or stored to "
+            "say that this is meant.",
+            fatal=False,
+        )
+
+
+def _addresses(settings: Settings) -> Iterator[Mistake]:
+    from control.config.settings import Mistake
+
+    databases = settings.databases
     if settings.tracing.otlp_endpoint and urlsplit(settings.tracing.otlp_endpoint).scheme not in (
         "http",
         "https",

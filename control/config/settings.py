@@ -93,9 +93,25 @@ class IngestSettings:
     max_records: int = setting(100_000, low=1)
     max_depth: int = setting(64, low=2, high=500)
     gate_bytes: int = setting(256 * MIB, low=KIB)
-    default_ack: str = setting("memory", choices=("memory", "stored"))
+    default_ack: str = setting("wal", choices=("memory", "wal", "stored"))
     ack_timeout_s: float = setting(10.0, low=0.01)
     require_key: str = setting("auto", choices=("auto", "always", "never"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSettings:
+    """The log of records in files: where it is, when it is synced, how much it may hold."""
+
+    # None: data_dir/wal
+    directory: Path | None = setting(None, env="COLLECTOR_WAL_DIRECTORY")  # noqa: RUF009
+    fsync: str = setting("group", env="COLLECTOR_WAL_FSYNC", choices=("group", "interval", "never"))
+    fsync_interval_s: float = setting(1.0, env="COLLECTOR_WAL_FSYNC_INTERVAL_S", low=0.01, high=60)
+    segment_bytes: int = setting(
+        16 * MIB, env="COLLECTOR_WAL_SEGMENT_BYTES", low=64 * KIB, high=1024 * MIB
+    )
+    cache_bytes: int = setting(64 * MIB, env="COLLECTOR_WAL_CACHE_BYTES", low=MIB)
+    max_bytes: int = setting(4096 * MIB, env="COLLECTOR_WAL_MAX_BYTES", low=MIB)
+    adopt_every_s: float = setting(15.0, env="COLLECTOR_WAL_ADOPT_EVERY_S", low=0.1, high=300)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +155,7 @@ class SinksSettings:
 class Settings:
     server: ServerSettings = field(default_factory=ServerSettings)
     pipeline: PipelineSettings = field(default_factory=PipelineSettings)
+    log: LogSettings = field(default_factory=LogSettings)
     ingest: IngestSettings = field(default_factory=IngestSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
@@ -146,6 +163,11 @@ class Settings:
     databases: DatabaseSettings = field(default_factory=DatabaseSettings)
     sinks: SinksSettings = field(default_factory=SinksSettings)
     mistakes: tuple[Mistake, ...] = ()
+
+    @property
+    def wal_directory(self) -> Path:
+        """Where the logs of this data directory's processes are."""
+        return self.log.directory or self.server.data_dir / "wal"
 
 
 def is_loopback(host: str) -> bool:

@@ -52,6 +52,14 @@ def test_an_empty_variable_is_as_if_unset() -> None:
         ("COLLECTOR_MAX_BODY_BYTES", "16 MiB", "ingest", "max_body_bytes", 16 * MIB),
         ("COLLECTOR_MAX_BODY_BYTES", "2_000_000", "ingest", "max_body_bytes", 2_000_000),
         ("COLLECTOR_MAX_BODY_BYTES", "20MB", "ingest", "max_body_bytes", 20_000_000),
+        ("COLLECTOR_WAL_DIRECTORY", "/srv/log", "log", "directory", Path("/srv/log")),
+        ("COLLECTOR_WAL_FSYNC", "never", "log", "fsync", "never"),
+        ("COLLECTOR_WAL_FSYNC_INTERVAL_S", "0.5", "log", "fsync_interval_s", 0.5),
+        ("COLLECTOR_WAL_SEGMENT_BYTES", "1MiB", "log", "segment_bytes", MIB),
+        ("COLLECTOR_WAL_CACHE_BYTES", "8MiB", "log", "cache_bytes", 8 * MIB),
+        ("COLLECTOR_WAL_MAX_BYTES", "2GiB", "log", "max_bytes", 2048 * MIB),
+        ("COLLECTOR_WAL_ADOPT_EVERY_S", "0.25", "log", "adopt_every_s", 0.25),
+        ("COLLECTOR_DEFAULT_ACK", "stored", "ingest", "default_ack", "stored"),
         ("COLLECTOR_MAX_RECORDS", "7", "ingest", "max_records", 7),
         ("COLLECTOR_PIPELINE_MAX_RECORDS", "7", "pipeline", "max_records", 7),
         ("COLLECTOR_LOG_LEVEL", "DEBUG", "logging", "level", "DEBUG"),
@@ -65,6 +73,17 @@ def test_variables_are_read(
     settings = load({variable: text})
     assert getattr(getattr(settings, concern), name) == value
     assert not [mistake for mistake in settings.mistakes if mistake.fatal]
+
+
+def test_the_log_lies_in_the_data_directory_unless_it_is_put_elsewhere() -> None:
+    assert load({"COLLECTOR_DATA_DIR": "/srv/x"}).wal_directory == Path("/srv/x/wal")
+    placed = load({"COLLECTOR_DATA_DIR": "/srv/x", "COLLECTOR_WAL_DIRECTORY": "/fast/log"})
+    assert placed.wal_directory == Path("/fast/log")
+
+
+def test_an_fsync_that_no_answer_waits_for_is_fine_where_none_promises_it() -> None:
+    settings = load({"COLLECTOR_WAL_FSYNC": "never", "COLLECTOR_DEFAULT_ACK": "memory"})
+    assert settings.mistakes == ()
 
 
 def test_nested_settings_are_read_from_both_sources(tmp_path: Path) -> None:
@@ -87,7 +106,10 @@ def test_nested_settings_are_read_from_both_sources(tmp_path: Path) -> None:
         ({"COLLECTOR_READ_DEADLINE_S": "inf"}, "collector.E003"),
         ({"COLLECTOR_MAX_BODY_BYTES": "12 parsecs"}, "collector.E003"),
         ({"COLLECTOR_LOG_LEVEL": "LOUD"}, "collector.E003"),
-        ({"COLLECTOR_DEFAULT_ACK": "wal"}, "collector.E003"),
+        ({"COLLECTOR_DEFAULT_ACK": "paper"}, "collector.E003"),
+        ({"COLLECTOR_WAL_FSYNC": "sometimes"}, "collector.E003"),
+        ({"COLLECTOR_WAL_SEGMENT_BYTES": "1KiB"}, "collector.E003"),
+        ({"COLLECTOR_WAL_FSYNC_INTERVAL_S": "0"}, "collector.E003"),
         ({"COLLECTOR_PIPELINE_LOW_WATERMARK": "0.9"}, "collector.E004"),
         ({"COLLECTOR_PIPELINE_MAX_RECORDS": "0"}, "collector.E004"),
         ({"COLLECTOR_RESERVED_THREADS": "32"}, "collector.E010"),
@@ -98,10 +120,16 @@ def test_nested_settings_are_read_from_both_sources(tmp_path: Path) -> None:
         ({"COLLECTOR_DATABASE_URL": "mysql://root@db/x"}, "collector.E015"),
         ({"COLLECTOR_RECORDS_DATABASE_URL": "postgresql://[broken"}, "collector.E015"),
         ({"COLLECTOR_OTLP_ENDPOINT": "127.0.0.1:4318"}, "collector.E016"),
+        ({"COLLECTOR_WAL_MAX_BYTES": "95MiB"}, "collector.E017"),
+        ({"COLLECTOR_WAL_CACHE_BYTES": "3MiB"}, "collector.E018"),
         ({"COLLECTOR_THREDS": "8"}, "collector.W001"),
         ({"HOST": "0.0.0.0"}, "collector.W002"),
+        ({"COLLECTOR_WAL_MAX_BYTES": "100MiB", "COLLECTOR_PIPELINE_BACKLOG_MAX_BYTES": "1GiB"},
+         "collector.W003"),
+        ({"COLLECTOR_WAL_FSYNC": "interval"}, "collector.W004"),
+        ({"COLLECTOR_WAL_FSYNC": "never"}, "collector.W004"),
     ],
-)
+)  # fmt: skip
 def test_each_mistake_has_a_number_and_a_hint(environ: dict[str, str], found: str) -> None:
     settings = load(environ)
     assert found in ids(settings)
