@@ -7,14 +7,14 @@ def arm() -> None:
     """Register everything; harmless when called again."""
     from control.config.export import register_section
     from control.processes import lifecycle
-    from sinks import checks, problems  # noqa: F401 - importing registers the checks
+    from sinks import checks, conservation, problems  # noqa: F401 - importing registers the checks
     from sinks.configsection import SinkSection
     from sinks.metrics import metrics
     from sinks.service import current
 
     metrics()
     register_section(SinkSection())
-    service = current()
-    lifecycle.register(service)
-    service.register_ports()
+    for service in (current(), conservation.current()):
+        lifecycle.register(service)
+        service.register_ports()
     problems.register()

@@ -1,9 +1,10 @@
-"""Prometheus metrics of the pipelines, fed by the engine's observer.
+"""Prometheus metrics of the pipelines and the log, fed by the engine's observer.
 
 Counters and histograms are counted where things happen, on worker threads; gauges are set when a
-batch closes and whenever the statistics are read (by the heart every few seconds, by `/stats`).
-With several server processes prometheus_client keeps them in files: gauges add up over living
-processes, imbalances show the greatest, without their sign.  Labels are bounded: sinks and reasons.
+batch closes and whenever the statistics are read (every second by the conservation check, by the
+heart, by `/stats`).  With several server processes prometheus_client keeps them in files: gauges
+add up over living processes; imbalances, alarms and breakers show the greatest, without their sign.
+Labels are bounded: sinks and reasons.  What the metrics are is in `sinks.metricset`.
 
 `_metrics` is made once per process and registry, at `ready()` or by a test.
 """
@@ -11,78 +12,23 @@ processes, imbalances show the greatest, without their sign.  Labels are bounded
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
-
+from pipeline.deadletter import DeadLetter
 from pipeline.engine import Engine
 from pipeline.observer import Observer
 from pipeline.record import Batch, Record
 from pipeline.runtime.clock import Clock, SystemClock
+from sinks.metricset import BREAKER_VALUES, Metrics
+
+__all__ = ["INTENTIONAL", "EngineMetrics", "Metrics", "metrics"]
 
 INTENTIONAL = frozenset({"backlog", "unrouted", "shed", "sink_removed"})
 """Reasons for which records end unstored because somebody chose so."""
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-_RECORDS = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000)
 _BATCHES_FOLLOWED = 4_096
-
-
-class Metrics:
-    """The metrics themselves; one object per registry."""
-
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
-
-        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(name, text, labels, registry=registry, buckets=buckets)
-
-        def gauge(name: str, text: str, *labels: str, mode: Any = "livesum") -> Gauge:
-            return Gauge(name, text, labels, registry=registry, multiprocess_mode=mode)
-
-        self.batch_size = histogram("batch_size", "Records in a batch.", _RECORDS, "sink")
-        self.batches_flushed = counter(
-            "batches_flushed_total", "Batches closed, by what closed them.", "sink", "reason"
-        )
-        self.flush_reason = counter(
-            "flush_reason_total", "Batches closed, by what closed them, over all sinks.", "reason"
-        )
-        self.flush_duration = histogram(
-            "flush_duration_seconds",
-            "From a batch's closing to its end, with all its attempts.",
-            _SECONDS,
-            "sink",
-        )
-        self.write_latency = histogram(
-            "write_latency_seconds", "One attempt of a sink to store a batch.", _SECONDS, "sink"
-        )
-        self.worker_failures = counter(
-            "worker_failures_total", "Attempts that failed, by the kind of error.", "sink", "error"
-        )
-        self.worker_retries = counter(
-            "worker_retries_total", "Batches put back for another attempt.", "sink"
-        )
-        self.records_stored = counter(
-            "records_stored_total", "Records stored, found stored already included.", "sink"
-        )
-        self.records_dropped = counter(
-            "records_dropped_total",
-            "Records that ended without being stored.",
-            "sink",
-            "reason",
-            "intentional",
-        )
-        self.queue_depth = gauge("queue_depth", "Records held for a sink.", "sink")
-        self.queue_bytes = gauge("queue_bytes", "Bytes held for a sink.", "sink")
-        self.active_workers = gauge("active_workers_count", "Living worker threads.", "pool")
-        self.ledger_imbalance = gauge(
-            "ledger_imbalance",
-            "Records that the accounts differ by, in either direction; anything but 0 is a defect.",
-            "sink",
-            mode="livemax",
-        )
 
 
 _lock = threading.Lock()
@@ -114,7 +60,9 @@ class EngineMetrics(Observer):
         self._into = into or metrics()
         self._lock = threading.Lock()
         self._gauged: set[str] = set()
-        self._closed_at: dict[int, float] = {}
+        self._counted: Counter[tuple[str, str]] = Counter()
+        # By log and number: adopted logs count their batches from 1 as well.
+        self._closed_at: dict[tuple[str, int], float] = {}
 
     def batch_closed(self, batch: Batch) -> None:
         sink = self._name(batch.sink)
@@ -122,8 +70,8 @@ class EngineMetrics(Observer):
         self._into.batches_flushed.labels(sink, batch.reason).inc()
         self._into.flush_reason.labels(batch.reason).inc()
         if len(self._closed_at) >= _BATCHES_FOLLOWED:
-            self._closed_at.pop(next(iter(self._closed_at), -1), None)
-        self._closed_at[batch.number] = self._clock.monotonic()
+            self._closed_at.pop(next(iter(self._closed_at), ("", -1)), None)
+        self._closed_at[batch.log_id, batch.number] = self._clock.monotonic()
         self._set_queues()
 
     def write_finished(self, batch: Batch, seconds: float, error: BaseException | None) -> None:
@@ -134,7 +82,7 @@ class EngineMetrics(Observer):
 
     def batch_settled(self, batch: Batch, stored: int, already_stored: int, age_s: float) -> None:
         sink = self._name(batch.sink)
-        closed_at = self._closed_at.pop(batch.number, None)
+        closed_at = self._closed_at.pop((batch.log_id, batch.number), None)
         if closed_at is not None:
             seconds = max(0.0, self._clock.monotonic() - closed_at)
             self._into.flush_duration.labels(sink).observe(seconds)
@@ -150,7 +98,23 @@ class EngineMetrics(Observer):
         count = sum(1 for _ in records)
         self._into.records_dropped.labels(pipeline, reason, intentional).inc(count)
 
-    def refresh(self, stats: dict[str, Any]) -> None:
+    def records_dead_lettered(self, sink_name: str, letters: Sequence[DeadLetter]) -> None:
+        for reason, count in Counter(letter.reason for letter in letters).items():
+            self._into.dead_letters.labels(sink_name, reason).inc(count)
+
+    def breaker_changed(self, sink_name: str, state: str, cause: str) -> None:
+        with self._lock:
+            self._into.breaker_state.labels(sink_name).set(BREAKER_VALUES.get(state, 0))
+            self._gauged.add(sink_name)
+
+    def log_synced(self, frames: int, nbytes: int, seconds: float) -> None:
+        self._into.wal_fsync_seconds.observe(seconds)
+        self._into.wal_fsync_frames.observe(frames)
+
+    def log_failed(self, error: BaseException | str) -> None:
+        self._into.wal_errors.inc()
+
+    def refresh(self, stats: Mapping[str, Any]) -> None:
         """Set the gauges from the engine's statistics; a sink that is gone reads 0."""
         imbalances: dict[str, int] = {}
         for row in stats["ledger"]:
@@ -160,6 +124,7 @@ class EngineMetrics(Observer):
             gone, self._gauged = self._gauged, set()
             for one in stats["pipelines"]:
                 self._set(one["name"], one["held_records"], one["held_bytes"], one["workers"])
+                self._set_breaker(one)
             for name, imbalance in imbalances.items():
                 self._into.ledger_imbalance.labels(name).set(imbalance)
             for name in self._gauged - imbalances.keys():
@@ -167,8 +132,36 @@ class EngineMetrics(Observer):
             self._gauged |= imbalances.keys()
             for name in gone - self._gauged:
                 self._set(name, 0, 0, 0)
+                self._set_breaker({"name": name})
                 self._into.ledger_imbalance.labels(name).set(0)
                 self._gauged.discard(name)
+            self._set_log(stats.get("log") or {})
+
+    def _set_breaker(self, one: Mapping[str, Any]) -> None:
+        """Called with `_lock` held."""
+        name, breaker = one["name"], one.get("breaker") or {}
+        value = BREAKER_VALUES.get(breaker.get("state", "closed"), 0)
+        self._into.breaker_state.labels(name).set(value)
+        self._into.hung_workers.labels(name).set(len(one.get("hung_workers") or ()))
+        if "key" in one:
+            trips = self._more("trips", one["key"], breaker.get("trips", 0))
+            self._into.breaker_trips.labels(name).inc(trips)
+
+    def _set_log(self, log: Mapping[str, Any]) -> None:
+        """Called with `_lock` held."""
+        self._into.wal_bytes.set(log.get("bytes", 0))
+        self._into.wal_segments.set(log.get("segments", 0))
+        self._into.wal_cache_bytes.set(log.get("cache_bytes", 0))
+        self._into.wal_adopted_logs.set(len(log.get("adopted") or ()))
+        self._into.log_left_records.set(log.get("left_records", 0))
+        damaged = log.get("corrupt_frames", 0) + log.get("torn_frames", 0)
+        self._into.wal_corrupt_frames.inc(self._more("damaged", "", damaged))
+
+    def _more(self, what: str, of: str, total: int) -> int:
+        """By how much a total of the engine's has grown since it was last seen."""
+        more = max(0, total - self._counted[what, of])
+        self._counted[what, of] = total
+        return more
 
     def _set_queues(self) -> None:
         with self._lock:

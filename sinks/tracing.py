@@ -36,7 +36,7 @@ class BatchTracing(Observer):
     def __init__(self, *, provider: trace.TracerProvider | None = None) -> None:
         self._tracer = trace.get_tracer("collector.sinks", tracer_provider=provider)
         self._lock = threading.Lock()
-        self._open: OrderedDict[int, Span] = OrderedDict()
+        self._open: OrderedDict[str, Span] = OrderedDict()
 
     def batch_closed(self, batch: Batch) -> None:
         self._span_of(batch)
@@ -63,7 +63,7 @@ class BatchTracing(Observer):
 
     def batch_settled(self, batch: Batch, stored: int, already_stored: int, age_s: float) -> None:
         with self._lock:
-            span = self._open.pop(batch.number, None)
+            span = self._open.pop(batch.batch_id, None)
         if span is None:
             return
         span.set_attribute("collector.stored", stored)
@@ -74,7 +74,7 @@ class BatchTracing(Observer):
 
     def _span_of(self, batch: Batch) -> Span:
         with self._lock:
-            span = self._open.get(batch.number)
+            span = self._open.get(batch.batch_id)
         if span is not None:
             return span
         span = self._tracer.start_span(
@@ -90,7 +90,7 @@ class BatchTracing(Observer):
             },
         )
         with self._lock:
-            self._open[batch.number] = span
+            self._open[batch.batch_id] = span
             # A batch that was split ends as its halves; its own span ends when room is needed.
             _, forgotten = (
                 self._open.popitem(last=False) if len(self._open) > _MAX_OPEN else (0, None)

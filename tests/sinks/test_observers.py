@@ -312,4 +312,4 @@ def test_metrics_survive_a_sink_they_do_not_know(engine):
     metrics = EngineMetrics(engine, into=Metrics(CollectorRegistry()))
     for _ in range(3):
         metrics.batch_closed(batch(records(1)))
-    metrics.batch_settled(SimpleNamespace(sink="x", number=-1), 1, 0, 0.0)  # type: ignore[arg-type]
+    metrics.batch_settled(SimpleNamespace(sink="x", log_id="x", number=-1), 1, 0, 0.0)  # type: ignore[arg-type]
