@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from django.conf import settings
 from msgspec import Meta
@@ -21,6 +21,7 @@ from pipeline.settings import PipelineSettings
 from pipeline.sink import Sink
 from pipeline.spec import PipelineSpec
 from sinks.base import BaseSink
+from sinks.deadletters.box import box_for
 from sinks.guard import GuardedSink
 from sinks.models import SinkConfig
 from sinks.options import OptionsError, SinkOptions, decode_options, secret_names
@@ -79,6 +80,13 @@ class PipelineOverrides(SinkOptions, frozen=True, kw_only=True):
         ]
         | None
     ) = None
+    dead_letters: Annotated[
+        Literal["database", "file"],
+        Meta(
+            description="Where records go that can never be stored: into the database, where they "
+            "are looked at and redriven here, or into a file of NDJSON in the data directory."
+        ),
+    ] = "database"
 
 
 def set_options(row: SinkConfig, values: dict[str, Any], *, keep: Iterable[str] = ()) -> None:
@@ -128,6 +136,7 @@ def pipeline_settings(row: SinkConfig, sink: BaseSink[Any] | None = None) -> Pip
         raise BackendError(f'sink "{row.name}": pipeline {error}') from None
     given = {name: getattr(overrides, name) for name in overrides.__struct_fields__}
     given = {name: value for name, value in given.items() if value is not None}
+    del given["dead_letters"]
     retry = {
         name.removeprefix("retry_"): given.pop(name)
         for name in ("retry_max_attempts", "retry_deadline_s")
@@ -175,6 +184,9 @@ def spec_for(row: SinkConfig) -> PipelineSpec:
         settings=merged,
         fingerprint=sink_fingerprint(row),
         misconfigured=problem,
+        dead_letters=box_for(
+            str(row.id), row.name, str(row.pipeline.get("dead_letters", "database"))
+        ),
     )
 
 

@@ -191,7 +191,12 @@ class SinkForm(forms.ModelForm[SinkConfig]):
 
     def _clean_tuning(self, cleaned: dict[str, Any]) -> None:
         values = {option.name: cleaned.get(TUNING + option.name) for option in self.tuning_fields}
-        self._tuning = {name: value for name, value in values.items() if value is not None}
+        defaults = {option.name: option.default for option in self.tuning_fields}
+        self._tuning = {
+            name: value
+            for name, value in values.items()
+            if value not in (None, "") and value != defaults[name]
+        }
         trial = SinkConfig(
             name=self.instance.name, backend=self.instance.backend, pipeline=self._tuning
         )

@@ -12,6 +12,10 @@ from typing import ClassVar
 from django.core.validators import RegexValidator
 from django.db import models
 
+from sinks.deadletters.models import DeadLetter, DeadLetterAction, DeadLetterTally, RedriveTask
+
+__all__ = ["DeadLetter", "DeadLetterAction", "DeadLetterTally", "RedriveTask", "SinkConfig"]
+
 MIN_LEVELS = [
     ("", "every level"),
     ("DEBUG", "DEBUG and above"),

@@ -119,6 +119,8 @@ class RetentionSettings:
     records_days: int = setting(30, low=1)
     samples_hours: int = setting(24, low=1)
     worker_runs_days: int = setting(14, low=1)
+    # Dead letters that nobody decides about, and the rows of those that have ended.
+    dead_letters_days: int = setting(30, low=1)
     search_index: str = setting("live", choices=("live", "closed", "off"))
 
 
