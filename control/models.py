@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from control.auth.models import ApiKey, Tenant
+from control.idempotency.models import IdempotencyKey
 from control.processes.models import IdNode, PipelineSample, Process, ProcessRequest, WorkerRun
 
 __all__ = [
     "ApiKey",
     "IdNode",
+    "IdempotencyKey",
     "PipelineSample",
     "Process",
     "ProcessRequest",
