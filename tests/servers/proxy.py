@@ -6,7 +6,8 @@
         proxy.half_close("client")      the client reads an end of file; the server notices nothing
         proxy.half_close("server")      the server reads an end of file; the client waits for ever
         held = proxy.hold_answer_to(b"COMMIT\\0")
-        held.wait(30)                   True once the server's answer lies in the proxy
+        held = proxy.hold_request(b"COMMIT\\0")     the same, before the server has seen it
+        held.wait(30)                   True once the server's answer (the request) lies here
         held.release() | held.cut()     pass it on, or reset that connection: the answer is lost
         proxy.heal()                    all is well again: what was stalled passes, held answers too
         proxy.connections, .accepted, .struck   open now, accepted ever, met by a fault
@@ -39,17 +40,18 @@ _CONNECT_S = 10.0
 
 
 class Held:
-    """One answer that is held, once it came."""
+    """One answer that is held, once it came; or one request, whose sender is then `client`."""
 
-    def __init__(self, proxy: Proxy, needle: bytes) -> None:
+    def __init__(self, proxy: Proxy, needle: bytes, sender: Side) -> None:
         self._proxy = proxy
+        self.sender = sender
         self.needle = needle
         self.link: _Link | None = None
         self.answered = threading.Event()
         self.over = False
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether the server has answered: what it was asked to do is done."""
+        """Whether what is held has come; for an answer, what the server was asked to do is done."""
         return self.answered.wait(timeout_s)
 
     def release(self) -> None:
@@ -140,7 +142,13 @@ class Proxy:
 
     def hold_answer_to(self, needle: bytes) -> Held:
         """Hold what the server sends on the connection that next sends `needle`."""
-        held = Held(self, needle)
+        return self._hold(Held(self, needle, "server"))
+
+    def hold_request(self, needle: bytes) -> Held:
+        """Hold `needle` and what follows it, also when the client is gone meanwhile."""
+        return self._hold(Held(self, needle, "client"))
+
+    def _hold(self, held: Held) -> Held:
         with self._changed:
             self._holds.append(held)
         return held
@@ -257,13 +265,13 @@ class Proxy:
     def _passes(self, link: _Link, side: Side) -> bool:
         """Wait until the bytes may pass; False when they are to be dropped."""
         with self._changed:
-            if side == "server" and link.hold is not None:
+            if link.hold is not None and link.hold.sender == side:
                 link.hold.answered.set()
             self._changed.wait_for(
                 lambda: (
                     link not in self._links
                     or side in link.mute
-                    or not (self._stalled or (side == "server" and link.hold is not None))
+                    or not (self._stalled or (link.hold is not None and link.hold.sender == side))
                 )
             )
             return link in self._links and side not in link.mute
