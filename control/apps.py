@@ -13,9 +13,12 @@ class ControlConfig(AppConfig):
     def ready(self) -> None:
         from control.auth import changes
         from control.auth.service import KeyService
+        from control.idempotency import service as idempotency
         from control.processes import lifecycle
         from control.processes.service import HeartService
 
         changes.connect()
         lifecycle.register(HeartService())
         lifecycle.register(KeyService())
+        lifecycle.register(idempotency.current())
+        idempotency.current().register_ports()

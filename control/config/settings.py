@@ -95,6 +95,7 @@ class IngestSettings:
     gate_bytes: int = setting(256 * MIB, low=KIB)
     default_ack: str = setting("wal", choices=("memory", "wal", "stored"))
     ack_timeout_s: float = setting(10.0, low=0.01)
+    idempotency_wait_s: float = setting(2.0, low=0.05, high=30)
     require_key: str = setting("auto", choices=("auto", "always", "never"))
 
 
@@ -118,6 +119,7 @@ class LogSettings:
 class RetentionSettings:
     records_days: int = setting(30, low=1)
     samples_hours: int = setting(24, low=1)
+    idempotency_hours: int = setting(24, low=1)
     worker_runs_days: int = setting(14, low=1)
     # Dead letters that nobody decides about, and the rows of those that have ended.
     dead_letters_days: int = setting(30, low=1)
