@@ -16,6 +16,8 @@ from pathlib import Path
 
 LOCK_NAME = "supervisor.lock"
 _PORTS_TRIED = 20
+# The preparation's exit status when a database is away: EX_TEMPFAIL of sysexits.h.
+PUT_OFF = 75
 
 
 def address_fault(host: str, port: int) -> str:
@@ -92,9 +94,10 @@ class DataDirectory:
 def prepare(directory: Path) -> tuple[int, str]:
     """Bring the installation up to date: the exit status, and what is to be said about it.
 
-    What it prints may hold a password that is shown once, so it is kept whatever happens here.
+    `PUT_OFF` says that a database is away: the rest is done, and the server can start. What it
+    prints may hold a password that is shown once, so it is kept whatever happens here.
     """
-    command = (sys.executable, "manage.py", "prepare")
+    command = (sys.executable, "manage.py", "prepare", "--put-off")
     process = subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, text=True)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

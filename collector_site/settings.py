@@ -53,6 +53,7 @@ MIDDLEWARE = [
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "collector_site.away.AwayMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -66,7 +67,6 @@ MIDDLEWARE = [
 # used there: `wsgi.py` sends ingest and the probes through this list.
 INGEST_MIDDLEWARE = [
     "control.web.requestid.RequestIdMiddleware",
-    "collector_site.middleware.KnownHostMiddleware",
     "collector_site.middleware.KnownHostMiddleware",
 ]
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from collector_site.announce import READY_FD
-from collector_site.preflight import DataDirectory, address_fault, prepare
+from collector_site.preflight import PUT_OFF, DataDirectory, address_fault, prepare
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
@@ -30,11 +30,16 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What to run. One with `announces` writes its address to the ready pipe once it serves."""
+    """What to run. One with `announces` writes its address to the ready pipe once it serves.
+
+    One that runs `once` has done its work when it exits with 0, and is not started again then.
+    Whatever becomes of it, the others go on.
+    """
 
     name: str
     command: tuple[str, ...]
     announces: bool = False
+    once: bool = False
 
 
 @dataclass(kw_only=True)
@@ -210,6 +215,10 @@ class Supervisor:
         was_ready = child.ready
         self._close_pipe(child)
         if self._stopping_since is not None:
+            if child.program.once:
+                child.status = 0  # interrupted: the next start goes on with it
+            return
+        if child.program.once and status == 0:
             return
         if not was_ready and child.deaths == 0:
             self._say(f"{child.program.name} could not start (exit status {status}); see above")
@@ -251,10 +260,14 @@ def _die_with_parent() -> None:
         pass  # not Linux: an orphan then runs on until it is told
 
 
-def programs() -> list[Program]:
-    """The processes of this installation."""
+def programs(*, unprepared: bool = False) -> list[Program]:
+    """The processes of this installation; with what goes on preparing it where that is not done."""
     server = (sys.executable, "-m", "gunicorn", "-c", "collector_site/gunicorn_conf.py")
-    return [Program(name="server", command=server, announces=True)]
+    found = [Program(name="server", command=server, announces=True)]
+    if unprepared:
+        command = (sys.executable, "manage.py", "prepare", "--until-done")
+        found.append(Program(name="preparation", command=command, once=True))
+    return found
 
 
 def main() -> int:
@@ -274,11 +287,11 @@ def main() -> int:
         print(company, file=sys.stderr)
     try:
         status, said = prepare(BASE_DIR)
-        if status:
+        if status not in (0, PUT_OFF):
             sys.stdout.write(said)
             return status
         supervisor = Supervisor(
-            programs=programs(),
+            programs=programs(unprepared=status == PUT_OFF),
             # Past the children's own deadline, so that one that keeps it is never killed.
             stop_deadline_s=server.stop_deadline_s + 2,
             directory=BASE_DIR,

@@ -25,4 +25,4 @@ urlpatterns = [
 handler400 = "control.web.problem.bad_request"
 handler403 = "control.web.problem.permission_denied"
 handler404 = "control.web.problem.page_not_found"
-handler500 = "control.web.problem.server_error"
+handler500 = "collector_site.away.server_error"

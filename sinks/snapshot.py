@@ -1,8 +1,8 @@
 """The last good copy of the sinks' rows, in the data directory: what starts without a database.
 
-Written after each successful reading of the rows, readable by the owner alone.  Encrypted values
-are left out, references to the environment stay: a sink that needs one of the former waits,
-misconfigured, for the database.  Written by renaming a finished file into place.
+Written after each successful reading of the rows, readable by the owner alone.  Secrets are kept
+as the rows keep them: encrypted with the installation's secret key, or as references to the
+environment.  Written by renaming a finished file into place.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path
 
 from django.conf import settings
 
+from sinks.defaults import default_sink
 from sinks.models import SinkConfig
 
 logger = logging.getLogger(__name__)
 
 _FIELDS = (
-    "name", "backend", "options", "required", "enabled", "paused", "route_types",
+    "name", "backend", "options", "secrets", "required", "enabled", "paused", "route_types",
     "route_tenants", "min_level", "pipeline",
 )  # fmt: skip
 
@@ -49,20 +50,30 @@ def save(rows: Iterable[SinkConfig]) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(target)
+        _sync(target.parent)
     except OSError as error:
         logger.warning("the copy of the sinks' rows was not written: %s", error)
 
 
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def load() -> list[SinkConfig]:
-    """The rows of the copy; none when there is no usable copy."""
+    """The rows of the copy, or at the first start the default sink; none for a damaged copy."""
     try:
         entries = json.loads(path().read_bytes())["sinks"]
         return [
-            SinkConfig(id=uuid.UUID(entry["id"]), **{name: entry[name] for name in _FIELDS})
+            SinkConfig(id=uuid.UUID(entry["id"]), **{n: entry[n] for n in _FIELDS if n in entry})
             for entry in entries
         ]
     except FileNotFoundError:
-        return []
+        # Nothing was ever configured here: what the databases will begin with once they answer.
+        return [default_sink()]
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.error("the copy of the sinks' rows cannot be used: %s", error)
         return []

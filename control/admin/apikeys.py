@@ -24,7 +24,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from control.admin import ModelAdmin, action, display, register
-from control.auth.keys import create_key, keyring
+from control.auth.keys import create_key
 from control.auth.models import DEFAULT_TENANT, SCOPES
 from control.models import ApiKey, Tenant
 
@@ -144,7 +144,6 @@ class ApiKeyAdmin(ModelAdmin):
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         if change:
             super().save_model(request, obj, form, change)
-            keyring().invalidate()
             return
         made, token = create_key(
             tenant=obj.tenant,
@@ -218,7 +217,6 @@ class ApiKeyAdmin(ModelAdmin):
         key.revoked_at = timezone.now()
         key.save(update_fields=["revoked_at"])
         self.log_change(request, key, "Revoked.")
-        keyring().invalidate()
 
 
 def _keyless() -> bool:

@@ -71,6 +71,9 @@ class _Keys:
 class Snapshot:
     """Where the last good rows are kept for a start without a database."""
 
+    absent = True
+    """Whether `load` found none, as at the very first start, rather than a damaged one."""
+
     def load(self) -> list[KeyRow] | None:
         return None
 
@@ -93,7 +96,17 @@ class KeyRing:
         self._keys = _Keys()
         self._fingerprint = b""
         self._stale = True
+        self._stale_for = 0  # the thread that changed keys; 0: whoever comes next
+        self._first_start = False
         self._used: dict[int, float] = {}
+
+    @property
+    def first_start(self) -> bool:
+        """Whether no keys were ever read here: no database has answered, and no snapshot is left.
+
+        A damaged snapshot is one of keys that exist.
+        """
+        return self._first_start and not self._current().known
 
     @property
     def empty(self) -> bool:
@@ -133,7 +146,12 @@ class KeyRing:
             self._load()
 
     def invalidate(self) -> None:
-        """Read the keys again before they are next used: they changed in this process."""
+        """Have the calling thread read the keys again before it next uses them.
+
+        It changed them, perhaps in a transaction that no other thread sees into; the others go
+        on with what they have until the change is committed and `refresh` was called.
+        """
+        self._stale_for = threading.get_ident()
         self._stale = True
 
     def take_used(self) -> dict[int, float]:
@@ -149,6 +167,8 @@ class KeyRing:
     def _current(self) -> _Keys:
         # While the first read is under way, others wait for it rather than find no keys.
         if self._stale or not self._keys.known:
+            if self._keys.known and self._stale_for not in (0, threading.get_ident()):
+                return self._keys
             with self._lock:
                 if self._stale:
                     self._load_or_fall_back()
@@ -163,6 +183,7 @@ class KeyRing:
             if self._keys.known:
                 return
             rows = self._snapshot.load()
+            self._first_start = rows is None and self._snapshot.absent
             if rows is not None:
                 self._keys = _build(rows)
             logger.warning(

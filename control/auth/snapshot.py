@@ -22,6 +22,7 @@ class FileSnapshot(Snapshot):
     def __init__(self, *, path: Path | None = None) -> None:
         self._path = path
         self._saved: bytes | None = None
+        self.absent = False
 
     @property
     def path(self) -> Path:
@@ -33,6 +34,7 @@ class FileSnapshot(Snapshot):
         try:
             raw = self.path.read_bytes()
         except FileNotFoundError:
+            self.absent = True
             return None
         except OSError as error:
             logger.error("the snapshot of API keys cannot be read", extra={"error": str(error)})

@@ -16,8 +16,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import connections
 
+from control.databases.causes import cause_of, is_loss, is_unprepared
+from control.databases.reach import as_the_prober
 from pipeline.runtime.clock import Clock, SystemClock
 
 logger = logging.getLogger(__name__)
@@ -177,6 +179,11 @@ class Heart:
             return None
         return f"the database {alias!r} has not answered for {seconds} s: {error}"
 
+    def database_loss(self, alias: str) -> str | None:
+        """Why this database was lost when a task last wanted it, if it was."""
+        lost = self._lost.get(alias)
+        return lost[1] if lost is not None else None
+
     def _postpone(self, task: _Task, seconds: float) -> None:
         with self._condition:
             task.due = self._clock.monotonic() + seconds
@@ -187,17 +194,15 @@ class Heart:
             if task.database:
                 drop_stale_connections()
             task.run()
-        except (OperationalError, InterfaceError) as error:
-            self._say_failed(task, error)
-            if not task.database:
-                return True
-            since, _ = self._lost.get(task.database, (self._clock.monotonic(), ""))
-            # Only the kind of error: the driver's text may carry the address and the user.
-            self._lost[task.database] = (since, type(error).__name__)
-            return False
         except Exception as error:
             self._say_failed(task, error)
-            return True
+            if not task.database or not is_loss(error):
+                return True
+            since, _ = self._lost.get(task.database, (self._clock.monotonic(), ""))
+            # Our words: the driver's text may carry the address and the user.
+            self._lost[task.database] = (since, cause_of(error))
+            # It answers where a table is missing: the other tasks may have theirs.
+            return is_unprepared(error)
         finally:
             if task.database:
                 drop_stale_connections()
@@ -211,20 +216,31 @@ class Heart:
     def _say_failed(self, task: _Task, error: Exception) -> None:
         kind = type(error).__name__
         if task.failing != kind:
-            logger.warning(
-                "task failed; it will be tried again", extra={"task": task.name}, exc_info=error
-            )
+            if is_loss(error):
+                # Where it happened is of no use: the database is away.
+                logger.warning(
+                    "task failed; it will be tried again",
+                    extra={"task": task.name, "database": task.database, "cause": cause_of(error)},
+                )
+            else:
+                logger.warning(
+                    "task failed; it will be tried again", extra={"task": task.name}, exc_info=error
+                )
         task.failing = kind
 
     def _run(self) -> None:
         try:
-            while not self._stopping:
-                delay = self.beat()
-                with self._condition:
-                    if not self._stopping and not self._nudged and delay > 0:
-                        self._clock.wait(self._condition, delay)
+            with as_the_prober():
+                self._beat_until_stopped()
         finally:
             connections.close_all()
+
+    def _beat_until_stopped(self) -> None:
+        while not self._stopping:
+            delay = self.beat()
+            with self._condition:
+                if not self._stopping and not self._nudged and delay > 0:
+                    self._clock.wait(self._condition, delay)
 
 
 def drop_stale_connections() -> None:

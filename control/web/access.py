@@ -114,8 +114,10 @@ def _without_key(request: HttpRequest) -> Principal | HttpResponse:
         return _key_required(request)
     ring = keyring()
     if not ring.known:
-        return _keys_unavailable(request)
-    if not ring.empty:
+        # Keys that were never read may exist all the same: only this machine is let in.
+        if not (ring.first_start and is_direct_loopback(request)):
+            return _keys_unavailable(request)
+    elif not ring.empty:
         return _key_required(request)
     if not is_direct_loopback(request):
         return _unauthenticated(

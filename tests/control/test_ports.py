@@ -136,7 +136,13 @@ def test_a_readiness_check_that_fails_is_a_cause() -> None:
 
 @pytest.mark.usefixtures("no_stats")
 def test_without_pipelines_the_report_is_empty_but_whole() -> None:
-    assert stats.stats() == {"log_id": "", "pipelines": [], "ledger": [], "workers": []}
+    assert stats.stats() == {
+        "log_id": "",
+        "pipelines": [],
+        "ledger": [],
+        "workers": [],
+        "alarms": [],
+    }
     stats.register_stats(lambda: {"log_id": "x", "more": 1})
     assert stats.stats()["more"] == 1
     assert stats.stats()["ledger"] == []

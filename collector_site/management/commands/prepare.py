@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import sys
+import time
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,12 +17,17 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import BaseCommand, CommandError, call_command
 from django.db import DatabaseError, connections
+from django.db import Error as DatabaseProblem
 from django.db.migrations.executor import MigrationExecutor
 
+from collector_site.preflight import PUT_OFF
 from control.auth.bootstrap import bootstrap
+from control.databases.causes import cause_of, is_loss, is_unprepared
 
 # Any fixed number, the same for every process of the installation.
 ADVISORY_LOCK = 0x0C011EC7
+NAMES = {"default": "control", "records": "records"}
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 5.0
 
 
 class Command(BaseCommand):
@@ -33,18 +40,24 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--no-admin", action="store_true", help="create no admin account")
         parser.add_argument("--admin-name", default="admin", help="its name (default: admin)")
+        parser.add_argument(
+            "--put-off",
+            action="store_true",
+            help=f"when a database is away do the rest and exit with {PUT_OFF}, so that the server "
+            "can start without it",
+        )
+        parser.add_argument(
+            "--until-done",
+            action="store_true",
+            help="while a database is away, try again until everything is prepared",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            with private_files(), one_at_a_time():
-                for alias in self.aliases():
-                    self.migrate(alias)
-                if bootstrap():
-                    self.stdout.write(
-                        "The first API key was created (COLLECTOR_BOOTSTRAP_API_KEY)."
-                    )
-                if not options["no_admin"]:
-                    self.create_admin(options["admin_name"])
+            away = self.attempt(options)
+            if away and options["until_done"]:
+                self.keep_trying(options)
+                away = {}
         except DatabaseError as error:
             raise CommandError(
                 f"The databases could not be prepared: {error}\n"
@@ -52,6 +65,58 @@ class Command(BaseCommand):
             ) from error
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
+        if not away:
+            return
+        told = "; ".join(
+            f"the {NAMES[alias]} database is away: {why}" for alias, why in away.items()
+        )
+        if not options["put_off"]:
+            raise CommandError(
+                f"The databases could not be prepared: {told}.\n"
+                "Check COLLECTOR_DATABASE_URL, and that the database accepts connections."
+            )
+        self.stdout.write(
+            f"Not everything is prepared: {told}. The server starts without it; the preparation "
+            "is tried again until it succeeds."
+        )
+        self.stdout.flush()
+        sys.exit(PUT_OFF)
+
+    def keep_trying(
+        self, options: dict[str, Any], *, wait: Callable[[float], None] = time.sleep
+    ) -> None:
+        """Try until nothing is away any more. A mistake that is not an absence ends it."""
+        pause = FIRST_PAUSE_S
+        while True:
+            wait(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
+            if not self.attempt(options):
+                break
+        self.stdout.write("The databases are prepared now.")
+        self.stdout.flush()
+
+    def attempt(self, options: dict[str, Any]) -> dict[str, str]:
+        """Do what can be done; the databases that are away, each with its cause."""
+        away: dict[str, str] = {}
+        for alias in self.aliases():
+            try:
+                with private_files(), one_at_a_time(alias):
+                    self.migrate(alias)
+                    if alias == "default":
+                        self.first_account_and_key(options)
+            except DatabaseProblem as error:
+                if not is_loss(error) or is_unprepared(error):
+                    raise
+                away[alias] = cause_of(error)
+            finally:
+                connections[alias].close()
+        return away
+
+    def first_account_and_key(self, options: dict[str, Any]) -> None:
+        if bootstrap():
+            self.stdout.write("The first API key was created (COLLECTOR_BOOTSTRAP_API_KEY).")
+        if not options["no_admin"]:
+            self.create_admin(options["admin_name"])
 
     @staticmethod
     def aliases() -> list[str]:
@@ -88,17 +153,19 @@ def private_files() -> Iterator[None]:
 
 
 @contextmanager
-def one_at_a_time() -> Iterator[None]:
+def one_at_a_time(alias: str) -> Iterator[None]:
     """Two first starts in one moment must not both migrate: the second waits for the first."""
     data_dir = settings.COLLECTOR.server.data_dir
     data_dir.mkdir(parents=True, exist_ok=True)
     with open(data_dir / "prepare.lock", "w") as lock:
+        # Connected first: who waits for a database does not keep the others waiting.
+        connections[alias].ensure_connection()
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if connections["default"].vendor != "postgresql":
+        if connections[alias].vendor != "postgresql":
             yield
             return
         # Other machines share the database but not the data directory.
-        with connections["default"].cursor() as cursor:
+        with connections[alias].cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [ADVISORY_LOCK])
             try:
                 yield
