@@ -292,7 +292,7 @@ class Pipeline:
                 outcome = deliver(
                     batch,
                     slot=self._slot,
-                    worker=worker.name,
+                    worker=worker,
                     policy=self.spec.settings.retry,
                     clock=self._clock,
                     observer=self._observer,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pipeline.delivery.breaker import BreakerSettings
 from pipeline.delivery.retry import RetryPolicy
 
 MIB = 1024 * 1024
+GIB = 1024 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,19 +18,28 @@ class PipelineSettings:
     A batch closes at `max_records`, `max_bytes` (encoded bytes) or `max_wait_s` after its first
     record arrived.  Offers are refused above `high_watermark` of either capacity until what is
     held has fallen to `low_watermark`.
+
+    A write that takes longer than `attempt_timeout_s` is aborted; of the threads that do not come
+    back even then, the pipeline bears `max_hung_workers`.  When the sink refuses more than the
+    share `poison_limit` of the records, the fault is taken to be its own and nothing is given up;
+    1 switches that off.
     """
 
     max_records: int = 5_000
     max_bytes: int = 4 * MIB
     max_wait_s: float = 0.2
-    capacity_records: int = 400_000
-    backlog_max_bytes: int = 128 * MIB
+    capacity_records: int = 10_000_000
+    backlog_max_bytes: int = GIB
     high_watermark: float = 0.8
     low_watermark: float = 0.6
     min_workers: int = 1
     max_workers: int = 4
     idle_worker_s: float = 60.0
+    attempt_timeout_s: float = 60.0
+    max_hung_workers: int = 4
+    poison_limit: float = 0.05
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
 
     def __post_init__(self) -> None:
         problems = list(self.problems())
@@ -60,5 +71,8 @@ class PipelineSettings:
                 "workers must satisfy 1 <= min_workers <= max_workers",
             ),
             (self.idle_worker_s > 0, "idle_worker_s must be positive"),
+            (self.attempt_timeout_s > 0, "attempt_timeout_s must be positive"),
+            (self.max_hung_workers >= 1, "max_hung_workers must be at least 1"),
+            (0 < self.poison_limit <= 1, "poison_limit must be above 0 and at most 1 (off)"),
         )
         return [message for holds, message in rules if not holds]

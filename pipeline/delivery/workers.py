@@ -1,8 +1,13 @@
 """A resizable pool of named worker threads, each with its own stop and its own record of life.
 
-`_lock` guards the list of workers and the numbering; threads are started under it, and leave the
-list as the last thing they do.  What a worker holds and counts is written by that worker under
-its pipeline's lock.
+`_lock` guards the lists of workers and the numbering; threads are started under it, and leave the
+list as the last thing they do.  What a worker holds and counts is written under its pipeline's
+lock, by that worker or, when it hangs, by the watchdog.
+
+A worker that does not come back from a write, its abort notwithstanding, is `disowned`: its batch
+is taken from it, and it no longer counts as one of the pool's, so that another may take its place.
+It ends when it comes back.  Nothing can end such a thread, so their number has a bound, at which
+the pool is `stuck`: it holds its work, because the next thread would only hang too.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline.delivery.breaker import Permit
 from pipeline.record import Batch
 from pipeline.runtime.clock import Clock
 
@@ -33,19 +39,27 @@ class WorkerRun:
 
 
 class Worker:
-    """One thread of a pool; `batch` is what it holds at this moment, for which sink object."""
+    """One thread of a pool; `batch` is what it holds at this moment, for which sink object.
+
+    `writing_since` is when its attempt began, None while it makes none; `late` says that the
+    attempt took too long and was cut off (at `cut_at`).
+    """
 
     __slots__ = (
         "batch",
         "batches",
+        "cut_at",
+        "disowned",
         "failures",
         "idle_since",
         "name",
+        "permit",
         "records",
         "sink",
         "started_us",
         "stopping",
         "thread",
+        "writing_since",
     )
 
     def __init__(self, name: str, started_us: int, now: float) -> None:
@@ -53,12 +67,37 @@ class Worker:
         self.started_us = started_us
         self.idle_since = now
         self.stopping = False
+        self.disowned = False
         self.batch: Batch | None = None
+        self.permit: Permit | None = None
+        self.writing_since: float | None = None
+        self.cut_at: float | None = None
         self.sink = 0
         self.records = 0
         self.batches = 0
         self.failures = 0
         self.thread: threading.Thread
+
+    def begin(self, batch: Batch, now: float, permit: Permit | None = None) -> None:
+        """Hold a batch and begin an attempt."""
+        self.batch, self.permit = batch, permit
+        self.writing_since, self.cut_at = now, None
+
+    def answered(self) -> None:
+        """The sink has answered: what is done for the batch from here on has no deadline.
+
+        The one thing that its worker may do without the pipeline's lock.
+        """
+        self.writing_since = None
+
+    def end(self) -> None:
+        """The attempt is over and its batch in other hands."""
+        self.batch = self.permit = None
+        self.writing_since = self.cut_at = None
+
+    @property
+    def late(self) -> bool:
+        return self.cut_at is not None
 
     def run_of(self, pipeline: str, ended_us: int = 0) -> WorkerRun:
         return WorkerRun(
@@ -91,6 +130,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._one_ended = threading.Condition(self._lock)
         self._workers: list[Worker] = []
+        self._hung: list[Worker] = []
         self._number = 0
 
     def __len__(self) -> int:
@@ -101,6 +141,51 @@ class WorkerPool:
         """The living workers, oldest first."""
         with self._lock:
             return list(self._workers)
+
+    @property
+    def hung(self) -> list[str]:
+        """The names of the threads that hang in a sink and were given up."""
+        with self._lock:
+            return [worker.name for worker in self._hung]
+
+    def stuck(self, max_hung: int) -> bool:
+        """Whether so many threads hang that no attempt may be begun until one comes back."""
+        return len(self._hung) >= max_hung
+
+    def overdue(self, now: float, timeout_s: float) -> list[Worker]:
+        """Cut off the attempts that take longer than `timeout_s`; each is returned once.
+
+        Like all that follows here, called under the pipeline's lock.
+        """
+        late = []
+        for worker in self.workers:
+            since = worker.writing_since
+            if since is not None and not worker.late and now - since >= timeout_s:
+                worker.cut_at = now
+                late.append(worker)
+        return late
+
+    def unresponsive(self, now: float, grace_s: float) -> list[Worker]:
+        """Those that have not come back `grace_s` after they were cut off."""
+        return [
+            worker
+            for worker in self.workers
+            if worker.writing_since is not None
+            and worker.cut_at is not None
+            and now - worker.cut_at >= grace_s
+        ]
+
+    def disown(self, worker: Worker) -> Batch | None:
+        """Take its batch from a worker that hangs, for good, and count it out of the pool."""
+        batch = worker.batch
+        with self._lock:
+            if batch is None or worker not in self._workers:
+                return None
+            self._workers.remove(worker)
+            self._hung.append(worker)
+        worker.stopping = worker.disowned = True
+        worker.end()
+        return batch
 
     def grow(self, *, limit: int) -> bool:
         """Start one more worker unless there are `limit`; returns whether one was started."""
@@ -132,7 +217,10 @@ class WorkerPool:
             return True
 
     def join(self, timeout_s: float | None) -> list[Worker]:
-        """Wait for all workers to end; returns those that have not within `timeout_s`."""
+        """Wait for all workers to end; returns those that have not within `timeout_s`.
+
+        Those that were given up are not waited for, but are among those returned.
+        """
         due = None if timeout_s is None else self._clock.monotonic() + timeout_s
         with self._lock:
             while self._workers:
@@ -140,7 +228,7 @@ class WorkerPool:
                 if left is not None and left <= 0:
                     break
                 self._clock.wait(self._one_ended, left)
-            return list(self._workers)
+            return [*self._workers, *self._hung]
 
     def _run(self, worker: Worker) -> None:
         try:
@@ -148,5 +236,5 @@ class WorkerPool:
         finally:
             self._ended(worker)
             with self._lock:
-                self._workers.remove(worker)
+                (self._hung if worker.disowned else self._workers).remove(worker)
                 self._one_ended.notify_all()

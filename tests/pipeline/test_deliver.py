@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from pipeline.delivery.deliver import Outcome, deliver
+from pipeline.delivery.breaker import Breaker, BreakerSettings
+from pipeline.delivery.deliver import Outcome, deliver, report
 from pipeline.delivery.retry import RetryPolicy
-from pipeline.delivery.slot import SinkSlot
+from pipeline.delivery.slot import Abandoned, SinkSlot
+from pipeline.delivery.workers import Worker
 from pipeline.errors import PartialFailure, PermanentError, RetryableError, SinkFault
 from pipeline.record import Batch, Part
 from pipeline.runtime.clock import FakeClock
@@ -36,18 +39,26 @@ def attempt(
     signals: Signals | None = None,
     attempts: int = 1,
     first_attempt_s: float | None = None,
+    worker: Worker | None = None,
+    slot: SinkSlot | None = None,
+    age_s: Callable[[float], float] | None = None,
 ) -> Outcome:
     batch = batch_of(count)
     batch.attempt, batch.first_attempt_s = attempts, first_attempt_s
     used = sink or ScriptedSink(step)
     return deliver(
         batch,
-        slot=SinkSlot(lambda: used),
-        worker="w",
+        slot=slot or SinkSlot(lambda: used),
+        worker=worker or a_worker(),
         policy=policy or RetryPolicy(),
         clock=clock or FakeClock(),
         observer=signals or Signals(),
+        age_s=age_s,
     )
+
+
+def a_worker() -> Worker:
+    return Worker("w", 0, 0.0)
 
 
 def fate(outcome: Outcome) -> str:
@@ -147,14 +158,94 @@ def test_when_the_policy_gives_up_every_record_is_dropped_with_the_reason() -> N
     assert outcome.failures == dict.fromkeys(range(3), "OSError: reset")
 
 
-def test_the_deadline_counts_from_the_first_attempt() -> None:
+def test_the_age_counts_from_the_first_attempt() -> None:
     clock = FakeClock()
-    policy = RetryPolicy(deadline_s=10)
+    policy = RetryPolicy(max_age_s=10)
     first = clock.monotonic()
     assert fate(attempt(OSError(), policy=policy, clock=clock)) == "retry"
     clock.advance(10)
     late = attempt(OSError(), policy=policy, clock=clock, first_attempt_s=first)
-    assert (fate(late), late.drop_reason) == ("settled", "deadline")
+    assert (fate(late), late.drop_reason) == ("settled", "age")
+
+
+def test_time_while_the_breaker_was_open_does_not_age_a_batch() -> None:
+    clock = FakeClock()
+    breaker = Breaker(BreakerSettings(consecutive=1), clock.monotonic())
+    policy = RetryPolicy(base_s=0.1, cap_s=0.1, max_age_s=10)
+    clock.advance(9)
+    permit = breaker.permit(clock.monotonic())
+    assert permit is not None
+    breaker.failed(permit, clock.monotonic(), "down")
+    clock.advance(3600)
+    hourly: dict[str, Any] = {"policy": policy, "clock": clock, "age_s": breaker.closed_s}
+    assert fate(attempt(OSError(), **hourly)) == "retry"
+    breaker.reset(clock.monotonic())
+    clock.advance(1)
+    assert attempt(OSError(), **hourly).drop_reason == "age"
+
+
+def test_a_write_cut_off_beside_a_hung_one_is_tried_again_at_once_and_does_not_count() -> None:
+    """Even where its attempts are used up: the fault is another's."""
+    slot = SinkSlot(lambda: sink)
+    policy = RetryPolicy(max_attempts=1)
+
+    def cut(batch: Batch) -> None:
+        slot.abandon("w")
+        raise OSError("socket closed")
+
+    sink = ScriptedSink(always=cut)
+    beside = attempt(slot=slot, policy=policy)
+    assert (fate(beside), beside.retry_in_s, beside.bystander) == ("retry", 0.0, True)
+
+    hung = a_worker()
+    hung.cut_at = 1.0
+    outcome = attempt(slot=slot, policy=policy, worker=hung)
+    assert (outcome.bystander, outcome.drop_reason) == (False, "attempts")
+    assert outcome.failures[0] == "Abandoned: OSError: socket closed"
+
+
+def test_a_batch_that_was_given_to_another_worker_is_not_written() -> None:
+    """Its worker hung before the write, was given up, and came back."""
+    sink, worker = ScriptedSink(), a_worker()
+    worker.disowned = True
+    outcome = attempt(sink=sink, worker=worker)
+    assert fate(outcome) == "retry"
+    assert sink.batches == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [
+        (Outcome(seconds=1), "closed"),
+        (Outcome(seconds=1, error=PermanentError("bad"), split=True), "closed"),
+        (Outcome(seconds=1, error=PartialFailure({0: "bad"}), failures={0: "bad"}), "closed"),
+        (Outcome(seconds=1, error=OSError("reset"), retry_in_s=1), "open"),
+        (Outcome(seconds=1, error=SinkFault("no table"), retry_in_s=1), "open"),
+        (Outcome(seconds=1, error=OSError("given up"), failures={0: "x"}), "open"),
+        (Outcome(seconds=1, error=Abandoned("beside"), retry_in_s=0, bystander=True), "half_open"),
+    ],
+)
+def test_what_an_attempt_says_about_the_sink(outcome: Outcome, state: str) -> None:
+    """Told of a probe: an answer closes, a failure opens, and a bystander says nothing."""
+    breaker = Breaker(BreakerSettings(consecutive=1), 0.0)
+    permit = breaker.permit(0.0)
+    assert permit is not None
+    breaker.failed(permit, 0.0, "down")
+    probe = breaker.permit(30.0)
+    assert probe is not None
+    report(outcome, breaker=breaker, permit=probe, now=30.0)
+    assert breaker.state == state
+    if state == "open":
+        assert breaker.cause == f"{type(outcome.error).__name__}: {outcome.error}"
+
+
+def test_the_breaker_hears_how_long_the_sink_asked_to_be_left_alone() -> None:
+    breaker = Breaker(BreakerSettings(consecutive=1), 0.0)
+    permit = breaker.permit(0.0)
+    assert permit is not None
+    error = RetryableError("busy", retry_after_s=90)
+    report(Outcome(seconds=1, error=error, retry_in_s=90), breaker=breaker, permit=permit, now=0.0)
+    assert breaker.retry_in_s(0.0) == 90
 
 
 def test_a_sink_that_cannot_be_opened_is_tried_again() -> None:

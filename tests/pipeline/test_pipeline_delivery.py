@@ -41,17 +41,17 @@ def test_fails_twice_then_succeeds_with_five_tries_and_ten_milliseconds(rig: Rig
 def test_retries_stop_at_the_deadline_and_the_records_are_dropped_with_that_reason(
     rig: Rig,
 ) -> None:
-    policy = RetryPolicy(base_s=1.0, cap_s=1.0, deadline_s=3.0)
+    policy = RetryPolicy(base_s=1.0, cap_s=1.0, max_age_s=3.0)
     rig.start(spec(ScriptedSink(always=OSError("down")), max_records=2, retry=policy))
     done = rig.offer(records(2))
     rig.signals.wait_for(lambda s: len(s.retries) == 1)
     rig.clock.advance(3)
     assert done.wait(PATIENCE_S)
-    assert rig.row()["dropped"] == {"deadline": 2}
+    assert rig.row()["dropped"] == {"age": 2}
     assert done.unstored == 2
     rig.signals.wait_for(lambda s: len(s.dropped) == 1)
     (dropped,) = rig.signals.dropped
-    assert (dropped.reason, len(dropped.messages)) == ("deadline", 2)
+    assert (dropped.reason, len(dropped.messages)) == ("age", 2)
 
 
 def test_a_batch_that_waits_for_its_next_try_holds_no_worker(rig: Rig) -> None:

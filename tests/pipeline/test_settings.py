@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.settings import MIB, PipelineSettings
+from pipeline.settings import GIB, MIB, PipelineSettings
 
 
-def test_the_defaults_hold_two_seconds_of_a_fast_sink() -> None:
+def test_the_defaults_hold_a_long_outage_of_a_fast_sink() -> None:
     settings = PipelineSettings()
     assert (settings.max_records, settings.max_bytes, settings.max_wait_s) == (5_000, 4 * MIB, 0.2)
-    assert (settings.capacity_records, settings.backlog_max_bytes) == (400_000, 128 * MIB)
+    assert (settings.capacity_records, settings.backlog_max_bytes) == (10_000_000, GIB)
     assert (settings.min_workers, settings.max_workers) == (1, 4)
 
 
@@ -30,6 +30,10 @@ def test_the_defaults_hold_two_seconds_of_a_fast_sink() -> None:
         ({"min_workers": 0}, "1 <= min_workers <= max_workers"),
         ({"min_workers": 5}, "1 <= min_workers <= max_workers"),
         ({"idle_worker_s": 0.0}, "idle_worker_s must be positive"),
+        ({"attempt_timeout_s": 0.0}, "attempt_timeout_s must be positive"),
+        ({"max_hung_workers": 0}, "max_hung_workers must be at least 1"),
+        ({"poison_limit": 0.0}, "poison_limit must be above 0"),
+        ({"poison_limit": 1.5}, "at most 1"),
     ],
 )
 def test_a_broken_rule_is_named(broken: dict[str, Any], named: str) -> None:
