@@ -16,7 +16,9 @@ from django.template.loader import render_to_string
 from django.utils.html import format_html
 from django.utils.safestring import mark_safe
 
+from control.admin import links
 from control.admin import problems as own_problems
+from control.admin.logs import totals
 from control.admin.overview import Overview, overview_for
 from control.admin.trends import trend_charts
 from control.ports import panels as ports
@@ -73,8 +75,16 @@ class PipelinesPanel(TemplatePanel):
     template = "admin/dashboard/pipelines.html"
 
     def context(self, overview: Overview) -> dict[str, Any]:
-        rows = [(one, own_problems.sink_link(one.key)) for one in overview.pipelines]
-        return {"rows": rows, "add_url": own_problems.link("admin:sinks_sinkconfig_add")}
+        rows = [(one, links.sink_link(one.key)) for one in overview.pipelines]
+        return {"rows": rows, "add_url": links.link("admin:sinks_sinkconfig_add")}
+
+
+class LogPanel(TemplatePanel):
+    name, order, title = "log", 35, "Log"
+    template = "admin/dashboard/log.html"
+
+    def context(self, overview: Overview) -> dict[str, Any]:
+        return {"log": totals(overview.logs), "url": links.link("admin:log")}
 
 
 class LedgerPanel(TemplatePanel):
@@ -92,6 +102,7 @@ OWN_PANELS: tuple[type[TemplatePanel], ...] = (
     FiguresPanel,
     TrendsPanel,
     PipelinesPanel,
+    LogPanel,
     LedgerPanel,
     ProcessesPanel,
 )

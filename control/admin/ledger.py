@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+TENANTS_SHOWN = 20
 LEDGER_FIELDS = ("accepted", "redriven", "stored", "already_stored", "dead_lettered", "in_flight")
 
 
@@ -45,7 +46,7 @@ class LedgerView:
     in_flight: int = 0
     imbalance: int = 0
     dropped_by: dict[str, int] = field(default_factory=dict)
-    tenants: set[str] = field(default_factory=set)
+    by_tenant: dict[str, LedgerView] = field(default_factory=dict)
 
     def add(self, row: Mapping[str, Any]) -> None:
         for name in LEDGER_FIELDS:
@@ -58,7 +59,26 @@ class LedgerView:
                     self.dropped_by[str(reason)] = self.dropped_by.get(str(reason), 0) + count
         # Imbalances of opposite sign must not cancel out.
         self.imbalance += abs(int_of(row, "imbalance"))
-        self.tenants.add(str(row.get("tenant") or "default"))
+
+    def add_tenant(self, row: Mapping[str, Any]) -> None:
+        """Count a row under its tenant as well as in the whole."""
+        self.add(row)
+        tenant = str(row.get("tenant") or "default")
+        view = self.by_tenant.setdefault(tenant, LedgerView(sink=self.sink, name=tenant))
+        view.add(row)
+
+    @property
+    def tenants(self) -> list[LedgerView]:
+        """The tenants to show where there are several: out of balance first, then the busiest."""
+        if len(self.by_tenant) < 2:
+            return []
+        return sorted(
+            self.by_tenant.values(), key=lambda one: (not one.imbalance, -one.accepted, one.name)
+        )[:TENANTS_SHOWN]
+
+    @property
+    def more_tenants(self) -> int:
+        return max(0, len(self.by_tenant) - TENANTS_SHOWN)
 
     @property
     def settled(self) -> int:
@@ -71,7 +91,7 @@ def ledger_views(rows: Iterable[Any], names: Mapping[str, str]) -> list[LedgerVi
         if isinstance(row, Mapping):
             sink = str(row.get("sink") or "?")
             view = views.setdefault(sink, LedgerView(sink=sink, name=names.get(sink, sink)))
-            view.add(row)
+            view.add_tenant(row)
     return sorted(views.values(), key=lambda view: view.name)
 
 

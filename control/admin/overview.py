@@ -16,7 +16,9 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from control.admin import samples
+from control.admin.alarms import Alarm, alarms_of
 from control.admin.ledger import LedgerView, accepted_in, int_of, ledger_views
+from control.admin.logs import LogView, log_view
 from control.admin.pipelines import PipelineView, stats_pipelines
 from control.admin.samples import PipelineHistory, Window
 
@@ -41,6 +43,9 @@ class ProcessView:
     in_rate: float | None = None
     out_rate: float | None = None
     ledger: list[LedgerView] = field(default_factory=list)
+    alarms: list[Alarm] = field(default_factory=list)
+    log: LogView | None = None
+    adopted_by: Any = None
 
     @property
     def imbalance(self) -> int:
@@ -61,6 +66,17 @@ class Overview:
     pipelines: list[PipelineView]
     ledger: list[LedgerView]
     histories: list[PipelineHistory]
+    keys: dict[str, str] = field(default_factory=dict)
+    """The key of each sink that a process runs, by its name."""
+
+    @property
+    def logs(self) -> list[LogView]:
+        return [one.log for one in self.alive if one.log is not None]
+
+    @property
+    def ended_ledgers(self) -> list[ProcessView]:
+        """Processes that have ended, with the ledger of their last heartbeat."""
+        return [one for one in self.ended if one.ledger]
 
     @property
     def alive(self) -> list[ProcessView]:
@@ -136,12 +152,22 @@ def build(now: datetime) -> Overview:
         rows_of = process.ledger if isinstance(process.ledger, list) else []
         view.ledger = ledger_views(rows_of, names)
         view.in_flight = sum(row.in_flight for row in view.ledger)
+        view.alarms = alarms_of(process, state=state)
         if view.alive:
+            view.log = log_view(process, process.stats)
             live_ledger.extend(rows_of)
             _add_pipelines(view, pipelines, rates)
         processes.append(view)
     for key, pipeline in pipelines.items():
         pipeline.history = histories.get(key)
+    adopters = {
+        adopted.log_id: view.process
+        for view in processes
+        for adopted in (view.log.adopted if view.log else ())
+    }
+    for view in processes:
+        if not view.alive and view.process.log_id:
+            view.adopted_by = adopters.get(view.process.log_id)
     return Overview(
         now=now,
         window=window,
@@ -149,6 +175,7 @@ def build(now: datetime) -> Overview:
         pipelines=sorted(pipelines.values(), key=lambda one: (not one.required, one.name)),
         ledger=ledger_views(live_ledger, names),
         histories=sorted(histories.values(), key=lambda history: history.name),
+        keys={name: key for key, name in names.items()},
     )
 
 

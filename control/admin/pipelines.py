@@ -7,29 +7,18 @@ Pure functions.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from control.admin.ledger import dropped_of, float_of, int_of
+from control.admin.moments import moment
 from control.admin.samples import PipelineHistory
 
 # The pipeline's own words; any other state lies between the two first.
-STATE_RANK = {"": -1, "running": 0, "paused": 2, "failing": 3, "misconfigured": 4}
-
-
-def moment(value: Any) -> datetime | None:
-    """A time as a process may have written it: ISO text, seconds, or microseconds since 1970."""
-    if isinstance(value, str) and value:
-        try:
-            parsed = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-        return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-    if isinstance(value, int | float) and value > 0:
-        seconds = value / 1e6 if value > 1e12 else float(value)
-        return datetime.fromtimestamp(seconds, tz=UTC)
-    return None
+STATE_RANK = {"": -1, "running": 0, "paused": 2, "failing": 3, "misconfigured": 4, "stuck": 5}
+BREAKER_RANK = {"": -1, "closed": 0, "half_open": 1, "open": 2}
+BREAKER_WORDS = {"closed": "closed", "half_open": "half-open", "open": "open"}
 
 
 def stats_pipelines(stats: Any) -> list[Mapping[str, Any]]:
@@ -72,6 +61,12 @@ class PipelineView:
     in_rate: float | None = None
     out_rate: float | None = None
     refused_rate: float | None = None
+    breaker: str = ""
+    breaker_cause: str = ""
+    breaker_trips: int = 0
+    opened_at: datetime | None = None
+    retry_in_s: float | None = None
+    hung_workers: list[str] = field(default_factory=list)
     history: PipelineHistory | None = None
 
     def add(self, data: Mapping[str, Any]) -> None:
@@ -101,6 +96,9 @@ class PipelineView:
         self._add_state(str(data.get("state") or ""))
         self._add_latency(data.get("write_latency"))
         self._add_error(data)
+        self._add_breaker(data.get("breaker"))
+        hung = data.get("hung_workers")
+        self.hung_workers += [str(name) for name in hung] if isinstance(hung, list) else []
 
     def _add_state(self, state: str) -> None:
         # Of several processes, the one that is worst off is what the operator must see.
@@ -119,6 +117,42 @@ class PipelineView:
         error, at = str(data.get("last_error") or ""), moment(data.get("last_error_at"))
         if error and (self.last_error_at is None or (at and at > self.last_error_at)):
             self.last_error, self.last_error_at = error, at
+
+    def _add_breaker(self, breaker: Any) -> None:
+        if not isinstance(breaker, Mapping):
+            return
+        state = str(breaker.get("state") or "")
+        self.breaker_trips += int_of(breaker, "trips")
+        if BREAKER_RANK.get(state, -1) > BREAKER_RANK.get(self.breaker, -1):
+            self.breaker, self.breaker_cause = state, str(breaker.get("cause") or "")
+        if state not in ("open", "half_open"):
+            return
+        opened_at, retry_in_s = moment(breaker.get("opened_at")), float_of(breaker, "retry_in_s")
+        if opened_at and (self.opened_at is None or opened_at < self.opened_at):
+            self.opened_at = opened_at
+        if retry_in_s is not None and (self.retry_in_s is None or retry_in_s < self.retry_in_s):
+            self.retry_in_s = retry_in_s
+
+    @property
+    def breaker_word(self) -> str:
+        return BREAKER_WORDS.get(self.breaker, self.breaker)
+
+    @property
+    def breaker_dot(self) -> str:
+        return {"closed": "good", "half_open": "warn", "open": "bad"}.get(self.breaker, "idle")
+
+    @property
+    def broken(self) -> bool:
+        """Whether the breaker keeps records from the sink."""
+        return self.breaker in ("open", "half_open")
+
+    @property
+    def stuck(self) -> bool:
+        return self.state == "stuck"
+
+    @property
+    def bad(self) -> bool:
+        return bool(self.misconfigured) or self.state in ("failing", "misconfigured", "stuck")
 
     @property
     def failing(self) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from django.urls import NoReverseMatch, reverse
-
+from control.admin import logproblems
+from control.admin.alarms import Alarm
 from control.admin.figures import ago, compact, duration, percent
+from control.admin.links import link, sink_link
 from control.admin.overview import Overview
 from control.admin.pipelines import PipelineView
 from control.ports.panels import Problem
@@ -19,24 +20,12 @@ from control.ports.panels import Problem
 NEARLY_FULL = 0.7
 LOST_FOR = timedelta(hours=1)
 ERROR_LENGTH = 300
-
-
-def link(name: str, *args: object) -> str:
-    """An address by name, or nothing where no admin of that name is installed."""
-    try:
-        return reverse(name, args=[str(arg) for arg in args])
-    except NoReverseMatch:
-        return ""
-
-
-def sink_link(key: str) -> str:
-    """A pipeline is keyed by its sink's identity, so its key finds the sink's page."""
-    return link("admin:sinks_sinkconfig_change", key)
+PLACES_SHOWN = 5
 
 
 def found(overview: Overview) -> list[Problem]:
     """Every problem of this overview; `control.ports.panels.problems` has those of other rooms."""
-    problems = [*_processes(overview), *_ledger(overview)]
+    problems = [*_processes(overview), *_ledger(overview), *logproblems.found(overview)]
     for pipeline in overview.pipelines:
         problems += _pipeline(pipeline, overview)
     return problems
@@ -80,18 +69,41 @@ def _processes(overview: Overview) -> list[Problem]:
 
 
 def _ledger(overview: Overview) -> list[Problem]:
-    return [
-        Problem(
-            severity="error",
-            title=f"The ledger of {row.name} does not balance: {compact(row.imbalance)} records",
-            cause="What was accepted is not what was stored, dead-lettered, dropped or is in "
-            "flight. This is a defect, not a matter of load.",
-            remedy="Keep the logs of the process and run “manage.py ledger --json”; report both.",
-            url=sink_link(row.sink),
-        )
-        for row in overview.ledger
-        if row.imbalance
-    ]
+    """One problem a sink, with the places where it does not balance."""
+    by_sink: dict[str, list[Alarm]] = {}
+    for process in overview.processes:
+        for alarm in process.alarms:
+            by_sink.setdefault(alarm.sink, []).append(alarm)
+    return [_imbalance(sink, alarms, overview) for sink, alarms in sorted(by_sink.items())]
+
+
+def _imbalance(sink: str, alarms: list[Alarm], overview: Overview) -> Problem:
+    # Those of opposite sign must not cancel out.
+    size = sum(abs(alarm.records) for alarm in alarms)
+    places = "; ".join(_place(alarm, overview) for alarm in alarms[:PLACES_SHOWN])
+    if len(alarms) > PLACES_SHOWN:
+        places += f"; and {len(alarms) - PLACES_SHOWN} more"
+    what = "are missing from" if alarms[0].records > 0 else "were counted twice in"
+    return Problem(
+        severity="error",
+        title=f"The ledger of {sink} does not balance: {compact(size)} records",
+        cause=f"Records {what} the account of what was accepted and how it ended. This is a "
+        f"defect, not a matter of load. {places}.",
+        remedy="Run “manage.py ledger --json” and “manage.py wal verify”, keep both with the "
+        "process's log, and compare the accepted records with what the sink holds before the "
+        "process is restarted.",
+        url=sink_link(overview.keys.get(sink, sink)),
+    )
+
+
+def _place(alarm: Alarm, overview: Overview) -> str:
+    since = f" since {alarm.since:%H:%M:%S} UTC" if alarm.since else ""
+    logs = ", ".join(one for one in alarm.logs if one) or "not known"
+    kind = "logs" if len(alarm.logs) > 1 else "log"
+    return (
+        f"Tenant {alarm.tenant}: {alarm.records:+,} records{since}, in {alarm.process} "
+        f"({kind} {logs})"
+    )
 
 
 def _pipeline(pipeline: PipelineView, overview: Overview) -> list[Problem]:
@@ -110,6 +122,10 @@ def _pipeline(pipeline: PipelineView, overview: Overview) -> list[Problem]:
                 url=url,
             )
         )
+    elif pipeline.stuck or pipeline.hung_workers:
+        problems.append(_hung(pipeline, kind, url))
+    elif pipeline.broken:
+        problems.append(_breaker(pipeline, kind, overview, url))
     elif pipeline.failing:
         problems.append(
             Problem(
@@ -124,6 +140,55 @@ def _pipeline(pipeline: PipelineView, overview: Overview) -> list[Problem]:
             )
         )
     return problems + _room(pipeline, url)
+
+
+def _breaker(pipeline: PipelineView, kind: str, overview: Overview, url: str) -> Problem:
+    since = f" It opened {ago(pipeline.opened_at, overview.now)}." if pipeline.opened_at else ""
+    if pipeline.breaker == "half_open":
+        then = " One batch tries the sink now."
+    elif pipeline.retry_in_s is not None:
+        then = f" The next try is in {duration(pipeline.retry_in_s)}."
+    else:
+        then = ""
+    cause = (pipeline.breaker_cause or pipeline.last_error)[:ERROR_LENGTH].rstrip(".")
+    return Problem(
+        severity="error" if pipeline.required else "warning",
+        title=f"The breaker of {pipeline.name} ({kind}) is {pipeline.breaker_word}: "
+        f"{compact(pipeline.held_records)} records wait",
+        cause=f"{cause or 'Its writes failed'}.{since}{then}",
+        remedy=(
+            "Nothing is lost: records wait in the log and no attempt is spent. "
+            if pipeline.required
+            else "Records wait in the log; when its share is full, the oldest are dropped. "
+        )
+        + "Repair what the sink writes to, or correct its options here; delivery goes on by "
+        "itself.",
+        url=url,
+    )
+
+
+def _hung(pipeline: PipelineView, kind: str, url: str) -> Problem:
+    count = len(pipeline.hung_workers)
+    names = ", ".join(pipeline.hung_workers[:PLACES_SHOWN])
+    hung = f"{count} worker thread{'s do' if count != 1 else ' does'} not come back from the sink"
+    if pipeline.stuck:
+        return Problem(
+            severity="error",
+            title=f"{pipeline.name} ({kind}) is stuck: {compact(pipeline.held_records)} "
+            "records wait",
+            cause=f"{hung or 'Its workers hang'}{f' ({names})' if names else ''}, and no more are "
+            "made. Its records wait in the log.",
+            remedy="Find what the sink waits for (its host, a lock, a full volume). If it does "
+            "not let go, restart the process: the log is delivered by the next one.",
+            url=url,
+        )
+    return Problem(
+        severity="warning",
+        title=f"{pipeline.name} has hung workers: {count}",
+        cause=f"{hung} ({names}); others took their place.",
+        remedy="Find what the sink waits for. Delivery goes on meanwhile.",
+        url=url,
+    )
 
 
 def _room(pipeline: PipelineView, url: str) -> list[Problem]:

@@ -28,7 +28,8 @@ class CollectorAdminSite(admin.AdminSite):
 
     def get_urls(self) -> list[URLResolver | URLPattern]:
         own: list[URLResolver | URLPattern] = [
-            path("dashboard/", self.dashboard_view, name="dashboard")
+            path("dashboard/", self.dashboard_view, name="dashboard"),
+            *self._log_urls(),
         ]
         return own + super().get_urls()
 
@@ -44,8 +45,40 @@ class CollectorAdminSite(admin.AdminSite):
     ) -> list[dict[str, Any]]:
         """What is looked at daily first, what is set up once last."""
         apps: list[dict[str, Any]] = super().get_app_list(request, app_label)
+        for app in apps:
+            if app["app_label"] == "control" and request.user.has_perm("control.view_process"):
+                app["models"] = sorted([*app["models"], self._log_entry()], key=_entry_name)
         place = {label: index for index, label in enumerate(APP_ORDER)}
         return sorted(apps, key=lambda app: place.get(app["app_label"], len(APP_ORDER) - 2))
+
+    def _log_urls(self) -> list[URLPattern]:
+        from control.admin import logpages
+
+        return [
+            path("log/", self.admin_view(logpages.log), name="log"),
+            path(
+                "log/quarantine/<str:name>/",
+                self.admin_view(logpages.quarantined),
+                name="log_quarantined",
+            ),
+            path(
+                "log/quarantine/<str:name>/delete/",
+                self.admin_view(logpages.delete),
+                name="log_quarantined_delete",
+            ),
+        ]
+
+    def _log_entry(self) -> dict[str, Any]:
+        """The page of logs among the models: it has none, and is looked for beside processes."""
+        return {
+            "name": "Log",
+            "object_name": "Log",
+            "model": None,
+            "perms": {"add": False, "change": False, "delete": False, "view": True},
+            "admin_url": reverse("admin:log", current_app=self.name),
+            "add_url": None,
+            "view_only": True,
+        }
 
     def dashboard_view(self, request: HttpRequest) -> HttpResponse:
         """The panels alone, fetched again and again by the open dashboard."""
@@ -62,3 +95,7 @@ class CollectorAdminSite(admin.AdminSite):
         from control.admin.dashboard import dashboard_context
 
         return TemplateResponse(request, "admin/dashboard/panels.html", dashboard_context(request))
+
+
+def _entry_name(entry: dict[str, Any]) -> str:
+    return str(entry["name"]).lower()

@@ -46,6 +46,57 @@ def pipeline_stats(**changes: Any) -> dict[str, Any]:
         "last_error_at": None,
         "write_latency": {"p50": 0.018, "p95": 0.041, "p99": 0.073},
         "oldest_s": 0.21,
+        "breaker": {"state": "closed", "opened_at": None, "retry_in_s": 0.0, "trips": 0},
+        "hung_workers": [],
+    }
+    return {**data, **changes}
+
+
+def log_stats(**changes: Any) -> dict[str, Any]:
+    """What an engine says of its log."""
+    data: dict[str, Any] = {
+        "log_id": "a1b2c3",
+        "directory": "/var/lib/collector/wal/a1b2c3",
+        "state": "ok",
+        "error": "",
+        "fsync": "group",
+        "bytes": 48 * 1024 * 1024,
+        "segments": 3,
+        "appended_frames": 1_041,
+        "appended_bytes": 231_000_000,
+        "fsyncs": 400,
+        "fsync_seconds_sum": 0.2,
+        "fsync_p99_s": 0.0031,
+        "cache_bytes": 9_300_000,
+        "corrupt_frames": 0,
+        "torn_frames": 0,
+        "quarantined_bytes": 0,
+        "adopted": [],
+        "left_records": 41_200,
+        "oldest_s": 0.21,
+    }
+    return {**data, **changes}
+
+
+def adopted_log(**changes: Any) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "log_id": "d4e5f6",
+        "state": "delivering",
+        "left_records": 1_200,
+        "left_bytes": 250_000,
+        "adopted_at": timezone.now().timestamp() - 30,
+        "corrupt_records": 0,
+    }
+    return {**data, **changes}
+
+
+def open_breaker(**changes: Any) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "state": "open",
+        "opened_at": timezone.now().timestamp() - 61,
+        "retry_in_s": 12.0,
+        "trips": 3,
+        "cause": "connection refused",
     }
     return {**data, **changes}
 
@@ -77,7 +128,7 @@ def make_process(*, now: datetime | None = None, **changes: Any) -> Process:
         "log_id": "a1b2c3",
         "started_at": now - timedelta(hours=3, minutes=12),
         "last_seen_at": now - timedelta(seconds=2),
-        "stats": {"pipelines": [pipeline_stats()]},
+        "stats": {"pipelines": [pipeline_stats()], "log": log_stats(), "alarms": []},
         "ledger": [ledger_row()],
     }
     return Process.objects.create(**{**values, **changes})

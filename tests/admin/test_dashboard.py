@@ -12,9 +12,13 @@ from control.admin.problems import found
 from control.ports import panels as ports
 from tests.admin.cast import (
     EVIL,
+    SINK,
+    adopted_log,
     ledger_row,
+    log_stats,
     make_process,
     make_samples,
+    open_breaker,
     pipeline_stats,
 )
 
@@ -115,6 +119,22 @@ def stats(**changes: Any) -> dict[str, Any]:
         ({"held_bytes": 120 * 1024 * 1024}, "warning", "buffer is 94 % full"),
         ({"refusing": True, "held_records": 330_000}, "error", "refuses new records"),
         ({"state": "paused", "paused": True}, "info", "is paused"),
+        (
+            {"breaker": open_breaker(), "state": "failing", "last_error": "refused"},
+            "error",
+            "The breaker of database (required) is open: 41.2 k records wait",
+        ),
+        (
+            {"breaker": open_breaker(state="half_open"), "required": False},
+            "warning",
+            "The breaker of database (optional) is half-open",
+        ),
+        (
+            {"state": "stuck", "hung_workers": ["sink-db-1", "sink-db-2"]},
+            "error",
+            "database (required) is stuck: 41.2 k records wait",
+        ),
+        ({"hung_workers": ["sink-db-1"]}, "warning", "database has hung workers: 1"),
     ],
 )
 def test_each_trouble_of_a_pipeline_is_told(
@@ -147,11 +167,90 @@ def test_refusing_is_an_error() -> None:
     assert "refuses 100 records/s" in problem.title
 
 
-def test_an_imbalance_is_an_error_and_opposite_ones_do_not_cancel(admin_client: Client) -> None:
-    make_process(ledger=[ledger_row(imbalance=7), ledger_row(tenant="b", imbalance=-7)])
+def test_an_open_breaker_tells_its_cause_since_when_and_when_it_tries_again() -> None:
+    make_process(stats=stats(breaker=open_breaker(), last_error="an older one"))
     (problem,) = problems()
-    assert "does not balance: 14 records" in problem.title
-    assert "off by 14" in admin_client.get("/admin/").content.decode()
+    assert problem.cause == ("connection refused. It opened 1 min ago. The next try is in 12 s.")
+    assert "Nothing is lost" in problem.remedy
+    assert problem.url == f"/admin/sinks/sinkconfig/{SINK}/change/"
+
+
+def test_of_two_breakers_the_open_one_is_shown_with_colour_and_word(admin_client: Client) -> None:
+    for pid, breaker in ((1, {"state": "closed", "trips": 1}), (2, open_breaker())):
+        make_process(pid=pid, stats=stats(breaker=breaker))
+    (pipeline,) = build(timezone.now()).pipelines
+    assert (pipeline.breaker, pipeline.breaker_trips) == ("open", 4)
+    html = admin_client.get("/admin/").content.decode()
+    assert 'class="dot dot-bad" aria-hidden="true"></span>open<small>since' in html
+
+
+ALARM = {"kind": "imbalance", "sink": "database", "tenant": "default", "records": 7}
+
+
+def test_an_imbalance_is_an_error_and_opposite_ones_do_not_cancel(admin_client: Client) -> None:
+    since = timezone.now().timestamp() - 30
+    alarms = [
+        {**ALARM, "since": since, "logs": ["a1b2c3", "old"]},
+        {**ALARM, "tenant": "b", "records": -7, "since": since, "logs": ["a1b2c3"]},
+    ]
+    rows = [
+        ledger_row(sink="database", imbalance=7),
+        ledger_row(sink="database", tenant="b", imbalance=-7),
+    ]
+    make_process(ledger=rows, stats={**stats(), "alarms": alarms})
+    (problem,) = problems()
+    assert problem.severity == "error"
+    assert problem.title == "The ledger of database does not balance: 14 records"
+    assert "Tenant default: +7 records since" in problem.cause
+    assert "server ops-1:4711 (logs a1b2c3, old)" in problem.cause
+    assert "Tenant b: -7 records" in problem.cause
+    assert "wal verify" in problem.remedy
+    assert problem.url == f"/admin/sinks/sinkconfig/{SINK}/change/"
+    html = admin_client.get("/admin/").content.decode()
+    assert "off by 14" in html
+    assert html.count("off by 7") == 2
+
+
+def test_an_imbalance_of_a_moment_is_shown_but_no_problem_yet(admin_client: Client) -> None:
+    make_process(ledger=[ledger_row(imbalance=7)], stats={**stats(), "alarms": []})
+    assert problems() == []
+    assert "off by 7" in admin_client.get("/admin/").content.decode()
+
+
+def test_the_imbalance_of_a_process_that_ended_stays_a_problem(admin_client: Client) -> None:
+    make_process()
+    make_process(
+        pid=99,
+        log_id="gone",
+        stopped_at=timezone.now(),
+        ledger=[ledger_row(sink="database", imbalance=5, tenant="acme")],
+        stats={**stats(), "alarms": []},
+    )
+    (problem,) = problems()
+    assert "does not balance: 5 records" in problem.title
+    assert "Tenant acme: +5 records, in server ops-1:99 (log gone)" in problem.cause
+    html = admin_client.get("/admin/").content.decode()
+    assert "as of their last heartbeat (1)" in html
+    assert "off by 5" in html
+
+
+def test_the_ledger_is_shown_by_tenant_those_out_of_balance_first() -> None:
+    rows = [ledger_row(tenant=f"t{n}", accepted=n, dropped={"corrupt": 2}) for n in range(30)]
+    rows[3]["imbalance"] = 1
+    make_process(ledger=rows)
+    (view,) = build(timezone.now()).ledger
+    assert [one.name for one in view.tenants][:3] == ["t3", "t29", "t28"]
+    assert len(view.tenants) == 20
+    assert view.more_tenants == 10
+    assert view.dropped_by == {"corrupt": 60}
+    assert view.tenants[1].dropped_by == {"corrupt": 2}
+
+
+def test_the_ledger_of_an_adopted_log_says_who_goes_on_with_it(admin_client: Client) -> None:
+    make_process(stats={**stats(), "log": log_stats(adopted=[adopted_log(log_id="gone")])}, pid=1)
+    make_process(pid=99, log_id="gone", last_seen_at=timezone.now() - timedelta(hours=2))
+    html = admin_client.get("/admin/").content.decode()
+    assert "its log is delivered by server ops-1:1, whose ledger goes on" in html
 
 
 def test_problems_of_other_rooms_stand_beside_ours(admin_client: Client) -> None:
