@@ -64,6 +64,9 @@ class BaseSink(Generic[OptionsT]):
         """Try a marked record without keeping it; returns a sentence, raises a SinkError."""
         raise errors.SinkFault(f"{self.label or type(self).__name__} can only be opened")
 
+    def forget(self, log_id: str) -> None:
+        """That log is finished: no batch of it comes again.  Called from a worker's thread."""
+
     def abort(self) -> None:
         """Make writes in flight fail soon."""
 

@@ -39,6 +39,10 @@ class GuardedSink:
         with self._translating():
             return self.sink.probe(batch)
 
+    def forget(self, log_id: str) -> None:
+        with self._translating():
+            self.sink.forget(log_id)
+
     def abort(self) -> None:
         self.sink.abort()
 

@@ -22,6 +22,7 @@ from sinks.base import BaseSink
 from sinks.options import SinkOptions
 from sinks.postgresql.connections import Connections
 from sinks.postgresql.tables import PostgresTables
+from sinks.recordids import DEFAULT_DAYS
 from sinks.sqlite.tables import MAX_ROWS, SqliteTables
 
 ALIAS = "records"
@@ -31,6 +32,13 @@ class DatabaseOptions(SinkOptions, frozen=True, kw_only=True):
     statement_timeout_s: Annotated[
         float, Meta(ge=1, le=3600, description="PostgreSQL: longest time for one statement.")
     ] = 60.0
+    dedupe_by_id: Annotated[
+        bool,
+        Meta(description="A record's own id is stored once per tenant and type; costs some speed."),
+    ] = False
+    dedupe_days: Annotated[
+        int, Meta(ge=1, le=365, description="With dedupe_by_id: how long an id is remembered.")
+    ] = DEFAULT_DAYS
 
 
 class DatabaseSink(BaseSink[DatabaseOptions]):
@@ -67,6 +75,9 @@ class DatabaseSink(BaseSink[DatabaseOptions]):
     def probe(self, batch: Batch) -> str:
         return self._opened().probe(batch)
 
+    def forget(self, log_id: str) -> None:
+        self._opened().forget(log_id)
+
     def abort(self) -> None:
         if self._store is not None:
             self._store.abort()
@@ -85,8 +96,9 @@ class DatabaseSink(BaseSink[DatabaseOptions]):
 
     def _make_store(self) -> PostgresTables | SqliteTables:
         vendor = django_connections[ALIAS].vendor
+        days = self.options.dedupe_days if self.options.dedupe_by_id else None
         if vendor == "sqlite":
-            return SqliteTables(connect=_connect_sqlite)
+            return SqliteTables(connect=_connect_sqlite, own_id_days=days)
         if vendor != "postgresql":
             raise SinkFault(f"the records database is {vendor}; PostgreSQL and SQLite are known")
         return PostgresTables(
@@ -94,7 +106,8 @@ class DatabaseSink(BaseSink[DatabaseOptions]):
                 conninfo=_conninfo(),
                 application_name=f"collector sink {self.name}",
                 statement_timeout_s=self.options.statement_timeout_s,
-            )
+            ),
+            own_id_days=days,
         )
 
 

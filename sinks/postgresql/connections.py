@@ -1,9 +1,10 @@
 """The connections of one sink: as many as it has workers, lent out, kept while they are sound.
 
 Made on first use by the worker that needs it, so that a failure to connect carries its own cause
-to the one who waits.  `_lock` guards `_idle` and `_lent`; connecting, closing and every statement
-happen outside it.  `abort` cuts the sockets of lent connections from another thread: the worker
-inside libpq gets an error and closes its connection itself.
+to the one who waits.  `_lock` guards `_idle`, `_lent` and `_generation`; connecting, closing and
+every statement happen outside it.  `abort` cuts the sockets of lent connections from another
+thread: the worker inside libpq gets an error and closes its connection itself; one that is still
+connecting sees the generation change.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import psycopg
 from psycopg import conninfo as pg_conninfo
 
 from pipeline.errors import RetryableError
+from sinks.postgresql.connecting import Interrupted, connect
 from sinks.postgresql.sqlstate import as_sink_error
 
 TCP_USER_TIMEOUT_MS = 30_000
@@ -47,6 +49,7 @@ class Connections:
             keepalives_interval=10,
             keepalives_count=3,
         )
+        self._connect_timeout_s = connect_timeout_s
         self._statement_timeout_ms = int(statement_timeout_s * 1000)
         self._max_idle = max_idle
         self._lock = threading.Lock()
@@ -89,19 +92,27 @@ class Connections:
                 stale, self._idle = [connection, *self._idle], []
             for old in stale:
                 old.close()
-        connection = self._connect()
-        with self._lock:
-            if generation == self._generation:
-                self._lent.add(connection)
-                return connection, generation
-        connection.close()
-        raise RetryableError("the sink was closed or aborted while it connected")
+        return self._connect(generation), generation
 
-    def _connect(self) -> Connection:
+    def _connect(self, generation: int) -> Connection:
         try:
-            connection = psycopg.connect(self._conninfo, autocommit=True)
+            connection = connect(
+                self._conninfo,
+                timeout_s=self._connect_timeout_s,
+                interrupted=lambda: self._generation != generation,
+            )
+        except Interrupted:
+            raise RetryableError("the sink was closed or aborted while it connected") from None
         except psycopg.Error as error:
             raise as_sink_error(error, doing="connecting to PostgreSQL") from error
+        # Lent from here on: an abort may cut what is said to set it up.
+        with self._lock:
+            unwanted = generation != self._generation
+            if not unwanted:
+                self._lent.add(connection)
+        if unwanted:
+            connection.close()
+            raise RetryableError("the sink was closed or aborted while it connected")
         try:
             connection.execute(
                 "SET synchronous_commit = on;"
@@ -110,6 +121,8 @@ class Connections:
                 "SET timezone = 'UTC'"
             )
         except psycopg.Error as error:
+            with self._lock:
+                self._lent.discard(connection)
             connection.close()
             raise as_sink_error(error, doing="setting up the PostgreSQL session") from error
         return connection

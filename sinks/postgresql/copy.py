@@ -1,6 +1,8 @@
-"""One batch into PostgreSQL: proof, COPY per table, COMMIT; a bad row is taken out and told.
+"""One batch into PostgreSQL: proof, own ids, COPY per table, COMMIT; bad rows are left out.
 
-Runs in a pipeline's worker thread, on a connection that is this thread's for the while.
+Runs in a pipeline's worker thread, on a connection that is this thread's for the while.  COMMIT is
+sent when everything before it was answered: a connection that is cut with statements on their way
+stores nothing late, unless it was COMMIT itself, and then the proof's key is held.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from pipeline.errors import PartialFailure, PermanentError
 from pipeline.record import Batch
 from pipeline.sink import Written
 from sinks.postgresql.connections import Connection
+from sinks.postgresql.ownids import OwnIdTable
+from sinks.postgresql.poison import PoisonRate, most_refused
 from sinks.postgresql.proofs import Proofs
 from sinks.postgresql.sqlstate import (
     as_sink_error,
@@ -23,9 +27,7 @@ from sinks.postgresql.sqlstate import (
     is_record_fault,
     row_at_fault,
 )
-
-MAX_ISOLATED = 16
-"""Rows taken out of one batch before it is handed back to be split."""
+from sinks.recordids import Key, OwnIds
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +40,43 @@ class CopyJob:
     indices: list[int]
     header: bytes = b""
     trailer: bytes = b""
+
+    def without(self, left_out: set[int]) -> CopyJob:
+        """The rows of other records than these."""
+        kept = [n for n, index in enumerate(self.indices) if index not in left_out]
+        return self._of(kept)
+
+    def only(self, wanted: set[int]) -> CopyJob:
+        """The rows of these records."""
+        return self._of([n for n, index in enumerate(self.indices) if index in wanted])
+
+    def _of(self, kept: list[int]) -> CopyJob:
+        return CopyJob(
+            table=self.table,
+            statement=self.statement,
+            rows=[self.rows[n] for n in kept],
+            indices=[self.indices[n] for n in kept],
+            header=self.header,
+            trailer=self.trailer,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """What a sink keeps beside the data, and what it learned."""
+
+    proofs: Proofs | None
+    own_ids: OwnIdTable | None
+    poison: PoisonRate
+    makes_partitions: bool = False
+
+
+class _Refused(Exception):
+    """A row was refused; the transaction is open and good for nothing but a rollback."""
+
+    def __init__(self, job: CopyJob, row: int | None, error: psycopg.Error) -> None:
+        super().__init__()
+        self.job, self.row, self.error = job, row, error
 
 
 def copy_statement(table: Sequence[str], columns: Sequence[str], *, binary: bool) -> sql.Composed:
@@ -55,48 +94,46 @@ def store_batch(
     jobs: list[CopyJob],
     *,
     failures: dict[int, str],
-    proofs: Proofs | None,
-    makes_partitions: bool = False,
+    keeping: Keeping,
 ) -> Written:
     """Store all rows of all jobs in one transaction.
 
-    PostgreSQL says which line of a COPY it refused; that row is left out and the rest sent again,
-    which costs far less than halving the batch.  Raises PartialFailure when rows were left out,
-    or came in `failures`.
+    Raises PartialFailure when rows were left out, or came in `failures`; PermanentError when there
+    are too many of them, or when it is not known which they are.
     """
-    while True:
-        job: CopyJob | None = None
+    rows, unfit = sum(len(job.rows) for job in jobs), len(failures)
+    writing = _Writing(connection, batch, keeping, most=most_refused(rows))
+    piece = keeping.poison.pieces_expected(rows)
+    try:
         try:
-            if proofs is None:
-                connection.execute("BEGIN")
-            elif not proofs.begin(connection, batch, failures):
-                connection.execute("ROLLBACK")
-                return _already_stored(batch, proofs.failures_of(connection, batch), proofs)
-            for job in jobs:
-                _copy(connection, job)
-            job = None
-            connection.execute("COMMIT")
-            break
-        except psycopg.Error as error:
+            written = writing.attempt(jobs, failures, piece)
+        except _Refused as refused:
+            if piece or refused.row is None:
+                raise
             _roll_back(connection)
-            at_fault = is_record_fault(error) and not (
-                makes_partitions and is_missing_partition(error)
-            )
-            if job is None or not at_fault:
-                raise as_sink_error(error, doing=_doing(job)) from error
-            row = row_at_fault(error)
-            if row is None or row >= len(job.rows) or len(failures) >= MAX_ISOLATED:
-                if proofs is not None:
-                    proofs.settled(batch)
-                raise PermanentError(f"{_doing(job)}: {explain(error)}") from error
-            failures[job.indices.pop(row)] = explain(error)
-            del job.rows[row]
-    if proofs is not None:
-        proofs.settled(batch)
-        proofs.prune(connection, batch)
+            # Its own cause is known: the second time goes without it.
+            bad = refused.job.indices[refused.row]
+            failures[bad] = explain(refused.error)
+            jobs = [job.without({bad}) for job in jobs]
+            written = writing.attempt(jobs, failures, keeping.poison.pieces_needed(rows))
+    except _Refused as refused:
+        _roll_back(connection)
+        keeping.poison.count(rows=rows, refused=writing.refused)
+        raise PermanentError(
+            f"COPY into {refused.job.table}: {explain(refused.error)}"
+        ) from refused.error
+    except psycopg.Error as error:
+        _roll_back(connection)
+        raise as_sink_error(error, doing=writing.doing) from error
+    if rows and not writing.repeated:
+        keeping.poison.count(rows=rows, refused=len(failures) - unfit)
+    if keeping.proofs is not None:
+        keeping.proofs.prune(connection, batch)
+    if keeping.own_ids is not None:
+        keeping.own_ids.prune(connection, batch)
     if failures:
         raise PartialFailure(failures)
-    return Written(stored=batch.count)
+    return written
 
 
 def probe(connection: Connection, jobs: list[CopyJob]) -> None:
@@ -105,29 +142,134 @@ def probe(connection: Connection, jobs: list[CopyJob]) -> None:
     try:
         connection.execute("BEGIN")
         for job in jobs:
-            _copy(connection, job)
+            _copy(connection, job, job.rows)
         connection.execute("ROLLBACK")
     except psycopg.Error as error:
         _roll_back(connection)
-        raise as_sink_error(error, doing=_doing(job)) from error
+        doing = f"COPY into {job.table}" if job is not None else "the trial's transaction"
+        raise as_sink_error(error, doing=doing) from error
 
 
-def _copy(connection: Connection, job: CopyJob) -> None:
-    if not job.rows:
-        return
+class _Writing:
+    """The transactions of one `store_batch`."""
+
+    def __init__(
+        self, connection: Connection, batch: Batch, keeping: Keeping, *, most: int
+    ) -> None:
+        self._connection = connection
+        self._batch = batch
+        self._keeping = keeping
+        self._most = most
+        self.doing = ""
+        self.refused = 0
+        self.repeated = False
+
+    def attempt(self, jobs: list[CopyJob], failures: dict[int, str], piece: int) -> Written:
+        """One transaction, with a savepoint for each `piece` rows unless that is 0."""
+        connection, keeping = self._connection, self._keeping
+        self.doing = "the batch's transaction"
+        if keeping.proofs is None:
+            connection.execute("BEGIN")
+        elif not keeping.proofs.begin(connection, self._batch, failures):
+            connection.execute("ROLLBACK")
+            failures.clear()
+            failures.update(keeping.proofs.failures_of(connection, self._batch))
+            self.repeated = True
+            return Written(stored=0, already_stored=self._batch.count)
+        known_failures = len(failures)
+        ids, known = self._claim(jobs)
+        left_out = ids.stored_before(known)
+        if left_out:
+            self._copy_all([job.without(left_out) for job in jobs], failures, piece)
+        else:
+            self._copy_all(jobs, failures, piece)
+        if keeping.own_ids is not None and len(failures) > known_failures:
+            left_out -= self._promote(jobs, failures, ids, known, set(ids.key_of) & set(failures))
+        if keeping.proofs is not None and len(failures) > known_failures:
+            keeping.proofs.refused(connection, self._batch, failures)
+        self.doing = "the batch's transaction"
+        connection.execute("COMMIT")
+        already = len(left_out)
+        return Written(stored=self._batch.count - already, already_stored=already)
+
+    def _claim(self, jobs: list[CopyJob]) -> tuple[OwnIds, set[Key]]:
+        """The batch's own ids, and those among them that earlier batches have stored."""
+        if self._keeping.own_ids is None:
+            return OwnIds(), set()
+        ids = OwnIds.of(self._batch, (index for job in jobs for index in job.indices))
+        return ids, self._keeping.own_ids.claim(self._connection, self._batch.sink, ids.first)
+
+    def _promote(
+        self,
+        jobs: list[CopyJob],
+        failures: dict[int, str],
+        ids: OwnIds,
+        known: set[Key],
+        refused: set[int],
+    ) -> set[int]:
+        """Store the next record of an id whose first was refused; let go of ids nobody has."""
+        promoted: set[int] = set()
+        bare = {ids.key_of[index] for index in refused}
+        while successors := ids.successors(refused, known):
+            chosen = set(successors)
+            self._copy_all([job.only(chosen) for job in jobs], failures, len(chosen))
+            promoted |= chosen
+            bare -= {key for index, key in successors.items() if index not in failures}
+            refused = chosen & set(failures)
+        if bare and self._keeping.own_ids is not None:
+            self._keeping.own_ids.let_go(self._connection, self._batch.sink, bare)
+        return promoted
+
+    # --- COPY ------------------------------------------------------------------------------
+
+    def _copy_all(self, jobs: list[CopyJob], failures: dict[int, str], piece: int) -> None:
+        if piece:
+            self._connection.execute("SAVEPOINT piece")
+        for job in jobs:
+            self.doing = f"COPY into {job.table}"
+            if piece:
+                self._in_pieces(job, failures, piece)
+            elif job.rows:
+                try:
+                    _copy(self._connection, job, job.rows)
+                except psycopg.Error as error:
+                    raise self._refused(job, error) from error
+
+    def _in_pieces(self, job: CopyJob, failures: dict[int, str], piece: int) -> None:
+        rows = len(job.rows)
+        left = [(start, min(start + piece, rows)) for start in range(0, rows, piece)][::-1]
+        while left:
+            start, end = left.pop()
+            try:
+                _copy(self._connection, job, job.rows[start:end])
+            except psycopg.Error as error:
+                found = self._refused(job, error)
+                if found.row is None or start + found.row >= end or self.refused >= self._most:
+                    raise found from error
+                self._connection.execute("ROLLBACK TO piece")
+                bad = start + found.row
+                failures[job.indices[bad]] = explain(error)
+                # What comes before it may hold another: keys are looked at after values.
+                left += [
+                    (first, last) for first, last in ((bad + 1, end), (start, bad)) if first < last
+                ]
+            else:
+                self._connection.execute("RELEASE piece; SAVEPOINT piece")
+
+    def _refused(self, job: CopyJob, error: psycopg.Error) -> _Refused:
+        """Of an error that is a record's fault; any other is raised again."""
+        if not is_record_fault(error) or (
+            self._keeping.makes_partitions and is_missing_partition(error)
+        ):
+            raise error
+        self.refused += 1
+        row = row_at_fault(error)
+        return _Refused(job, row if row is not None and row < len(job.rows) else None, error)
+
+
+def _copy(connection: Connection, job: CopyJob, rows: list[bytes]) -> None:
     with connection.cursor() as cursor, cursor.copy(job.statement) as copy:
-        copy.write(b"".join((job.header, *job.rows, job.trailer)))
-
-
-def _already_stored(batch: Batch, failures: dict[int, str], proofs: Proofs) -> Written:
-    proofs.settled(batch)
-    if failures:
-        raise PartialFailure(failures)
-    return Written(stored=0, already_stored=batch.count)
-
-
-def _doing(job: CopyJob | None) -> str:
-    return f"COPY into {job.table}" if job is not None else "the batch's transaction"
+        copy.write(b"".join((job.header, *rows, job.trailer)))
 
 
 def _roll_back(connection: Connection) -> None:

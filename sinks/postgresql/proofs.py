@@ -1,17 +1,18 @@
-"""Proofs: one row per stored batch, written in the transaction that stores it.
+"""Proofs: one row per stored batch, written first in the transaction that stores it.
 
 A batch that is sent again, because the answer to COMMIT was lost or a second process delivers it,
 waits on the first one's key and finds itself stored already.  The row also keeps which records of
 the batch were refused, so that the second delivery reports the same.
 
-`_lock` guards `_unsettled` and `_since_prune`; statements run outside it.
+A proof goes when nobody can send its batch again: below the batch's `proofs_below`, which the log's
+checkpoint has passed, or with its whole log by `forget`.
+
+`_lock` guards `_pruned`; statements run outside it, in the pipeline's worker threads.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 
 import msgspec
 import psycopg
@@ -29,34 +30,42 @@ DDL = (
     "sink text NOT NULL, stored_at timestamptz NOT NULL DEFAULT now(), failures text, "
     "PRIMARY KEY (log_id, number))"
 )
-KEPT_BATCHES = 10_000
-KEPT_DAYS = 7
-PRUNE_EVERY = 500
-UNSETTLED_S = 6 * 3600.0
-"""A batch that was not tried for so long was given up: the engine does not tell the sink."""
-MAX_UNSETTLED = 10_000
+RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+KEPT_DAYS = 90
+"""For proofs of logs that were lost rather than finished, so that nobody told the sink to forget.
+
+A log may wait weeks for its host to come back and must find its proofs then; what waits for three
+months is taken for gone.  A lost log leaves at most some thousands of rows."""
+PRUNE_EVERY = 200
+"""Proofs that may be deleted are left until there are so many: one statement for all of them."""
+_LOGS_FOLLOWED = 1_000
 
 _failures_decoder = msgspec.json.Decoder(dict[int, str])
+
+
+class ProofsForbidden(SinkFault):
+    """This user may neither use the table of proofs nor make it."""
 
 
 class Proofs:
     """The proofs of one sink object."""
 
-    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        # When each was last tried, in that order.
-        self._unsettled: dict[int, float] = {}
-        self._since_prune = 0
+        # Up to where the proofs of a log were deleted, for each sink.
+        self._pruned: dict[tuple[str, str], int] = {}
 
     def prepare(self, connection: Connection) -> None:
-        """Make the table where it is missing, and drop the proofs of logs long gone."""
+        """Make the table where it is missing, and drop proofs of logs long gone.
+
+        Raises ProofsForbidden when this user has no right to.
+        """
         try:
             self._prepare(connection)
-        except pg.InsufficientPrivilege as error:
-            raise SinkFault(
+        except (pg.InsufficientPrivilege, pg.InvalidSchemaName) as error:
+            raise ProofsForbidden(
                 f"this user may not make or use the table {TABLE}, which keeps a batch from being "
-                f"stored twice; give it the right, or make the table with: {DDL}"
+                f"stored twice; give it {', '.join(RIGHTS)} on it, or make the table with: {DDL}"
             ) from error
         except psycopg.Error as error:
             raise as_sink_error(error, doing=f"preparing {TABLE}") from error
@@ -68,6 +77,10 @@ class Proofs:
                 connection.execute(sql.SQL(DDL))
             except (pg.UniqueViolation, pg.DuplicateTable, pg.DuplicateObject):
                 pass  # another process made it at the same moment
+        for right in RIGHTS:
+            held = connection.execute("SELECT has_table_privilege(%s, %s)", [TABLE, right])
+            if held.fetchone() != (True,):
+                raise pg.InsufficientPrivilege(f"{right} on {TABLE}")
         connection.execute(
             sql.SQL("DELETE FROM {} WHERE stored_at < now() - make_interval(days => {})").format(
                 sql.Identifier(TABLE), sql.Literal(KEPT_DAYS)
@@ -75,12 +88,11 @@ class Proofs:
         )
 
     def begin(self, connection: Connection, batch: Batch, failures: dict[int, str]) -> bool:
-        """Open the transaction with the proof; False when the batch is stored already."""
-        with self._lock:
-            self._unsettled.pop(batch.number, None)
-            self._unsettled[batch.number] = self._monotonic()
-            if len(self._unsettled) > MAX_UNSETTLED:
-                del self._unsettled[next(iter(self._unsettled))]
+        """Open the transaction with the proof; False when the batch is stored already.
+
+        Its answer must have come before anything that stores is sent: who holds the key then is
+        known, however late the rest arrives at the server.
+        """
         cursor = connection.execute(
             sql.SQL(
                 "BEGIN; INSERT INTO {} (log_id, number, sink, failures) VALUES ({}, {}, {}, {})"
@@ -90,11 +102,22 @@ class Proofs:
                 sql.Literal(batch.log_id),
                 sql.Literal(batch.number),
                 sql.Literal(batch.sink),
-                sql.Literal(msgspec.json.encode(failures).decode() if failures else None),
+                sql.Literal(_encode(failures)),
             )
         )
         cursor.nextset()
         return cursor.rowcount == 1
+
+    def refused(self, connection: Connection, batch: Batch, failures: dict[int, str]) -> None:
+        """Keep in the open transaction's proof which records were refused since `begin`."""
+        connection.execute(
+            sql.SQL("UPDATE {} SET failures = {} WHERE log_id = {} AND number = {}").format(
+                sql.Identifier(TABLE),
+                sql.Literal(_encode(failures)),
+                sql.Literal(batch.log_id),
+                sql.Literal(batch.number),
+            )
+        )
 
     def failures_of(self, connection: Connection, batch: Batch) -> dict[int, str]:
         """What an earlier delivery of the batch reported as refused."""
@@ -105,36 +128,39 @@ class Proofs:
         ).fetchone()
         return _failures_decoder.decode(str(row[0])) if row is not None and row[0] else {}
 
-    def settled(self, batch: Batch) -> None:
-        """The engine will not send this batch again."""
-        with self._lock:
-            self._unsettled.pop(batch.number, None)
-
     def prune(self, connection: Connection, batch: Batch) -> None:
-        """Now and then drop this sink's proofs far below any batch that may still be sent again."""
+        """Now and then drop this sink's proofs of batches that nobody can send again."""
+        log, below = (batch.log_id, batch.sink), getattr(batch, "proofs_below", 0)
         with self._lock:
-            self._since_prune += 1
-            if self._since_prune < PRUNE_EVERY:
+            if below - self._pruned.get(log, 0) < PRUNE_EVERY:
                 return
-            self._since_prune = 0
-            self._forget_given_up()
-            lowest = min(self._unsettled, default=batch.number)
+            self._pruned.pop(log, None)
+            self._pruned[log] = below
+            if len(self._pruned) > _LOGS_FOLLOWED:
+                del self._pruned[next(iter(self._pruned))]
         try:
             connection.execute(
                 sql.SQL("DELETE FROM {} WHERE log_id = {} AND sink = {} AND number < {}").format(
-                    sql.Identifier(TABLE),
-                    sql.Literal(batch.log_id),
-                    sql.Literal(batch.sink),
-                    sql.Literal(lowest - KEPT_BATCHES),
+                    sql.Identifier(TABLE), *map(sql.Literal, (*log, below))
                 )
             )
         except psycopg.Error:
             pass  # the batch is stored; the next prune covers these rows too
 
-    def _forget_given_up(self) -> None:
-        """Called with `_lock` held."""
-        due = self._monotonic() - UNSETTLED_S
-        for number, tried_at in list(self._unsettled.items()):
-            if tried_at > due:
-                break
-            del self._unsettled[number]
+    def forget(self, connection: Connection, log_id: str) -> None:
+        """Drop every proof of a log that is finished and removed."""
+        with self._lock:
+            for log in [log for log in self._pruned if log[0] == log_id]:
+                del self._pruned[log]
+        try:
+            connection.execute(
+                sql.SQL("DELETE FROM {} WHERE log_id = {}").format(
+                    sql.Identifier(TABLE), sql.Literal(log_id)
+                )
+            )
+        except psycopg.Error as error:
+            raise as_sink_error(error, doing=f"deleting proofs of log {log_id}") from error
+
+
+def _encode(failures: dict[int, str]) -> str | None:
+    return msgspec.json.encode(failures).decode() if failures else None

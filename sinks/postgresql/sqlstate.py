@@ -1,9 +1,10 @@
 """What a PostgreSQL error means to a pipeline: whose fault it is, by the class of its SQLSTATE.
 
-22 and 23 (bad data, broken constraint) are the record's; so is 54 (a limit of PostgreSQL, such as
-the longest index entry) where a line of the COPY is named with it.  08, 40, 53, 55, 57, 58 and a
-lost connection pass.  42, 28, 3D (no such table or column, no permission, no such database) and
-whatever is not known here are the sink's: nothing is dropped for them.
+22, 23 and 44 (bad data, broken constraint) are the record's; so are 54 (a limit of PostgreSQL, such
+as the longest index entry) and P0 (a trigger's RAISE) where a line of the COPY is named with them.
+08, 25 (ended while idle, read-only for now), 40, 53, 55, 57, 58 and a lost connection pass.
+42, 28, 3D (no such table or column, no permission, no such database) and whatever is not known here
+are the sink's: nothing is dropped for them.
 Pure functions.
 """
 
@@ -16,9 +17,9 @@ from psycopg import errors as pg
 
 from pipeline.errors import PermanentError, RetryableError, SinkError, SinkFault
 
-RECORD_CLASSES = frozenset({"22", "23"})
-LIMIT_CLASS = "54"
-PASSING_CLASSES = frozenset({"08", "40", "53", "55", "57", "58"})
+RECORD_CLASSES = frozenset({"22", "23", "44"})
+RECORD_CLASSES_OF_A_ROW = frozenset({"54", "P0"})
+PASSING_CLASSES = frozenset({"08", "25", "40", "53", "55", "57", "58"})
 
 # libpq tells no SQLSTATE when connecting fails; these are the server's own words.
 _CONNECT_FAULTS = re.compile(
@@ -34,7 +35,7 @@ _LONGEST = 500
 def is_record_fault(error: psycopg.Error) -> bool:
     """Whether some record of the batch is at fault, rather than the sink or the moment."""
     state = (error.sqlstate or "")[:2]
-    if state == LIMIT_CLASS:
+    if state in RECORD_CLASSES_OF_A_ROW:
         # Without a row it is the statement's: too many columns, say.
         return row_at_fault(error) is not None
     return state in RECORD_CLASSES

@@ -9,23 +9,32 @@ import psycopg
 from django.db import Error as DatabaseProblem
 
 from control import partitions
-from pipeline.errors import PermanentError, RetryableError, SinkError
+from pipeline.errors import PartialFailure, PermanentError, RetryableError, SinkError, SinkFault
 from pipeline.record import Batch
 from pipeline.sink import Written
 from sinks.postgresql.connections import Connections
-from sinks.postgresql.copy import MAX_ISOLATED, CopyJob, copy_statement, probe, store_batch
+from sinks.postgresql.copy import CopyJob, Keeping, copy_statement, probe, store_batch
+from sinks.postgresql.ownids import OwnIdTable
 from sinks.postgresql.packer import HEADER, TRAILER, RowError, pack_rows
+from sinks.postgresql.poison import PoisonRate, most_refused
 from sinks.postgresql.proofs import Proofs
 from sinks.postgresql.sqlstate import as_sink_error
 from sinks.tablerows import TableRows, rows_by_table
 
 
 class PostgresTables:
-    """Stores batches in the tables that apps registered."""
+    """Stores batches in the tables that apps registered.
 
-    def __init__(self, *, connections: Connections) -> None:
+    With `own_id_days`, a record whose own id was stored in the last so many days is not again.
+    """
+
+    def __init__(self, *, connections: Connections, own_id_days: int | None = None) -> None:
         self._connections = connections
         self._proofs = Proofs()
+        self._own_ids = OwnIdTable(days=own_id_days) if own_id_days else None
+        self._keeping = Keeping(
+            proofs=self._proofs, own_ids=self._own_ids, poison=PoisonRate(), makes_partitions=True
+        )
         self._prepared = False
 
     def open(self) -> None:
@@ -33,9 +42,12 @@ class PostgresTables:
             return
         with self._connections.lend() as connection:
             self._proofs.prepare(connection)
+            if self._own_ids is not None:
+                self._own_ids.prepare(connection)
         self._prepared = True
 
     def write(self, batch: Batch) -> Written:
+        self.open()
         failures: dict[int, str] = {}
         tables = rows_by_table(batch)
         jobs = [_job(table, failures) for table in tables]
@@ -43,14 +55,13 @@ class PostgresTables:
         try:
             with self._connections.lend() as connection:
                 return store_batch(
-                    connection,
-                    batch,
-                    jobs,
-                    failures=failures,
-                    proofs=self._proofs,
-                    makes_partitions=True,
+                    connection, batch, jobs, failures=failures, keeping=self._keeping
                 )
-        except SinkError:
+        except PartialFailure:
+            raise
+        except SinkError as error:
+            if isinstance(error, SinkFault):
+                self._prepared = False  # a table of this sink's own may have been taken away
             for table in tables:  # retention or another hand may have taken a partition away
                 partitions.forget(table.spec.table)
             raise
@@ -62,6 +73,10 @@ class PostgresTables:
             probe(connection, [_job(table, {}) for table in tables])
         names = ", ".join(table.spec.table for table in tables)
         return f"A marked row was copied into {names} and taken back."
+
+    def forget(self, log_id: str) -> None:
+        with self._connections.lend() as connection:
+            self._proofs.forget(connection, log_id)
 
     def abort(self) -> None:
         self._connections.abort()
@@ -91,7 +106,7 @@ def _job(table: TableRows, failures: dict[int, str]) -> CopyJob:
             packed = pack_rows(spec.columns, table.rows)
             break
         except RowError as error:
-            if len(failures) >= MAX_ISOLATED:
+            if len(failures) >= most_refused(len(table.rows)):
                 raise PermanentError(f"rows of {spec.table}: {error.reason}") from error
             failures[table.indices.pop(error.index)] = error.reason
             del table.rows[error.index]

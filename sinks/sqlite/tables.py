@@ -2,17 +2,17 @@
 
 SQLite has one writer at a time, so this sink has one connection and `_lock`, which a worker holds
 while it writes: a second one would only wait inside SQLite.  Transactions are short because every
-other process that writes to the file waits for them.  `abort` interrupts from any thread.
+other process that writes to the file waits for them.  `abort` interrupts from any thread: the
+statement that runs, the wait for another process's lock, and what would come next.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from itertools import chain
-
-import msgspec
 
 from pipeline.errors import (
     PartialFailure,
@@ -23,21 +23,19 @@ from pipeline.errors import (
 )
 from pipeline.record import Batch
 from pipeline.sink import Written
+from sinks.recordids import OwnIds
+from sinks.sqlite.beside import PROOFS, OwnIdRows, PieceProofs
 from sinks.sqlite.values import convert_rows
 from sinks.tablerows import TableRows, rows_by_table
+
+__all__ = ["MAX_ROWS", "PROOFS", "SqliteTables", "as_sink_error"]
 
 ROWS_A_STATEMENT = 50
 _MAX_VARIABLES = 999  # what any build of SQLite takes
 MAX_ROWS = 1_000
-PROOFS = "collector_batch_proof"
-KEPT_BATCHES = 10_000
-PRUNE_EVERY = 500
+LOOK_EVERY_MS = 100
+"""How long SQLite itself waits for another's lock before this sink looks for an abort."""
 
-_DDL = (
-    f"CREATE TABLE IF NOT EXISTS {PROOFS} (log_id text NOT NULL, number integer NOT NULL, "
-    "piece integer NOT NULL, stored_at text NOT NULL DEFAULT CURRENT_TIMESTAMP, failures text, "
-    "PRIMARY KEY (log_id, number, piece)) WITHOUT ROWID"
-)
 _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOMEM",
             "SQLITE_INTERRUPT", "SQLITE_PROTOCOL", "SQLITE_SCHEMA")  # fmt: skip
 _RECORD = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLITE_RANGE")
@@ -46,17 +44,28 @@ _BAD_VALUE = (OverflowError, ValueError, TypeError, sqlite3.InterfaceError)
 Values = tuple[object, ...]
 Piece = list[tuple[str, list[Values], list[int]]]  # statement, rows, places in the batch
 
-_failures_decoder = msgspec.json.Decoder(dict[int, str])
-
 
 class SqliteTables:
-    """Stores batches in the tables that apps registered."""
+    """Stores batches in the tables that apps registered.
 
-    def __init__(self, *, connect: Callable[[], sqlite3.Connection]) -> None:
+    With `own_id_days`, a record whose own id was stored in the last so many days is not again.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[], sqlite3.Connection],
+        own_id_days: int | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._connect = connect
+        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._written = 0
+        self._proofs = PieceProofs()
+        self._own_ids = OwnIdRows(days=own_id_days) if own_id_days else None
+        self._busy_s = 0.0
+        self._aborts = 0
 
     def open(self) -> None:
         with self._lock:
@@ -65,30 +74,39 @@ class SqliteTables:
     def write(self, batch: Batch) -> Written:
         failures: dict[int, str] = {}
         pieces = _pieces(rows_by_table(batch), failures)
-        stored = already = 0
+        already = 0
         with self._lock:
+            aborts = self._aborts
             connection = self._ready()
             try:
                 for number, piece in enumerate(pieces):
-                    count = sum(len(rows) for _, rows, _ in piece)
-                    if _store(connection, batch, number, piece, failures):
-                        stored += count
-                    else:
-                        already += count
-                self._prune(connection, batch)
+                    already += self._store(connection, batch, number, piece, failures, aborts)
+                self._proofs.prune(connection, batch)
+                if self._own_ids is not None:
+                    self._own_ids.prune(connection, batch)
             except sqlite3.Error as error:
                 self._drop()
                 raise as_sink_error(error, doing="writing to the records database") from error
         if failures:
             raise PartialFailure(failures)
-        return Written(stored=stored, already_stored=already)
+        return Written(stored=batch.count - already, already_stored=already)
+
+    def forget(self, log_id: str) -> None:
+        with self._lock:
+            connection = self._ready()
+            try:
+                self._proofs.forget(connection, log_id)
+            except sqlite3.Error as error:
+                self._drop()
+                raise as_sink_error(error, doing=f"deleting proofs of log {log_id}") from error
 
     def probe(self, batch: Batch) -> str:
         tables = rows_by_table(batch)
         with self._lock:
+            aborts = self._aborts
             connection = self._ready()
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                self._begin(connection, aborts)
                 for statement, rows, _ in (part for piece in _pieces(tables, {}) for part in piece):
                     connection.executemany(statement, rows)
                 connection.execute("ROLLBACK")
@@ -99,6 +117,7 @@ class SqliteTables:
         return f"A marked row was inserted into {names} and taken back."
 
     def abort(self) -> None:
+        self._aborts += 1
         connection = self._connection
         if connection is not None:
             try:
@@ -115,7 +134,11 @@ class SqliteTables:
             try:
                 connection = self._connect()
                 connection.isolation_level = None  # transactions are begun and ended here
-                connection.execute(_DDL)
+                self._proofs.prepare(connection)
+                if self._own_ids is not None:
+                    self._own_ids.prepare(connection)
+                self._busy_s = connection.execute("PRAGMA busy_timeout").fetchone()[0] / 1000
+                connection.execute(f"PRAGMA busy_timeout = {LOOK_EVERY_MS}")
             except sqlite3.Error as error:
                 raise as_sink_error(error, doing="opening the records database") from error
             self._connection = connection
@@ -126,16 +149,111 @@ class SqliteTables:
         if connection is not None:
             connection.close()
 
-    def _prune(self, connection: sqlite3.Connection, batch: Batch) -> None:
-        # This sink writes one batch at a time, but one that waits for its next try may be older
-        # than the one just stored: hence the wide margin.
-        self._written += 1
-        if self._written % PRUNE_EVERY == 0:
-            connection.execute(
-                f"DELETE FROM {PROOFS} WHERE log_id = ? AND number < ?"  # noqa: S608
-                " OR stored_at < datetime('now', '-7 days')",
-                (batch.log_id, batch.number - KEPT_BATCHES),
-            )
+    def _begin(self, connection: sqlite3.Connection, aborts: int) -> None:
+        """Begin to write; waits for another process as long as the settings allow."""
+        due = self._monotonic() + self._busy_s
+        while True:
+            self._look_for_abort(aborts)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorname != "SQLITE_BUSY" or self._monotonic() >= due:
+                    raise
+
+    def _look_for_abort(self, aborts: int) -> None:
+        if self._aborts != aborts:
+            raise RetryableError("writing to the records database was aborted")
+
+    def _store(
+        self,
+        connection: sqlite3.Connection,
+        batch: Batch,
+        number: int,
+        piece: Piece,
+        failures: dict[int, str],
+        aborts: int,
+    ) -> int:
+        """One transaction; returns how many of its records were stored before."""
+        self._begin(connection, aborts)
+        try:
+            if not self._proofs.claim(connection, batch, number):
+                failures.update(self._proofs.failures_of(connection, batch, number))
+                connection.execute("ROLLBACK")
+                return sum(len(rows) for _, rows, _ in piece)
+            refused: dict[int, str] = {}
+            already = self._insert_new(connection, batch, piece, refused, aborts)
+            if refused:
+                self._proofs.refused(connection, batch, number, refused)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        failures.update(refused)
+        return already
+
+    def _insert_new(
+        self,
+        connection: sqlite3.Connection,
+        batch: Batch,
+        piece: Piece,
+        refused: dict[int, str],
+        aborts: int,
+    ) -> int:
+        """Insert the rows whose own ids are new; returns how many are not."""
+        if self._own_ids is None:
+            self._insert(connection, piece, refused, aborts)
+            return 0
+        ids = OwnIds.of(batch, chain.from_iterable(indices for _, _, indices in piece))
+        known = self._own_ids.claim(connection, batch.sink, ids.first)
+        left_out = ids.stored_before(known)
+        self._insert(connection, _chosen(piece, lambda i: i not in left_out), refused, aborts)
+        bare = {ids.key_of[index] for index in refused if index in ids.key_of}
+        last = set(refused)
+        while successors := ids.successors(last, known):
+            self._insert(connection, _chosen(piece, successors.__contains__), refused, aborts)
+            left_out -= successors.keys()
+            bare -= {key for index, key in successors.items() if index not in refused}
+            last = successors.keys() & refused.keys()
+        if bare:
+            self._own_ids.let_go(connection, batch.sink, bare)
+        return len(left_out)
+
+    def _insert(
+        self, connection: sqlite3.Connection, piece: Piece, refused: dict[int, str], aborts: int
+    ) -> None:
+        """Insert rows, many with each statement; a statement that is refused goes row by row.
+
+        The driver lets go of the interpreter lock for every step: with a row a step, the request
+        threads take it from this one a thousand times a transaction.
+        """
+        for statement, rows, indices in piece:
+            if not rows:
+                continue
+            most = min(ROWS_A_STATEMENT, _MAX_VARIABLES // len(rows[0]))
+            head, marks = statement.rsplit(" VALUES ", 1)
+            for start in range(0, len(rows), most):
+                self._look_for_abort(aborts)
+                some = rows[start : start + most]
+                many = f"{head} VALUES {', '.join([marks] * len(some))}"
+                try:
+                    connection.execute(many, list(chain.from_iterable(some)))
+                except (sqlite3.Error, *_BAD_VALUE) as error:
+                    if isinstance(error, sqlite3.Error) and not _is_record_fault(error):
+                        raise
+                    # The statement has undone itself and nothing else.
+                    refused |= _one_by_one(
+                        connection, statement, some, indices[start : start + most]
+                    )
+
+
+def _chosen(piece: Piece, wanted: Callable[[int], bool]) -> Piece:
+    chosen: Piece = []
+    for statement, rows, indices in piece:
+        places = [n for n, index in enumerate(indices) if wanted(index)]
+        chosen.append((statement, [rows[n] for n in places], [indices[n] for n in places]))
+    return chosen
 
 
 def _pieces(tables: list[TableRows], failures: dict[int, str]) -> list[Piece]:
@@ -169,78 +287,16 @@ def _pieces(tables: list[TableRows], failures: dict[int, str]) -> list[Piece]:
     return pieces
 
 
-def _store(
-    connection: sqlite3.Connection,
-    batch: Batch,
-    number: int,
-    piece: Piece,
-    failures: dict[int, str],
-) -> bool:
-    """One transaction; False when an earlier delivery stored this piece."""
-    key = (batch.log_id, batch.number, number)
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if connection.execute(
-            f"INSERT OR IGNORE INTO {PROOFS} (log_id, number, piece) VALUES (?, ?, ?)",  # noqa: S608
-            key,
-        ).rowcount == 0:  # fmt: skip
-            row = connection.execute(
-                f"SELECT failures FROM {PROOFS}"  # noqa: S608
-                " WHERE log_id = ? AND number = ? AND piece = ?",
-                key,
-            ).fetchone()
-            failures.update(_failures_decoder.decode(row[0]) if row and row[0] else {})
-            connection.execute("ROLLBACK")
-            return False
-        refused: dict[int, str] = {}
-        for statement, rows, indices in piece:
-            connection.execute("SAVEPOINT rows")
-            try:
-                _insert(connection, statement, rows)
-            except (sqlite3.Error, *_BAD_VALUE) as error:
-                if isinstance(error, sqlite3.Error) and not _is_record_fault(error):
-                    raise
-                connection.execute("ROLLBACK TO rows")
-                refused |= _one_by_one(connection, statement, rows, indices)
-            connection.execute("RELEASE rows")
-        if refused:
-            connection.execute(
-                f"UPDATE {PROOFS} SET failures = ?"  # noqa: S608
-                " WHERE log_id = ? AND number = ? AND piece = ?",
-                (msgspec.json.encode(refused).decode(), *key),
-            )
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    failures.update(refused)
-    return True
-
-
-def _insert(connection: sqlite3.Connection, statement: str, rows: list[Values]) -> None:
-    """Insert rows, many with each statement.
-
-    The driver lets go of the interpreter lock for every step: with a row a step, the request
-    threads take it from this one a thousand times a transaction.
-    """
-    most = min(ROWS_A_STATEMENT, _MAX_VARIABLES // len(rows[0])) if rows else 1
-    whole = len(rows) - len(rows) % most
-    if whole:
-        head, marks = statement.rsplit(" VALUES ", 1)
-        many = f"{head} VALUES {', '.join([marks] * most)}"
-        for start in range(0, whole, most):
-            connection.execute(many, list(chain.from_iterable(rows[start : start + most])))
-    if whole < len(rows):
-        connection.executemany(statement, rows[whole:])
-
-
 def _one_by_one(
     connection: sqlite3.Connection, statement: str, rows: list[Values], indices: list[int]
 ) -> dict[int, str]:
     """Insert what can be; a refused row undoes only itself."""
     refused: dict[int, str] = {}
     for row, index in zip(rows, indices, strict=True):
+        if not connection.in_transaction:
+            raise SinkFault(
+                "a trigger ended the batch's transaction: RAISE(ROLLBACK) is not for it"
+            )
         try:
             connection.execute(statement, row)
         except sqlite3.Error as error:

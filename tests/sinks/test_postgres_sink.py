@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -14,7 +13,7 @@ from psycopg import sql
 from pipeline.errors import PartialFailure, PermanentError, RetryableError, SinkFault
 from sinks.backends.postgres import PostgresOptions, PostgresSink
 from sinks.options import OptionsError, decode_options
-from sinks.postgresql.copy import MAX_ISOLATED
+from sinks.postgresql.poison import MAX_ISOLATED
 from tests.sinks.contract import WAIT_S, SinkContract
 from tests.sinks.records import batch, record, records
 
@@ -239,22 +238,6 @@ def test_a_second_deliverer_waits_and_finds_the_batch_stored(dsn):
     second.close()
 
 
-def test_a_lost_answer_to_commit_is_no_duplicate(dsn):
-    """The server commits, and the answer never arrives."""
-    with proxied(dsn) as (through, proxy):
-        sink = make(through)
-        sink.open()
-        proxy.cut_answer_to(b"COMMIT")
-        sent = batch([event(n) for n in range(10)])
-        with pytest.raises(RetryableError):
-            sink.write(sent)
-        assert len(rows(dsn)) == 10
-        again = sink.write(sent)
-        assert again.already_stored == 10
-        assert len(rows(dsn)) == 10
-        sink.close()
-
-
 def test_without_proofs_nothing_is_kept_beside_the_data(dsn):
     sink = make(dsn, exactly_once=False)
     sink.open()
@@ -262,58 +245,6 @@ def test_without_proofs_nothing_is_kept_beside_the_data(dsn):
     sink.close()
     assert rows(dsn, "SELECT to_regclass('collector_batch_proof')") == [(None,)]
     assert sink.checks()
-
-
-def test_proofs_of_long_ago_are_dropped(dsn):
-    sink = make(dsn)
-    sink.open()
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(
-            "INSERT INTO collector_batch_proof (log_id, number, sink, stored_at)"
-            " VALUES ('old', 1, 's', now() - interval '8 days'), ('new', 1, 's', now())"
-        )
-    sink.close()
-    sink.open()
-    assert rows(dsn, "SELECT log_id FROM collector_batch_proof") == [("new",)]
-    sink.close()
-
-
-def test_proofs_far_below_what_may_come_again_are_dropped(sink, dsn, monkeypatch):
-    from sinks.postgresql import proofs
-
-    monkeypatch.setattr(proofs, "PRUNE_EVERY", 3)
-    monkeypatch.setattr(proofs, "KEPT_BATCHES", 2)
-    sent = [batch([event(n)]) for n in range(6)]
-    for one in sent:
-        sink.write(one)
-    kept = [row[0] for row in rows(dsn, "SELECT number FROM collector_batch_proof ORDER BY 1")]
-    assert kept == [one.number for one in sent[3:]]
-
-
-@pytest.mark.parametrize("given_up_by", ["age", "count"])
-def test_a_batch_that_was_given_up_does_not_keep_proofs_for_ever(dsn, monkeypatch, given_up_by):
-    from sinks.postgresql import proofs
-
-    monkeypatch.setattr(proofs, "PRUNE_EVERY", 3)
-    monkeypatch.setattr(proofs, "KEPT_BATCHES", 2)
-    now = [0.0]
-    kept = proofs.Proofs(monotonic=lambda: now[0])
-    sent = [batch([event(n)]) for n in range(7)]
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        kept.prepare(connection)
-        kept.begin(connection, sent[0], {})
-        connection.execute("ROLLBACK")
-        if given_up_by == "age":
-            now[0] = proofs.UNSETTLED_S + 1
-        else:
-            monkeypatch.setattr(proofs, "MAX_UNSETTLED", 1)
-        for one in sent[1:]:
-            kept.begin(connection, one, {})
-            connection.execute("COMMIT")
-            kept.settled(one)
-            kept.prune(connection, one)
-    found = [row[0] for row in rows(dsn, "SELECT number FROM collector_batch_proof ORDER BY 1")]
-    assert found == [one.number for one in sent[4:]]
 
 
 # --- faults of the sink --------------------------------------------------------------------
@@ -336,9 +267,6 @@ def test_a_missing_permission_is_the_sinks_fault(dsn):
         dsn, user="collector_reader", password="hunter2-secret"
     )
     try:
-        sink = make(limited)
-        with pytest.raises(SinkFault, match="may not make or use the table"):
-            sink.open()
         sink = make(limited, exactly_once=False)
         sink.open()
         with pytest.raises(SinkFault, match="42501"):
@@ -452,78 +380,3 @@ def test_wrong_options_are_refused_by_name(options, words):
         make(**{"dsn": "postgresql://localhost/x", **options})
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
-
-
-# --- a proxy that loses an answer ----------------------------------------------------------
-
-
-class Proxy:
-    """Passes bytes between a client and a server until it is told to lose an answer."""
-
-    def __init__(self, target: str | tuple[str, int]) -> None:
-        self._target = target
-        self._cut_after = b""
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._sockets: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut_answer_to(self, statement: bytes) -> None:
-        self._cut_after = statement
-
-    def close(self) -> None:
-        self._listener.close()
-        for one in self._sockets:
-            one.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            if isinstance(self._target, str):
-                server = socket.socket(socket.AF_UNIX)
-                server.connect(self._target)
-            else:
-                server = socket.create_connection(self._target)
-            self._sockets += [client, server]
-            lost = threading.Event()
-            for pair in ((client, server, True), (server, client, False)):
-                threading.Thread(target=self._pump, args=(*pair, lost), daemon=True).start()
-
-    def _pump(self, source, target, from_client: bool, lost: threading.Event) -> None:
-        try:
-            while data := source.recv(65536):
-                if from_client and self._cut_after and self._cut_after in data:
-                    self._cut_after = b""
-                    lost.set()
-                elif not from_client and lost.is_set():
-                    break  # the server has answered, so it has committed
-                target.sendall(data)
-        except OSError:
-            pass
-        finally:
-            for one in (source, target):
-                try:
-                    one.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
-
-
-@contextmanager
-def proxied(dsn: str) -> Iterator[tuple[str, Proxy]]:
-    with psycopg.connect(dsn) as connection:
-        info = connection.info
-        host, port = info.host, info.port
-    target = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
-    proxy = Proxy(target)
-    try:
-        yield (
-            psycopg.conninfo.make_conninfo(
-                dsn, host="127.0.0.1", port=str(proxy.port), sslmode="disable", gssencmode="disable"
-            ),
-            proxy,
-        )
-    finally:
-        proxy.close()

@@ -1,0 +1,144 @@
+"""What is kept beside the records in SQLite: proofs of stored pieces, and the ids records brought.
+
+A batch is stored in pieces of their own transactions, each with a proof: a batch that is sent again
+finds its pieces.  Called with the sink's lock held, inside its transactions.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+import msgspec
+
+from pipeline.record import Batch
+from sinks.recordids import Key
+
+PROOFS = "collector_batch_proof"
+OWN_IDS = "collector_record_id"
+KEPT_DAYS = 90
+"""For proofs of logs that were lost; what waits for its host so long is taken for gone."""
+PRUNE_EVERY = 200
+PRUNE_IDS_EVERY = 20_000
+_ROWS_A_STATEMENT = 100
+
+_PROOFS_DDL = (
+    f"CREATE TABLE IF NOT EXISTS {PROOFS} (log_id text NOT NULL, number integer NOT NULL, "
+    "piece integer NOT NULL, stored_at text NOT NULL DEFAULT CURRENT_TIMESTAMP, failures text, "
+    "PRIMARY KEY (log_id, number, piece)) WITHOUT ROWID"
+)
+_OWN_IDS_DDL = (
+    f"CREATE TABLE IF NOT EXISTS {OWN_IDS} (sink text NOT NULL, tenant text NOT NULL, "
+    "type text NOT NULL, id text NOT NULL, stored_at text NOT NULL DEFAULT CURRENT_TIMESTAMP, "
+    "PRIMARY KEY (sink, tenant, type, id)) WITHOUT ROWID"
+)
+_OWN_IDS_INDEX = f"CREATE INDEX IF NOT EXISTS {OWN_IDS}_stored_at ON {OWN_IDS} (stored_at)"
+
+_failures_decoder = msgspec.json.Decoder(dict[int, str])
+
+
+class PieceProofs:
+    """The proofs of one sink object."""
+
+    def __init__(self) -> None:
+        self._pruned: dict[str, int] = {}
+
+    def prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute(_PROOFS_DDL)
+        connection.execute(
+            f"DELETE FROM {PROOFS} WHERE stored_at < datetime('now', ?)",  # noqa: S608
+            (f"-{KEPT_DAYS} days",),
+        )
+
+    def claim(self, connection: sqlite3.Connection, batch: Batch, piece: int) -> bool:
+        """Write the piece's proof; False when it is stored already."""
+        cursor = connection.execute(
+            f"INSERT OR IGNORE INTO {PROOFS} (log_id, number, piece) VALUES (?, ?, ?)",  # noqa: S608
+            (batch.log_id, batch.number, piece),
+        )
+        return cursor.rowcount == 1
+
+    def failures_of(
+        self, connection: sqlite3.Connection, batch: Batch, piece: int
+    ) -> dict[int, str]:
+        """What an earlier delivery reported as refused."""
+        row = connection.execute(
+            f"SELECT failures FROM {PROOFS}"  # noqa: S608
+            " WHERE log_id = ? AND number = ? AND piece = ?",
+            (batch.log_id, batch.number, piece),
+        ).fetchone()
+        return _failures_decoder.decode(row[0]) if row and row[0] else {}
+
+    def refused(
+        self, connection: sqlite3.Connection, batch: Batch, piece: int, failures: dict[int, str]
+    ) -> None:
+        """Keep in the open transaction's proof which records were refused."""
+        connection.execute(
+            f"UPDATE {PROOFS} SET failures = ?"  # noqa: S608
+            " WHERE log_id = ? AND number = ? AND piece = ?",
+            (msgspec.json.encode(failures).decode(), batch.log_id, batch.number, piece),
+        )
+
+    def prune(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        """Now and then drop the proofs of batches that nobody can send again."""
+        below = getattr(batch, "proofs_below", 0)
+        if below - self._pruned.get(batch.log_id, 0) < PRUNE_EVERY:
+            return
+        connection.execute(
+            f"DELETE FROM {PROOFS} WHERE log_id = ? AND number < ?",  # noqa: S608
+            (batch.log_id, below),
+        )
+        self._pruned[batch.log_id] = below
+
+    def forget(self, connection: sqlite3.Connection, log_id: str) -> None:
+        """Drop every proof of a log that is finished and removed."""
+        connection.execute(f"DELETE FROM {PROOFS} WHERE log_id = ?", (log_id,))  # noqa: S608
+        self._pruned.pop(log_id, None)
+
+
+class OwnIdRows:
+    """The ids that records brought, kept for `days`."""
+
+    def __init__(self, *, days: int) -> None:
+        self._days = days
+        self._claimed = PRUNE_IDS_EVERY
+
+    def prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute(_OWN_IDS_DDL)
+        connection.execute(_OWN_IDS_INDEX)
+
+    def claim(self, connection: sqlite3.Connection, sink: str, keys: Iterable[Key]) -> set[Key]:
+        """Write these ids in the open transaction; returns those that were there already."""
+        given = list(keys)
+        known: set[Key] = set()
+        for start in range(0, len(given), _ROWS_A_STATEMENT):
+            some = given[start : start + _ROWS_A_STATEMENT]
+            rows = connection.execute(
+                f"INSERT OR IGNORE INTO {OWN_IDS} (sink, tenant, type, id) VALUES "  # noqa: S608
+                + ", ".join(["(?, ?, ?, ?)"] * len(some))
+                + " RETURNING tenant, type, id",
+                [value for key in some for value in (sink, *key)],
+            ).fetchall()
+            if len(rows) < len(some):
+                known |= set(some) - set(rows)
+        self._claimed += len(given)
+        return known
+
+    def let_go(self, connection: sqlite3.Connection, sink: str, keys: Iterable[Key]) -> None:
+        """Take ids back whose records were refused, so that a mended record finds its id free."""
+        connection.executemany(
+            f"DELETE FROM {OWN_IDS}"  # noqa: S608
+            " WHERE sink = ? AND tenant = ? AND type = ? AND id = ?",
+            [(sink, *key) for key in keys],
+        )
+
+    def prune(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        """Now and then drop this sink's ids that are old enough, some at a time."""
+        if self._claimed < PRUNE_IDS_EVERY:
+            return
+        self._claimed = 0
+        connection.execute(
+            f"DELETE FROM {OWN_IDS} WHERE (sink, tenant, type, id) IN (SELECT sink, tenant, type,"  # noqa: S608
+            f" id FROM {OWN_IDS} WHERE stored_at < datetime('now', ?) AND sink = ? LIMIT ?)",
+            (f"-{self._days} days", batch.sink, 4 * PRUNE_IDS_EVERY),
+        )
