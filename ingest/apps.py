@@ -13,6 +13,8 @@ class IngestConfig(AppConfig):
         from control.processes import heart
         from ingest import metrics
         from ingest.tables import register_tables
+        from ingest.wire import reread
 
         register_tables()
+        reread.register()
         heart.every("ingest-rate", metrics.RATE_INTERVAL_S, metrics.refresh_rate, database=False)

@@ -9,12 +9,18 @@ def arm() -> None:
     from control.processes import lifecycle
     from sinks import checks, conservation, problems  # noqa: F401 - importing registers the checks
     from sinks.configsection import SinkSection
+    from sinks.deadletters import problems as dead_letter_problems
+    from sinks.deadletters.metrics import metrics as dead_letter_metrics
+    from sinks.deadletters.service import current_service as dead_letters
     from sinks.metrics import metrics
     from sinks.service import current
 
     metrics()
+    dead_letter_metrics()
     register_section(SinkSection())
     for service in (current(), conservation.current()):
         lifecycle.register(service)
         service.register_ports()
+    lifecycle.register(dead_letters())
     problems.register()
+    dead_letter_problems.register()

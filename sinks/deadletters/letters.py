@@ -67,18 +67,7 @@ def row_of(letter: deadletter.DeadLetter, *, now: datetime) -> DeadLetter:
 
 def letter_of(row: DeadLetter) -> deadletter.DeadLetter:
     """What a redrive sends: with the payload as edited, else exactly as it was sent."""
-    if row.exact is not None and not row.edited_payload:
-        (record,) = decode_records(bytes(row.exact))
-    else:
-        record = Record(
-            timestamp_us=microseconds(row.timestamp),
-            severity=row.severity,
-            service=row.service,
-            message=row.message,
-            trace_id=row.trace_id,
-            span_id=row.span_id,
-            payload=row.current_payload.encode(),
-        )
+    record = as_sent(row) if not row.edited_payload else _as_columns(row)
     return deadletter.DeadLetter(
         sink=row.sink,
         sink_name=row.sink_name,
@@ -102,6 +91,40 @@ def letter_of(row: DeadLetter) -> deadletter.DeadLetter:
         last_tried_us=microseconds(row.last_tried_at),
         batch_id=row.batch_id,
         origin=row.origin,
+    )
+
+
+def as_sent(row: DeadLetter) -> Record:
+    """The record as it came, whatever has been edited since."""
+    if row.exact is not None:
+        (record,) = decode_records(bytes(row.exact))
+        return record
+    return _as_columns(row)
+
+
+def keep_as_sent(row: DeadLetter) -> None:
+    """Before the first edit, which changes the columns."""
+    if row.exact is None:
+        row.exact = encode_records([_as_columns(row)])
+
+
+def take_fields(row: DeadLetter, record: Record) -> None:
+    """The columns that are read from a payload, as this record has them."""
+    row.timestamp, row.severity = moment(record.timestamp_us), record.severity
+    row.message = _fit(record.message)
+    for name in ("service", "trace_id", "span_id"):
+        setattr(row, name, _fit(getattr(record, name), NAME_LENGTH))
+
+
+def _as_columns(row: DeadLetter) -> Record:
+    return Record(
+        timestamp_us=microseconds(row.timestamp),
+        severity=row.severity,
+        service=row.service,
+        message=row.message,
+        trace_id=row.trace_id,
+        span_id=row.span_id,
+        payload=row.current_payload.encode(),
     )
 
 

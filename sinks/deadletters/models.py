@@ -94,8 +94,9 @@ class DeadLetter(models.Model):
 
     `payload` is the record's as it was sent and never changes; an edit puts `edited_payload`
     beside it, and the fields that are read from a payload follow the edit.  `exact` holds the
-    whole record as MessagePack where a text column cannot (a NUL, more than its length); it counts
-    until the letter is edited.  `pattern` is the error without what differs from letter to letter.
+    whole record as it was sent, as MessagePack, where columns of text cannot (a NUL, more than
+    their length) and once it has been edited.  `pattern` is the error without what differs from
+    letter to letter.
     """
 
     id = models.BigAutoField(primary_key=True)
