@@ -19,7 +19,10 @@ OTHER_TENANTS = "(other)"
 
 
 class Tally(msgspec.Struct):
-    """Records of one sink and tenant, by how they ended; `dropped` by reason."""
+    """Records of one sink and tenant, by how they ended; `dropped` by reason.
+
+    `passed` are those of `accepted` that never were in a frame, as nobody took them.
+    """
 
     accepted: int = 0
     redriven: int = 0
@@ -27,6 +30,7 @@ class Tally(msgspec.Struct):
     already_stored: int = 0
     dead_lettered: int = 0
     dropped: dict[str, int] = msgspec.field(default_factory=dict)
+    passed: int = 0
 
     @property
     def ended(self) -> int:
@@ -44,6 +48,7 @@ class Tally(msgspec.Struct):
             self.already_stored,
             self.dead_lettered,
             dict(self.dropped),
+            self.passed,
         )
 
 
@@ -54,6 +59,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._max = max_tenants
         self._tallies: dict[tuple[str, str], Tally] = {}
+        self._unnoted: set[tuple[str, str]] = set()
 
     def _tally(self, sink: str, tenant: str) -> Tally:
         tally = self._tallies.get((sink, tenant))
@@ -85,7 +91,44 @@ class Ledger:
         with self._lock:
             tally = self._tally(sink, tenant)
             tally.accepted += count
+            tally.passed += count
             tally.dropped[reason] = tally.dropped.get(reason, 0) + count
+            self._unnoted.add((sink, tenant))
+
+    def dead_lettered(self, sink: str, tenant: str, count: int) -> None:
+        with self._lock:
+            self._tally(sink, tenant).dead_lettered += count
+
+    def redriven(self, sink: str, tenant: str, count: int) -> None:
+        with self._lock:
+            self._tally(sink, tenant).redriven += count
+
+    def tally_of(self, sink: str, tenant: str) -> tuple[str, Tally]:
+        """A copy of the tally that a tenant's records are counted in, and the tenant of its key."""
+        with self._lock:
+            if (sink, tenant) not in self._tallies:
+                tenant = OTHER_TENANTS
+            return tenant, self._tallies.get((sink, tenant), Tally()).copy()
+
+    def take_unnoted(self) -> list[tuple[str, str]]:
+        """The keys of tallies that changed without anything that notes it; asked for once."""
+        with self._lock:
+            keys = [key for key in self._unnoted if key in self._tallies]
+            self._unnoted.clear()
+            return keys
+
+    def restore(self, sink: str, tenant: str, tally: Tally) -> None:
+        """A tally as a checkpoint has it."""
+        with self._lock:
+            self._tallies[sink, tenant] = tally.copy()
+
+    def carry_on(self, sink: str, tenant: str, later: Tally) -> None:
+        """A later state of a tally, but for its frames, which are counted as they are found."""
+        with self._lock:
+            tally = self._tallies.setdefault((sink, tenant), Tally())
+            accepted = tally.accepted + later.passed - tally.passed
+            self._tallies[sink, tenant] = later.copy()
+            self._tallies[sink, tenant].accepted = accepted
 
     def tallies(self, sink: str | None = None) -> dict[tuple[str, str], Tally]:
         """A copy of all tallies, or of one sink's, by sink and tenant."""

@@ -7,9 +7,10 @@ and must not raise (an exception is logged and swallowed).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from pipeline.deadletter import DeadLetter
 from pipeline.delivery.workers import WorkerRun
 from pipeline.record import Batch, Record
 
@@ -39,6 +40,21 @@ class Observer:
         self, pipeline: str, tenant: str, records: Iterable[Record], reason: str, error: str
     ) -> None:
         """Records ended without being stored."""
+
+    def records_dead_lettered(self, pipeline: str, letters: Sequence[DeadLetter]) -> None:
+        """Records that can never be stored are kept as dead letters."""
+
+    def breaker_changed(self, pipeline: str, state: str, cause: str) -> None:
+        """A breaker is closed, open or half_open from now on."""
+
+    def log_synced(self, frames: int, nbytes: int, seconds: float) -> None:
+        """So many frames were written and synced together, in so many seconds."""
+
+    def log_failed(self, error: str) -> None:
+        """The log's files cannot be written any more."""
+
+    def log_adopted(self, log_id: str, records: int) -> None:
+        """The log of a process that is gone was taken over, with so many records to deliver."""
 
     def worker_ended(self, run: WorkerRun) -> None:
         """A worker thread has ended."""
@@ -81,6 +97,21 @@ class Observers(Observer):
         self, pipeline: str, tenant: str, records: Iterable[Record], reason: str, error: str
     ) -> None:
         self._each("records_dropped", pipeline, tenant, list(records), reason, error)
+
+    def records_dead_lettered(self, pipeline: str, letters: Sequence[DeadLetter]) -> None:
+        self._each("records_dead_lettered", pipeline, letters)
+
+    def breaker_changed(self, pipeline: str, state: str, cause: str) -> None:
+        self._each("breaker_changed", pipeline, state, cause)
+
+    def log_synced(self, frames: int, nbytes: int, seconds: float) -> None:
+        self._each("log_synced", frames, nbytes, seconds)
+
+    def log_failed(self, error: str) -> None:
+        self._each("log_failed", error)
+
+    def log_adopted(self, log_id: str, records: int) -> None:
+        self._each("log_adopted", log_id, records)
 
     def worker_ended(self, run: WorkerRun) -> None:
         self._each("worker_ended", run)

@@ -19,12 +19,15 @@ class Receipt:
     """What an offer gives back.
 
     `id_base` and `count` tell the records' ids.  Wait with `wait` in a thread, or be called back
-    by `add_done_callback` without one.  Once done, `unstored` is how many of the records no
-    required sink stored: those that none takes, those that one refused (the largest count of any),
-    and those that a stop left behind.
+    by `add_done_callback` without one.  `logged` tells what a crash leaves of the records: nothing
+    ("memory"), all ("wal"), or all unless the machine fails too ("wal-unsynced").
+
+    Once done, `unstored` is how many of the records no required sink stored: those that none takes,
+    those that one refused (the largest count of any), and those that a stop left behind.
     """
 
     __slots__ = (
+        "__weakref__",
         "_callbacks",
         "_event",
         "_owed",
@@ -32,6 +35,7 @@ class Receipt:
         "_unrouted",
         "count",
         "id_base",
+        "logged",
         "unstored",
     )
 
@@ -46,6 +50,7 @@ class Receipt:
     ) -> None:
         self.count = count
         self.id_base = id_base
+        self.logged = "memory"
         self.unstored = self._unrouted = unrouted
         self._owed = owed
         self._request_flush = request_flush

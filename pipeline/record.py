@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from pipeline.log.frame import Frame
+    from pipeline.delivery.deliver import Outcome
+    from pipeline.log.frame import Frame, Share
 
 # OpenTelemetry's severity numbers: the first of each of its six ranges.
 TRACE, DEBUG, INFO, WARN, ERROR, FATAL = 1, 5, 9, 13, 17, 21
@@ -140,6 +141,26 @@ class Part:
         self._run = _Run(records) if isinstance(records, list) else records
         self._records: list[Record] | None = None
 
+    @classmethod
+    def of_extent(cls, frame: Frame, share: Share, start: int, count: int) -> Part:
+        """A run of a share's records, by their place in it."""
+        records = None
+        nbytes = share.nbytes
+        if share.min_severity:
+            records = _Run(frame.read(share.min_severity))
+        if count < share.count:
+            records = records or _Run(frame.read())
+        if records is not None:
+            nbytes = records.weight(start, start + count)
+        return cls(
+            frame=frame,
+            start=start,
+            count=count,
+            nbytes=nbytes,
+            held_bytes=share.weight(count),
+            records=records,
+        )
+
     @property
     def type(self) -> str:
         return self.frame.type
@@ -210,7 +231,9 @@ class Batch:
 
     `number` is unique within its log for all sinks; `reason` says what closed the batch: size,
     bytes, time, flush or shutdown.  `attempt` counts the deliveries begun, from 1; half of a split
-    batch begins anew, but goes on with the time of its records' first attempt.
+    batch begins anew, but goes on with the time of its records' first attempt.  Every batch of this
+    log and sink numbered below `proofs_below` has settled, and that is on disk: no process will
+    send it again.
     """
 
     __slots__ = (
@@ -220,7 +243,9 @@ class Batch:
         "log_id",
         "nbytes",
         "number",
+        "outcome",
         "parts",
+        "proofs_below",
         "reason",
         "sink",
     )
@@ -237,6 +262,9 @@ class Batch:
         self.nbytes = sum(part.nbytes for part in parts)
         self.attempt = 0
         self.first_attempt_s: float | None = None
+        self.proofs_below = 0
+        # What an attempt came to, while its dead letters wait to be kept.
+        self.outcome: Outcome | None = None
 
     @property
     def batch_id(self) -> str:

@@ -11,7 +11,7 @@ from collections import Counter
 
 from pipeline.log.cursor import Cursor
 from pipeline.log.log import Log
-from pipeline.record import Part, encoded_sizes
+from pipeline.record import Part
 from pipeline.settings import PipelineSettings
 
 
@@ -66,6 +66,20 @@ class Batcher:
         """The position of the first waiting frame."""
         head = self._rest.frame if self._rest else self._cursor.head
         return head.position if head else None
+
+    @property
+    def rest(self) -> Part | None:
+        """What is left of the frame that the last batch ended in."""
+        return self._rest
+
+    @property
+    def lags(self) -> bool:
+        """Whether what comes next has to be loaded from the log's files first."""
+        return self._rest is None and self._cursor.head is None and self._cursor.unread_frames > 0
+
+    def fill(self) -> tuple[Counter[str], int]:
+        """Load about as much as a batch takes; see `Log.fill`.  Does I/O."""
+        return self._log.fill(self._cursor, self._settings.max_bytes)
 
     def flush_below(self, position: int) -> None:
         """Close batches at once until every frame below `position` has left."""
@@ -133,18 +147,7 @@ class Batcher:
         if read is None:
             return None
         frame, share = read
-        records, nbytes = None, share.nbytes
-        if share.min_severity:
-            records = frame.read(share.min_severity)
-            nbytes = sum(encoded_sizes(records))
-        return Part(
-            frame=frame,
-            start=0,
-            count=share.count,
-            nbytes=nbytes,
-            held_bytes=share.nbytes,
-            records=records,
-        )
+        return Part.of_extent(frame, share, share.start, share.unread)
 
     @staticmethod
     def _fitting(part: Part, room_records: int, room_bytes: int) -> tuple[int, str]:

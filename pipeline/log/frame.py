@@ -23,7 +23,8 @@ class Share(msgspec.Struct, eq=False, gc=False, kw_only=True):
     """What one sink is owed of a frame: the records at or above `min_severity`.
 
     `settled` counts those that have ended, `unstored` those of them that were not stored; the share
-    of a required sink is a debt to the receipt.
+    of a required sink is a debt to the receipt.  The first `start` of them were read by a process
+    that is gone.
     """
 
     sink: str
@@ -33,6 +34,16 @@ class Share(msgspec.Struct, eq=False, gc=False, kw_only=True):
     required: bool
     settled: int = 0
     unstored: int = 0
+    start: int = 0
+
+    @property
+    def unread(self) -> int:
+        """How many records a cursor that comes to this share has before it."""
+        return self.count - self.start
+
+    def weight(self, count: int) -> int:
+        """What is set aside for so many of the records (bytes)."""
+        return self.nbytes if count == self.count else self.nbytes * count // self.count
 
 
 class Frame(msgspec.Struct, eq=False, gc=False, kw_only=True):
@@ -53,10 +64,14 @@ class Frame(msgspec.Struct, eq=False, gc=False, kw_only=True):
     payload: bytes
     shares: tuple[Share, ...]
     receipt: Receipt
+    key: str = ""
     settled: int = 0
-    # Both are set by the log that takes the frame in; `segment` is the number of its segment.
+    # Set by the log that takes the frame in: `segment` is the number of the segment that holds it
+    # in memory; `file` and `offset` tell where it is in the segment files, -1 for nowhere.
     position: int = -1
     segment: int = -1
+    file: int = -1
+    offset: int = -1
 
     @property
     def pending(self) -> bool:

@@ -1,36 +1,38 @@
 """The manifest: which records each unsettled batch is made of, noted before its first attempt.
 
 Batch numbers are unique within the log, for all its sinks together, so `(log_id, number)` names
-one delivery's content for ever.  A split notes its children before the parent goes.
-Called by workers under their pipeline's lock; `_lock` guards the entries, as the pipelines of a
-log share them.
+one delivery's content for ever.  A split notes its children before the parent goes.  `reads`
+tells for each sink where the records begin that were never in a batch.  Guarded by the log's lock.
 """
 
 from __future__ import annotations
 
-import itertools
-import threading
+from collections.abc import Iterable, Sequence
 
 from pipeline.record import Part
 
 Extent = tuple[int, int, int]  # a frame's position, the first record of the share, how many
+Read = tuple[int, int]  # a frame's position, and how many records of the share were read
 
 
 class Manifest:
     """The batches that were formed and have not settled."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._numbers = itertools.count(1)
+        self.next_number = 1
+        self.reads: dict[str, Read] = {}
         self._entries: dict[int, tuple[str, tuple[Extent, ...]]] = {}
 
-    def add(self, sink: str, parts: list[Part]) -> int:
+    def add(self, sink: str, parts: Iterable[Part]) -> int:
         """Note a batch of `parts` for `sink`; returns its number."""
-        extents = tuple((part.frame.position, part.start, part.count) for part in parts)
-        with self._lock:
-            number = next(self._numbers)
-            self._entries[number] = (sink, extents)
+        number = self.next_number
+        self.note(number, sink, extents_of(parts))
         return number
+
+    def note(self, number: int, sink: str, extents: Sequence[Extent]) -> None:
+        """Note a batch by a number that it has already."""
+        self.next_number = max(self.next_number, number + 1)
+        self._entries[number] = (sink, tuple(extents))
 
     def split(self, number: int, sink: str, children: list[list[Part]]) -> list[int]:
         """Note the children of a batch, then forget the batch; returns the children's numbers."""
@@ -40,10 +42,27 @@ class Manifest:
 
     def settle(self, number: int) -> None:
         """Forget a batch whose records have all ended."""
-        with self._lock:
-            del self._entries[number]
+        del self._entries[number]
 
-    def entries(self, sink: str) -> dict[int, tuple[Extent, ...]]:
-        """The unsettled batches of one sink, by number."""
-        with self._lock:
-            return {n: extents for n, (owner, extents) in self._entries.items() if owner == sink}
+    def forget(self, number: int) -> None:
+        """Forget a batch that may have been forgotten before."""
+        self._entries.pop(number, None)
+
+    def entries(self, sink: str | None = None) -> dict[int, tuple[Extent, ...]]:
+        """The unsettled batches of one sink, or of all, by number."""
+        return {
+            n: extents for n, (owner, extents) in self._entries.items() if sink in (None, owner)
+        }
+
+    def items(self) -> list[tuple[int, str, tuple[Extent, ...]]]:
+        """Every unsettled batch: its number, its sink, its records."""
+        return [(number, sink, extents) for number, (sink, extents) in self._entries.items()]
+
+    def lowest(self, sink: str) -> int:
+        """Below it every batch of the sink has settled."""
+        own = (number for number, (owner, _) in self._entries.items() if owner == sink)
+        return min(own, default=self.next_number)
+
+
+def extents_of(parts: Iterable[Part]) -> tuple[Extent, ...]:
+    return tuple((part.frame.position, part.start, part.count) for part in parts)

@@ -10,30 +10,36 @@ from __future__ import annotations
 from pipeline.log.frame import Frame
 
 FRAMES_PER_SEGMENT = 256
+BYTES_PER_SEGMENT = 4 * 1024 * 1024
+# What a frame takes in memory besides its payload, with its share and its receipt.
+FRAME_COST = 512
 
 
 class Segment:
-    """Frames held in memory."""
+    """Frames held in memory; `nbytes` is what they take, of which the settled give back."""
 
-    __slots__ = ("frames", "next", "number", "prev", "unsettled")
+    __slots__ = ("frames", "nbytes", "next", "number", "prev", "unsettled")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.frames: list[Frame] = []
         self.unsettled = 0
+        self.nbytes = 0
         self.prev: Segment | None = None
         self.next: Segment | None = None
 
     @property
     def full(self) -> bool:
-        return len(self.frames) >= FRAMES_PER_SEGMENT
+        return len(self.frames) >= FRAMES_PER_SEGMENT or self.nbytes >= BYTES_PER_SEGMENT
 
     def append(self, frame: Frame) -> None:
         self.frames.append(frame)
         self.unsettled += 1
+        self.nbytes += len(frame.payload) + FRAME_COST
 
     def forget(self, frame: Frame) -> None:
         """Let go of a settled frame's payload; the frame itself goes with a compaction."""
+        self.nbytes -= len(frame.payload) + FRAME_COST
         frame.payload = b""
         self.unsettled -= 1
 
