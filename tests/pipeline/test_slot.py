@@ -7,7 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from pipeline.delivery.slot import SinkSlot
+from pipeline.delivery.slot import Abandoned, SinkSlot
+from pipeline.errors import PermanentError
 from tests.pipeline.rig import run_all
 from tests.pipeline.support import PATIENCE_S, ScriptedSink
 
@@ -178,6 +179,143 @@ def test_a_sink_whose_abort_or_close_raises_stops_nobody(caplog: pytest.LogCaptu
     slot.close()
     assert "aborting a sink failed" in caplog.text
     assert "closing a sink failed" in caplog.text
+
+
+# --- abandoned -----------------------------------------------------------------------------
+
+
+class Opening(ScriptedSink):
+    """A sink whose open hangs until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opening, self.go = threading.Event(), threading.Event()
+
+    def open(self) -> None:
+        self.opening.set()
+        assert self.go.wait(PATIENCE_S)
+        super().open()
+
+
+def make_from(*sinks: ScriptedSink) -> SinkSlot:
+    """A slot whose factory makes these in turn."""
+    left = iter(sinks)
+    return SinkSlot(lambda: next(left))
+
+
+def test_a_hung_write_costs_its_sink_object_and_the_next_write_gets_a_fresh_one() -> None:
+    old, new = ScriptedSink(), ScriptedSink()
+    slot = make_from(old, new)
+    with slot.use("hung") as got:
+        assert got is old
+        assert slot.abandon("hung")
+        old.wait_for(lambda: old.aborted == 1)
+        with slot.use("next") as fresh:
+            assert fresh is new
+        assert old.closed == 0
+    assert (old.aborted, old.closed, new.aborted, new.closed) == (1, 1, 0, 0)
+
+
+def test_a_second_write_that_hangs_in_the_same_object_does_not_cost_the_fresh_one() -> None:
+    old, new = ScriptedSink(), ScriptedSink()
+    slot = make_from(old, new)
+    with slot.use("first"), slot.use("second"):
+        slot.abandon("first")
+        with slot.use("next") as fresh:
+            assert fresh is new
+            assert slot.abandon("second")
+            with slot.use("another") as got:
+                assert got is new
+        old.wait_for(lambda: old.aborted == 1)
+    assert (old.aborted, new.aborted) == (1, 0)
+
+
+def test_nothing_is_abandoned_for_one_who_writes_nothing() -> None:
+    sink = ScriptedSink()
+    slot = SinkSlot(lambda: sink)
+    with slot.use("a"):
+        assert not slot.abandon("b")
+        with slot.use("c") as got:
+            assert got is sink
+    assert sink.aborted == 0
+
+
+def test_a_write_into_a_replaced_sink_is_abandoned_without_touching_the_new_one() -> None:
+    old, new = ScriptedSink(), ScriptedSink()
+    slot = SinkSlot(lambda: old)
+    with slot.use("hung"):
+        slot.replace(lambda: new)
+        with slot.use("next"):
+            slot.abandon("hung")
+            old.wait_for(lambda: old.aborted == 1)
+        with slot.use("next") as got:
+            assert got is new
+    assert (new.opened, new.aborted) == (1, 0)
+
+
+def test_an_abort_that_hangs_holds_up_nobody() -> None:
+    class Stubborn(ScriptedSink):
+        def abort(self) -> None:
+            super().abort()
+            assert go.wait(PATIENCE_S)
+
+    go = threading.Event()
+    old, new = Stubborn(), ScriptedSink()
+    slot = make_from(old, new)
+    with slot.use("hung"):
+        slot.abandon("hung")
+        old.wait_for(lambda: old.aborted == 1)
+        with slot.use("next") as got:
+            assert got is new
+        go.set()
+
+
+def test_the_error_of_a_write_that_was_cut_off_says_so_and_an_answer_stays_an_answer() -> None:
+    slot = make_from(*(ScriptedSink() for _ in range(3)))
+
+    def write(error: Exception, *, cut: bool = True) -> None:
+        with slot.use("w"):
+            if cut:
+                slot.abandon("w")
+            raise error
+
+    with pytest.raises(Abandoned, match="OSError: socket closed"):
+        write(OSError("socket closed"))
+    with pytest.raises(PermanentError, match="bad record"):
+        write(PermanentError("bad record"))
+    with pytest.raises(OSError, match="of itself"):
+        write(OSError("of itself"), cut=False)
+
+
+def test_an_open_that_hangs_is_left_by_those_who_waited_for_it_and_never_written_to() -> None:
+    hung, new = Opening(), ScriptedSink()
+    slot = make_from(hung, new)
+    left: list[str] = []
+    changed = threading.Condition()
+
+    def use(name: str) -> None:
+        with pytest.raises(Abandoned, match="hung while it was opened"), slot.use(name):
+            raise AssertionError("a write reached a sink that was cut off")
+        with changed:
+            left.append(name)
+            changed.notify_all()
+
+    first = threading.Thread(target=use, args=("first",))
+    first.start()
+    assert hung.opening.wait(PATIENCE_S)
+    second = threading.Thread(target=use, args=("second",))
+    second.start()
+    while not slot.abandon("second"):  # it may not have come to the slot yet
+        pass
+    with changed:
+        assert changed.wait_for(lambda: left == ["second"], PATIENCE_S)
+    with slot.use("third") as got:
+        assert got is new
+    hung.go.set()
+    for thread in (first, second):
+        thread.join(PATIENCE_S)
+    assert left == ["second", "first"]
+    assert (hung.opened, hung.closed) == (1, 1)
 
 
 @pytest.mark.concurrency

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.delivery.workers import Worker, WorkerPool
+from pipeline.record import Batch
 from pipeline.runtime.clock import FakeClock
 from tests.pipeline.rig import run_all
 from tests.pipeline.support import PATIENCE_S
@@ -152,3 +153,95 @@ def test_growing_and_retiring_from_many_threads_keeps_within_the_limits(floor: F
     floor.close()
     assert floor.pool.join(None) == []
     assert len(set(floor.ended)) == len(floor.ended)
+
+
+# --- those that hang -----------------------------------------------------------------------
+
+
+def a_batch() -> Batch:
+    return Batch(number=1, log_id="log", sink="x", reason="size", parts=[])
+
+
+def test_an_attempt_is_overdue_once_and_only_after_its_time(floor: Floor) -> None:
+    floor.pool.grow(limit=2)
+    floor.pool.grow(limit=2)
+    first, second = floor.pool.workers
+    first.begin(a_batch(), 100.0)
+    second.begin(a_batch(), 130.0)
+    assert floor.pool.overdue(159.9, 60.0) == []
+    assert floor.pool.overdue(160.0, 60.0) == [first]
+    assert floor.pool.overdue(170.0, 60.0) == []
+    assert floor.pool.overdue(190.0, 60.0) == [second]
+
+
+def test_whoever_has_its_answer_or_a_new_attempt_is_not_overdue(floor: Floor) -> None:
+    floor.pool.grow(limit=1)
+    (worker,) = floor.pool.workers
+    worker.begin(a_batch(), 100.0)
+    worker.answered()
+    assert floor.pool.overdue(1000.0, 60.0) == []
+    worker.begin(a_batch(), 1000.0)
+    assert floor.pool.overdue(1059.0, 60.0) == []
+    assert floor.pool.overdue(1060.0, 60.0) == [worker]
+    worker.end()
+    worker.begin(a_batch(), 1061.0)
+    assert not worker.late
+    assert floor.pool.unresponsive(1070.0, 5.0) == []
+
+
+def test_a_worker_that_answers_within_the_grace_is_not_given_up(floor: Floor) -> None:
+    floor.pool.grow(limit=1)
+    (worker,) = floor.pool.workers
+    worker.begin(a_batch(), 0.0)
+    floor.pool.overdue(60.0, 60.0)
+    assert floor.pool.unresponsive(64.9, 5.0) == []
+    assert floor.pool.unresponsive(65.0, 5.0) == [worker]
+    worker.answered()
+    assert floor.pool.unresponsive(65.0, 5.0) == []
+
+
+def test_a_worker_that_hangs_is_replaced_and_its_batch_taken(floor: Floor) -> None:
+    floor.pool.grow(limit=1)
+    (worker,) = floor.pool.workers
+    batch = a_batch()
+    worker.begin(batch, 0.0)
+    with floor.changed:  # it may not end while this is looked at
+        assert floor.pool.disown(worker) is batch
+        assert (worker.batch, worker.permit) == (None, None)
+        assert (floor.names, floor.pool.hung, len(floor.pool)) == ([], ["sink-x-1"], 0)
+        assert floor.pool.disown(worker) is None
+    assert floor.pool.grow(limit=1)
+    assert floor.names == ["sink-x-2"]
+
+
+def test_a_worker_that_holds_nothing_is_not_given_up(floor: Floor) -> None:
+    floor.pool.grow(limit=1)
+    (worker,) = floor.pool.workers
+    assert floor.pool.disown(worker) is None
+    assert floor.pool.hung == []
+
+
+def test_a_worker_that_comes_back_late_ends_and_no_longer_counts(floor: Floor) -> None:
+    floor.pool.grow(limit=1)
+    (worker,) = floor.pool.workers
+    worker.begin(a_batch(), 0.0)
+    with floor.changed:
+        floor.pool.disown(worker)
+        assert floor.pool.stuck(1)
+        assert not floor.pool.stuck(2)
+    floor.tell()
+    worker.thread.join(PATIENCE_S)
+    assert not worker.thread.is_alive()
+    assert (floor.pool.hung, floor.ended) == ([], ["sink-x-1"])
+    assert not floor.pool.stuck(1)
+
+
+def test_a_join_does_not_wait_for_a_thread_that_hangs_but_names_it(
+    floor: Floor, clock: FakeClock
+) -> None:
+    floor.pool.grow(limit=1)
+    (worker,) = floor.pool.workers
+    worker.begin(a_batch(), 0.0)
+    with floor.changed:
+        floor.pool.disown(worker)
+        assert floor.pool.join(None) == [worker]
