@@ -10,10 +10,9 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from django.conf import settings
-from msgspec import Meta
 
 from pipeline.intake.router import Route
 from pipeline.record import DEBUG, ERROR, FATAL, INFO, WARN
@@ -24,69 +23,12 @@ from sinks.base import BaseSink
 from sinks.deadletters.box import box_for
 from sinks.guard import GuardedSink
 from sinks.models import SinkConfig
-from sinks.options import OptionsError, SinkOptions, decode_options, secret_names
+from sinks.options import OptionsError, decode_options, secret_names
 from sinks.registry import BackendError, load_backend, make_sink
 from sinks.secrets import SecretError, decrypt, encrypt, is_reference, resolve
+from sinks.tuning import PipelineOverrides
 
 SEVERITIES = {"": 0, "DEBUG": DEBUG, "INFO": INFO, "WARN": WARN, "ERROR": ERROR, "FATAL": FATAL}
-
-
-class PipelineOverrides(SinkOptions, frozen=True, kw_only=True):
-    """What a sink may have otherwise than the installation's defaults; None keeps the default."""
-
-    max_records: (
-        Annotated[int, Meta(ge=1, le=1_000_000, description="Records in one batch, at most.")]
-        | None
-    ) = None
-    max_bytes: (
-        Annotated[int, Meta(ge=1024, le=1 << 30, description="Bytes in one batch, at most.")] | None
-    ) = None
-    max_wait_s: (
-        Annotated[float, Meta(ge=0, le=3600, description="Seconds a batch waits to fill, at most.")]
-        | None
-    ) = None
-    capacity_records: (
-        Annotated[int, Meta(ge=1, description="Records held for this sink, at most.")] | None
-    ) = None
-    backlog_max_bytes: (
-        Annotated[int, Meta(ge=1024, description="Bytes held for this sink, at most.")] | None
-    ) = None
-    high_watermark: (
-        Annotated[
-            float, Meta(gt=0, le=1, description="Share of the capacity above which it is full.")
-        ]
-        | None
-    ) = None
-    low_watermark: (
-        Annotated[float, Meta(gt=0, le=1, description="Share at which it takes records again.")]
-        | None
-    ) = None
-    min_workers: (
-        Annotated[int, Meta(ge=1, le=64, description="Worker threads, at least.")] | None
-    ) = None
-    max_workers: (
-        Annotated[int, Meta(ge=1, le=64, description="Worker threads, at most.")] | None
-    ) = None
-    retry_max_attempts: (
-        Annotated[
-            int, Meta(ge=1, description="Attempts before a batch is given up; empty: no limit.")
-        ]
-        | None
-    ) = None
-    retry_deadline_s: (
-        Annotated[
-            float,
-            Meta(gt=0, description="Seconds before a batch is given up; empty: no limit."),
-        ]
-        | None
-    ) = None
-    dead_letters: Annotated[
-        Literal["database", "file"],
-        Meta(
-            description="Where records go that can never be stored: into the database, where they "
-            "are looked at and redriven here, or into a file of NDJSON in the data directory."
-        ),
-    ] = "database"
 
 
 def set_options(row: SinkConfig, values: dict[str, Any], *, keep: Iterable[str] = ()) -> None:
@@ -134,20 +76,8 @@ def pipeline_settings(row: SinkConfig, sink: BaseSink[Any] | None = None) -> Pip
         overrides = decode_options(PipelineOverrides, row.pipeline)
     except OptionsError as error:
         raise BackendError(f'sink "{row.name}": pipeline {error}') from None
-    given = {name: getattr(overrides, name) for name in overrides.__struct_fields__}
-    given = {name: value for name, value in given.items() if value is not None}
-    del given["dead_letters"]
-    retry = {
-        name.removeprefix("retry_"): given.pop(name)
-        for name in ("retry_max_attempts", "retry_deadline_s")
-        if name in given
-    }
-    if retry:
-        given["retry"] = dataclasses.replace(defaults.retry, **retry)
-    if "max_workers" in given:
-        given.setdefault("min_workers", min(defaults.min_workers, given["max_workers"]))
     try:
-        merged = dataclasses.replace(defaults, **given)
+        merged = overrides.applied_to(defaults)
     except ValueError as error:
         raise BackendError(f'sink "{row.name}": {error}') from None
     if sink is not None and not sink.supports_concurrent_writes:

@@ -14,16 +14,12 @@ from django.core.exceptions import ValidationError
 from django.utils.html import escape
 
 from control.ports.tables import tables
-from sinks.configuration import (
-    PipelineOverrides,
-    pipeline_settings,
-    plain_options,
-    set_options,
-)
+from sinks.configuration import pipeline_settings, plain_options, set_options
 from sinks.models import SinkConfig
 from sinks.options import OptionField, OptionsError, decode_options, describe_options
 from sinks.registry import Backend, BackendError, available_backends, load_backend
 from sinks.secrets import SecretError, is_reference, resolve
+from sinks.tuning import PipelineOverrides
 
 OPTION, TUNING = "option_", "pipeline_"
 MAX_TENANTS = 1_000
