@@ -23,10 +23,11 @@ from sinks.postgresql.sqlstate import as_sink_error
 from sinks.recordids import Key
 
 TABLE = "collector_record_id"
+# The id leads, and bytes are compared: ids differ early, sinks and tenants hardly ever.
+_TEXT = 'text COLLATE "C" NOT NULL'
 DDL = (
-    f"CREATE TABLE IF NOT EXISTS {TABLE} (sink text NOT NULL, tenant text NOT NULL, "
-    "type text NOT NULL, id text NOT NULL, stored_at timestamptz NOT NULL DEFAULT now(), "
-    "PRIMARY KEY (sink, tenant, type, id))"
+    f"CREATE TABLE IF NOT EXISTS {TABLE} (sink {_TEXT}, tenant {_TEXT}, type {_TEXT}, id {_TEXT}, "
+    "stored_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (id, tenant, type, sink))"
 )
 # Rows lie in the order of their times: a block range index costs an insert next to nothing.
 INDEX = f"CREATE INDEX IF NOT EXISTS {TABLE}_stored_at ON {TABLE} USING brin (stored_at)"
@@ -80,7 +81,7 @@ class OwnIdTable:
 
         In one order for all, so that two batches of the same ids never wait for each other.
         """
-        ordered = sorted(keys)
+        ordered = sorted(keys, key=lambda key: key[::-1])
         if not ordered:
             return set()
         with self._lock:

@@ -9,6 +9,7 @@
         held = proxy.hold_request(b"COMMIT\\0")     the same, before the server has seen it
         held.wait(30)                   True once the server's answer (the request) lies here
         held.release() | held.cut()     pass it on, or reset that connection: the answer is lost
+        proxy.wait_stalled(30)          True once bytes stand before a stall or a held answer
         proxy.heal()                    all is well again: what was stalled passes, held answers too
         proxy.connections, .accepted, .struck   open now, accepted ever, met by a fault
 
@@ -95,6 +96,7 @@ class Proxy:
         self._links: set[_Link] = set()
         self._holds: list[Held] = []
         self._cut = self._stalled = self._closed = False
+        self._waiting = 0
         self.accepted = 0
         self.struck = 0
         self._listener = socket.create_server(("127.0.0.1", port))
@@ -152,6 +154,11 @@ class Proxy:
         with self._changed:
             self._holds.append(held)
         return held
+
+    def wait_stalled(self, timeout_s: float) -> bool:
+        """Whether bytes came that do not pass."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._waiting > 0, timeout_s)
 
     def heal(self) -> None:
         """End every fault that can end; half-closed connections stay as they are."""
@@ -267,6 +274,8 @@ class Proxy:
         with self._changed:
             if link.hold is not None and link.hold.sender == side:
                 link.hold.answered.set()
+            self._waiting += 1
+            self._changed.notify_all()
             self._changed.wait_for(
                 lambda: (
                     link not in self._links
@@ -274,6 +283,7 @@ class Proxy:
                     or not (self._stalled or (link.hold is not None and link.hold.sender == side))
                 )
             )
+            self._waiting -= 1
             return link in self._links and side not in link.mute
 
     # --- ends ------------------------------------------------------------------------------

@@ -11,40 +11,12 @@ import pytest
 from psycopg import sql
 
 from pipeline.errors import PartialFailure, PermanentError, RetryableError, SinkFault
-from sinks.backends.postgres import PostgresOptions, PostgresSink
-from sinks.options import OptionsError, decode_options
+from sinks.backends.postgres import PostgresSink
+from sinks.options import OptionsError
 from sinks.postgresql.poison import MAX_ISOLATED
 from tests.sinks.contract import WAIT_S, SinkContract
 from tests.sinks.records import batch, record, records
-
-EVENTS = """
-    CREATE TABLE events (
-        user_id bigint NOT NULL, action text NOT NULL CHECK (action <> 'forbidden'),
-        ts timestamptz NOT NULL, record_id bigint UNIQUE, price numeric, tags text[], extra jsonb
-    )
-"""
-COLUMNS = {
-    "user_id": "payload.user_id",
-    "action": "message",
-    "ts": "timestamp",
-    "record_id": "id",
-    "price": "payload.price",
-    "extra": "payload.extra",
-}
-
-
-def make(dsn: str, **options: object) -> PostgresSink:
-    options = {"dsn": dsn, "table": "events", "columns": COLUMNS, **options}
-    return PostgresSink(decode_options(PostgresOptions, options), name="warehouse")
-
-
-def rows(dsn: str, query: str = "SELECT record_id FROM events ORDER BY record_id"):
-    with psycopg.connect(dsn) as connection:
-        return connection.execute(query.encode()).fetchall()
-
-
-def event(user_id: object = 1, action: str = "login", **payload: object):
-    return record({"user_id": user_id, **payload}, message=action)
+from tests.sinks.warehouse import COLUMNS, EVENTS, event, make, rows
 
 
 @pytest.fixture
