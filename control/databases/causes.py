@@ -15,6 +15,7 @@ _BY_STATE = {
     "53300": "it has no connection left",
     "57P01": "it is being shut down",
     "57P02": "it crashed",
+    "42P01": NOT_PREPARED,
     "57P03": "it is starting up or shutting down",
 }
 _BY_TEXT = (

@@ -10,17 +10,26 @@ a pause.
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from control.databases.causes import cause_of
 
 RETRY_S = 1.0
 _Made = TypeVar("_Made")
 _prober = 0  # the identity of the one thread that tries, where there is one
+
+
+class Connected(Protocol):
+    """A driver's connection; its descriptor is that of the socket."""
+
+    def fileno(self) -> int: ...
 
 
 class Reach:
@@ -33,6 +42,7 @@ class Reach:
         self._proven = False
         self._trying = False
         self._next_try = 0.0
+        self._connections: weakref.WeakSet[Connected] = weakref.WeakSet()
 
     @property
     def cause(self) -> str:
@@ -44,9 +54,22 @@ class Reach:
         """Whether the last try succeeded."""
         return self._proven
 
-    def doubt(self) -> None:
-        """The next one to connect finds out anew."""
-        self._proven = False
+    def hold(self, connection: Connected) -> None:
+        """Know of a connection in use, to end it when the database stops answering."""
+        with self._lock:
+            self._connections.add(connection)
+
+    def lose(self, cause: str) -> int:
+        """The database stopped answering: end what waits for it; how many connections that were.
+
+        A connection whose other side neither answers nor closes would be waited on for ever.
+        """
+        with self._lock:
+            self._cause, self._proven = cause, False
+            self._next_try = self._monotonic() + RETRY_S
+            connections = list(self._connections)
+            self._connections.clear()
+        return sum(_cut(connection) for connection in connections)
 
     def attempt(self, connect: Callable[[], _Made], *, error: type[Exception], name: str) -> _Made:
         """Connect, or raise `error` at once while the database is away and others try."""
@@ -85,6 +108,16 @@ class Reach:
                 return
             self._cause = cause
             self._next_try = self._monotonic() + RETRY_S
+
+
+def _cut(connection: Connected) -> bool:
+    # Closing it here would free what another thread's call of the driver is using.
+    try:
+        with socket.socket(fileno=os.dup(connection.fileno())) as peer:
+            peer.shutdown(socket.SHUT_RDWR)
+    except Exception:  # it ended by itself: each driver says so with an error of its own
+        return False
+    return True
 
 
 _reaches: dict[str, Reach] = {}

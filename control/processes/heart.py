@@ -71,6 +71,7 @@ class Heart:
         self._stopping = False
         self._nudged = False
         self._lost: dict[str, tuple[float, str]] = {}
+        self._busy: tuple[str, float] | None = None
 
     def every(
         self,
@@ -184,6 +185,11 @@ class Heart:
         lost = self._lost.get(alias)
         return lost[1] if lost is not None else None
 
+    def busy(self) -> tuple[str, float] | None:
+        """The database that a task is waiting for, and for how many seconds."""
+        busy = self._busy
+        return None if busy is None else (busy[0], self._clock.monotonic() - busy[1])
+
     def _postpone(self, task: _Task, seconds: float) -> None:
         with self._condition:
             task.due = self._clock.monotonic() + seconds
@@ -192,6 +198,7 @@ class Heart:
         """Run a task; False when it found its database lost."""
         try:
             if task.database:
+                self._busy = (task.database, self._clock.monotonic())
                 drop_stale_connections()
             task.run()
         except Exception as error:
@@ -206,6 +213,7 @@ class Heart:
         finally:
             if task.database:
                 drop_stale_connections()
+            self._busy = None
         if task.failing:
             logger.info("task works again", extra={"task": task.name})
             task.failing = ""

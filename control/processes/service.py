@@ -26,6 +26,7 @@ from control.processes.identity import Identity, plain, set_current_identity
 from control.processes.requests import RequestDesk
 from control.processes.samples import INTERVAL_S as SAMPLE_INTERVAL_S
 from control.processes.samples import Sampler
+from control.processes.stalls import StallWatch
 from control.processes.workers import WorkerLives, worker_history
 from pipeline.runtime.clock import Clock, SystemClock
 
@@ -48,6 +49,7 @@ class HeartService:
         self._reset()
 
     def _reset(self) -> None:
+        self._stalls = StallWatch(busy=self._heart.busy)
         self._lock = threading.Lock()
         self._identity: Identity | None = None
         self._desk: RequestDesk | None = None
@@ -74,13 +76,16 @@ class HeartService:
             register_readiness(f"database_{alias}", partial(self._heart.database_cause, alias))
         self._register_tasks(identity)
         self._heart.start()
+        self._stalls.start()
 
     def stop(self, deadline_s: float) -> None:
         with self._lock:
             identity, desk = self._identity, self._desk
         if identity is None or desk is None:
             return
-        if not self._heart.stop(deadline_s):
+        ended = self._heart.stop(deadline_s)
+        self._stalls.stop()
+        if not ended:
             logger.error("the heart did not stop in time; its last figures are not written")
         else:
             self._last_beat(identity, desk)

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db.backends.postgresql import base
 
+from control.databases.causes import cause_of
 from control.databases.reach import reach_of
 
 NAMES = {"default": "control", "records": "records"}
@@ -23,7 +24,23 @@ class DatabaseWrapper(base.DatabaseWrapper):
         )
 
     def _connect(self, conn_params: dict[str, Any]) -> Any:
-        if self.pool and not reach_of(self.alias).proven:
+        reach = reach_of(self.alias)
+        if self.pool and not reach.proven:
             # The pool would wait out its own, longer timeout and hide the cause.
             self.Database.connect(**conn_params).close()
-        return super().get_new_connection(conn_params)
+        connection = super().get_new_connection(conn_params)
+        reach.hold(connection)
+        return connection
+
+    def ask(self) -> str:
+        """Why the database does not answer a connection of its own, "" when it does. Bounded."""
+        try:
+            self.Database.connect(**self.get_connection_params_without_pool()).close()
+        except self.Database.OperationalError as error:
+            return cause_of(error)
+        return ""
+
+    def get_connection_params_without_pool(self) -> dict[str, Any]:
+        params: dict[str, Any] = self.get_connection_params()
+        params.pop("pool", None)
+        return params
