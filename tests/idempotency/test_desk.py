@@ -236,8 +236,13 @@ def test_a_claim_that_comes_too_late_is_given_back(
     one, clock = desk
     late = wanted()
     monkeypatch.setattr(rounds, "cut", lambda: None)  # SQLite has no socket to cut
+
+    def ask() -> None:
+        with pytest.raises(Unavailable):
+            one.claim(late)
+
     with rounds.hanging():
-        thread = threading.Thread(target=lambda: pytest.raises(Unavailable, one.claim, late))
+        thread = threading.Thread(target=ask)
         thread.start()
         assert rounds.began.acquire(timeout=LONG_S)
         clock.await_waiting(1)
