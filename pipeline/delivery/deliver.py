@@ -28,7 +28,7 @@ class Outcome:
     record of a settled batch is stored.  `trip` says that this alone shows the sink to be at
     fault.  A `bystander` was cut off because another write into the same sink object hung: it is
     tried again at once, and the attempt is not to be counted, neither for the batch nor against
-    the sink.
+    the sink.  An `inconclusive` answer is one, but not of a sink that is known to be well.
     """
 
     seconds: float
@@ -40,6 +40,7 @@ class Outcome:
     split: bool = False
     trip: bool = False
     bystander: bool = False
+    inconclusive: bool = False
 
 
 def deliver(
@@ -79,7 +80,7 @@ def deliver(
 def report(outcome: Outcome, *, breaker: Breaker, permit: Permit, now: float) -> None:
     """Tell the breaker what an attempt says about the sink; under the lock that guards it."""
     error = outcome.error
-    if outcome.bystander:
+    if outcome.bystander or outcome.inconclusive:
         breaker.ignored(permit)
     elif not outcome.trip and (error is None or isinstance(error, PermanentError | PartialFailure)):
         breaker.succeeded(permit, now)

@@ -9,7 +9,8 @@ outcome trips the breaker, and nothing of it is dead-lettered.
 From then on, until the share has sunk to the limit, each batch is judged by its own share, however
 small it is: the probes of a half-open breaker find out whether the sink is well again, one batch at
 a time, and a probe that is refused dead-letters nothing either.  A batch without refusals is
-settled as ever, which closes the breaker.
+settled as ever, which closes the breaker.  One that is refused as a whole, without a word on which
+record it is, is taken apart as ever, which says nothing yet: its parts are the next probes.
 
 When the records really are all poison, nothing here will ever let them go: the operator raises
 `poison_limit` (1: off), which lets the next attempt dead-letter them, to be edited and redriven.
@@ -71,7 +72,9 @@ class PoisonWindow:
     def judge(self, outcome: Outcome, *, count: int, attempt: int, now: float) -> Outcome:
         """The outcome of an attempt with `count` records, or in its place the sink's fault."""
         gone = outcome.drop_reason != "permanent"  # given up, which says nothing of the records
-        if self._limit >= 1 or gone or outcome.split or outcome.retry_in_s is not None:
+        if outcome.split:
+            return dataclasses.replace(outcome, inconclusive=self.suspects_sink)
+        if self._limit >= 1 or gone or outcome.retry_in_s is not None:
             return outcome
         refused = len(outcome.failures)
         tried_all, refused_all = self._count(now, count, refused)

@@ -81,7 +81,7 @@ class Worker:
     def begin(self, batch: Batch, now: float, permit: Permit | None = None) -> None:
         """Hold a batch and begin an attempt."""
         self.batch, self.permit = batch, permit
-        self.writing_since, self.cut_at = now, None
+        self.writing_since = now
 
     def answered(self) -> None:
         """The sink has answered: what is done for the batch from here on has no deadline.

@@ -222,6 +222,7 @@ def test_a_batch_that_was_given_to_another_worker_is_not_written() -> None:
         (Outcome(seconds=1, error=OSError("reset"), retry_in_s=1), "open"),
         (Outcome(seconds=1, error=SinkFault("no table"), retry_in_s=1), "open"),
         (Outcome(seconds=1, error=OSError("given up"), failures={0: "x"}), "open"),
+        (Outcome(seconds=1, error=PermanentError("x"), split=True, inconclusive=True), "half_open"),
         (Outcome(seconds=1, error=Abandoned("beside"), retry_in_s=0, bystander=True), "half_open"),
     ],
 )

@@ -126,6 +126,18 @@ def test_a_batch_without_refusals_passes_whatever_is_suspected() -> None:
     assert (outcome.error, outcome.retry_in_s) == (None, None)
 
 
+def test_a_batch_that_is_taken_apart_says_nothing_of_a_sink_that_is_suspected() -> None:
+    """Or the probe that is refused as a whole would close the breaker, and its parts flow on."""
+    sink = Sink()
+    apart: dict[str, Any] = {"error": PermanentError("one of them"), "split": True}
+    assert not sink.writes(1000, **apart).inconclusive
+    assert held(sink.writes(1000, refused=1000))
+    outcome = sink.writes(1000, **apart)
+    assert (outcome.split, outcome.inconclusive, outcome.trip) == (True, True, False)
+    sink.writes(30_000)
+    assert not sink.writes(1000, **apart).inconclusive
+
+
 def test_a_batch_with_little_poison_passes_while_the_sink_is_suspected() -> None:
     """The sink was repaired, and the window still remembers."""
     sink = Sink()
