@@ -24,6 +24,9 @@ SCENARIOS = {
     "file": "benchmarks.scenarios.file_sink",
     "single": "benchmarks.scenarios.single",
     "memory": "benchmarks.scenarios.memory",
+    "wal": "benchmarks.scenarios.wal",
+    "poison": "benchmarks.scenarios.poison",
+    "replay": "benchmarks.scenarios.replay",
     "batcher": "benchmarks.scenarios.batcher",
 }
 

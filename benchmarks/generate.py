@@ -23,9 +23,9 @@ from ingest.loadtest.records import RecordMaker, Request
 class MadeBefore(RecordMaker):
     """Bodies that were made before the clock started, in turns."""
 
-    def __init__(self, *, path: str, batch: int) -> None:
+    def __init__(self, *, path: str, batch: int, bad: bytes = b"") -> None:
         super().__init__(path=path, run="benchmark")
-        self._bodies = bodies(batch)
+        self._bodies = bodies(batch, bad=bad)
         self._batch = batch
 
     def body(self, request: Request) -> bytes:
@@ -36,10 +36,11 @@ def main(options: dict[str, Any]) -> None:
     target = resolve(options.pop("url"))
     require_loopback(target, allow_remote=False)
     path = options.pop("path", "/logs")
+    bad = options.pop("bad", "").encode()
     load = Load(**options)
     if load.records % load.batch:
         raise SystemExit("records must be a multiple of batch: bodies are made beforehand")
-    maker = MadeBefore(path=path, batch=load.batch)
+    maker = MadeBefore(path=path, batch=load.batch, bad=bad)
     generator = Generator(
         target=target, load=load, maker=maker, clock=SystemClock(), rng=random.Random()
     )

@@ -23,6 +23,8 @@ def main(wanted: dict[str, Any]) -> None:
         SinkConfig.objects.all().delete()
         for sink in wanted["sinks"]:
             SinkConfig.objects.create(**sink)
+    if "paused" in wanted:
+        SinkConfig.objects.update(paused=wanted["paused"])
     answer = {}
     if wanted.get("key"):
         tenant = Tenant.objects.get(slug="default")

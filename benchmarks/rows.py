@@ -26,7 +26,24 @@ def record(rng: random.Random, n: int) -> bytes:
     ).encode()
 
 
-def bodies(batch: int, *, count: int = BODIES, seed: int = 7) -> list[bytes]:
-    """NDJSON bodies (one JSON object when the batch is one), a few different ones."""
+# What a sink refuses, told apart by one field; and what is refused before it, by its time.
+POISON = b'{"poison":true,'
+INVALID = b'{"timestamp":"yesterday",'
+
+
+def bodies(batch: int, *, count: int = BODIES, seed: int = 7, bad: bytes = b"") -> list[bytes]:
+    """NDJSON bodies (one JSON object when the batch is one), a few different ones.
+
+    With `bad` one record in every thousand begins with it.
+    """
     rng = random.Random(seed)
-    return [b"\n".join(record(rng, i * batch + n) for n in range(batch)) for i in range(count)]
+    made = []
+    for i in range(count):
+        lines = [record(rng, i * batch + n) for n in range(batch)]
+        for n in range(batch):
+            if bad and (i * batch + n) % 1000 == 500:
+                rest = json.loads(lines[n])
+                rest.pop("timestamp" if bad == INVALID else "trace_id")
+                lines[n] = bad + json.dumps(rest, separators=(",", ":")).encode()[1:]
+        made.append(b"\n".join(lines))
+    return made

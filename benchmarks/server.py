@@ -94,6 +94,19 @@ class Server:
             process.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def pause_sinks(self, paused: bool) -> None:
+        """Whether the sinks are paused, which the server notices by itself."""
+        self._run("-m", "benchmarks.installation", json.dumps({"paused": paused}))
+
+    def restart_killed(self) -> None:
+        """SIGKILL, and a new server on the same files."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._ready.clear()
+        self.url = ""
+        self._start()
+
     def _run(self, *arguments: str) -> str:
         done = subprocess.run(
             [sys.executable, *arguments],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
+import sys
 from pathlib import Path
 
 from tests.chaos.faults import FAULTS
@@ -25,6 +27,8 @@ def main() -> int:
     options = parser.parse_args()
     if not faults_for(options.database, options.only):
         parser.error(f"{', '.join(options.only)}: not a fault of {options.database}")
+    # A run that is stopped lets its servers and databases go.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     print(f"chaos: {options.rounds} rounds on {options.database}, seed {seed}", flush=True)
     report = Report(say=lambda text: print(text, flush=True), keep=options.keep)
