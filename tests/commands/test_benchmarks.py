@@ -13,7 +13,7 @@ from benchmarks import cli
 from benchmarks.figure import Figure
 from benchmarks.load import GeneratorProcess, run_load
 from benchmarks.plan import Plan
-from benchmarks.rows import bodies
+from benchmarks.rows import INVALID, POISON, bodies
 from benchmarks.scenarios import http_sqlite, single
 from tests.commands.recording import Answer, RecordingServer, accept
 from tests.servers.collector import ROOT
@@ -68,6 +68,24 @@ def test_records_are_about_190_bytes_and_bodies_the_same_in_every_run():
     assert 170 <= sum(map(len, lines)) / len(lines) <= 210
     assert all(json.loads(line)["level"] for line in lines)
     assert bodies(10) == bodies(10)
+
+
+@pytest.mark.parametrize("bad", [INVALID, POISON])
+def test_one_record_in_a_thousand_is_bad_and_its_neighbours_are_the_same(bad):
+    clean = b"\n".join(bodies(1000, count=3)).split(b"\n")
+    mixed = b"\n".join(bodies(1000, count=3, bad=bad)).split(b"\n")
+    differ = [n for n, (one, other) in enumerate(zip(clean, mixed, strict=True)) if one != other]
+    assert differ == [500, 1500, 2500]
+    for n in differ:
+        assert mixed[n].startswith(bad)
+        assert json.loads(mixed[n])["message"] == json.loads(clean[n])["message"]
+    assert b"\n".join(bodies(1, count=2000, bad=bad)).count(bad) == 2
+
+
+def test_a_generator_process_sends_what_is_bad_when_it_is_told_to():
+    with RecordingServer() as server:
+        run_load(url=server.url, records=1000, clients=1, batch=1000, bad=POISON.decode())
+        assert [received.body.count(POISON) for received in server.requests] == [1]
 
 
 def test_a_generator_process_sends_what_was_made_before():
