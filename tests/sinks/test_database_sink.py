@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime
 
@@ -14,9 +17,12 @@ from django.db import connections, models, transaction
 from control.ports.tables import Column, TableSpec, register_table, table_for, unregister_table
 from pipeline.errors import PartialFailure, PermanentError, RetryableError, SinkFault
 from sinks.backends.database import DatabaseOptions, DatabaseSink
+from sinks.postgresql import proofs as pg_proofs
+from sinks.sqlite import beside
 from sinks.sqlite import tables as sqlite_tables
 from tests.sinks.contract import WAIT_S, SinkContract
 from tests.sinks.records import ARRIVAL_US, batch, batch_of_parts, record, records
+from tests.sinks.warehouse import checkpointed
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -165,6 +171,45 @@ def test_a_sink_that_is_not_open_says_so():
         DatabaseSink(DatabaseOptions()).write(batch(records(1)))
 
 
+def proofs_of(*logs: str) -> list[tuple[str, int]]:
+    with connections["records"].cursor() as cursor:
+        cursor.execute("SELECT DISTINCT log_id, number FROM collector_batch_proof ORDER BY 1, 2")
+        return [(log, number) for log, number in cursor.fetchall() if log in logs]
+
+
+def test_proofs_go_below_the_checkpoint_and_with_their_log(sink, monkeypatch):
+    monkeypatch.setattr(pg_proofs, "PRUNE_EVERY", 2)
+    monkeypatch.setattr(beside, "PRUNE_EVERY", 2)
+    for number, below in ((1, 0), (2, 0), (3, 1), (4, 3)):
+        sink.write(checkpointed(records(1), log_id="prunelog", number=number, below=below))
+    sink.write(checkpointed(records(1), log_id="otherlog", number=1, below=0))
+    assert proofs_of("prunelog", "otherlog") == [
+        ("otherlog", 1),
+        ("prunelog", 3),
+        ("prunelog", 4),
+    ]
+    sink.forget("prunelog")
+    assert proofs_of("prunelog", "otherlog") == [("otherlog", 1)]
+
+
+def test_a_log_that_waited_for_weeks_still_finds_its_proofs(sink):
+    sent = checkpointed(records(3), log_id="holiday", number=1, below=0)
+    lost = checkpointed(records(3), log_id="lost", number=1, below=0)
+    sink.write(sent)
+    sink.write(lost)
+    with connections["records"].cursor() as cursor:
+        for log, days in (("holiday", 60), ("lost", 91)):
+            past = f"now() - interval '{days} days'"
+            past = past if ON_POSTGRESQL else f"datetime('now', '-{days} days')"
+            cursor.execute(
+                f"UPDATE collector_batch_proof SET stored_at = {past} WHERE log_id = %s", [log]
+            )
+    sink.close()
+    sink.open()
+    assert proofs_of("holiday", "lost") == [("holiday", 1)]
+    assert sink.write(sent).already_stored == 3
+
+
 if ON_POSTGRESQL:
 
     def test_a_record_of_a_mebibyte_of_words_is_stored_and_found(sink):
@@ -302,3 +347,139 @@ else:
                 cursor.execute("SELECT count(*) FROM sinks_odd")
                 assert cursor.fetchone() == (9,)
                 cursor.execute("DROP TABLE sinks_odd")
+
+    def test_a_refused_row_costs_one_statement(sink, monkeypatch):
+        one_by_one: list[int] = []
+        whole = sqlite_tables._one_by_one
+
+        def counting(connection, statement, rows, indices):
+            one_by_one.append(len(rows))
+            return whole(connection, statement, rows, indices)
+
+        monkeypatch.setattr(sqlite_tables, "_one_by_one", counting)
+        sent = records(2_020)
+        for place in (437, 2_019):
+            sent[place].message = None  # type: ignore[assignment]
+        with pytest.raises(PartialFailure) as caught:
+            sink.write(batch(sent))
+        assert sorted(caught.value.failures) == [437, 2_019]
+        assert one_by_one == [sqlite_tables.ROWS_A_STATEMENT, 20]
+        assert stored().count() == 2_018
+
+    def test_a_trigger_that_ends_the_transaction_stores_nothing(sink):
+        with registered("odd", "sinks_odd"):
+            with connections["records"].cursor() as cursor:
+                cursor.execute("CREATE TABLE sinks_odd (id bigint, x text)")
+                cursor.execute(
+                    "CREATE TRIGGER ender BEFORE INSERT ON sinks_odd WHEN new.x = 'bad'"
+                    " BEGIN SELECT RAISE(ROLLBACK, 'no'); END"
+                )
+            sent = records(120)
+            sent[70].service = "bad"
+            with pytest.raises(SinkFault, match="RAISE"):
+                sink.write(batch(sent, type="odd"))
+            with connections["records"].cursor() as cursor:
+                cursor.execute("SELECT count(*) FROM sinks_odd")
+                assert cursor.fetchone() == (0,)
+                cursor.execute("DROP TABLE sinks_odd")
+
+    def test_an_abort_ends_the_wait_for_another_writer(sink):
+        connection = connections["records"]
+        sink._store._busy_s = 600.0
+        sent, errors = batch(records(10)), []
+
+        def write():
+            try:
+                sink.write(sent)
+            except RetryableError as error:
+                errors.append(str(error))
+
+        with connection.cursor() as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
+            thread = threading.Thread(target=write)
+            thread.start()
+            while not sink._store._lock.locked():
+                pass
+            sink.abort()
+            while thread.is_alive():  # it may not have begun when the first came
+                sink.abort()
+                thread.join(0.01)
+            cursor.execute("ROLLBACK")
+        assert len(errors) == 1
+        assert sink.write(sent).stored == 10
+
+    def test_an_abort_ends_a_long_batch_between_statements(sink, monkeypatch):
+        sent = batch(records(2_500))
+        claim = beside.PieceProofs.claim
+
+        def aborting(self, connection, batch, piece):
+            if piece == 1:
+                sink.abort()
+            return claim(self, connection, batch, piece)
+
+        monkeypatch.setattr(beside.PieceProofs, "claim", aborting)
+        with pytest.raises(RetryableError, match="aborted"):
+            sink.write(sent)
+        monkeypatch.undo()
+        again = sink.write(sent)
+        assert (again.stored, again.already_stored) == (1_500, 1_000)
+
+    def test_a_deliverer_killed_between_pieces_leaves_nothing_to_store_twice(tmp_path):
+        """SIGKILL in the middle of a batch, of a transaction and before it; then it goes again."""
+        path = tmp_path / "records.sqlite3"
+        with contextlib.closing(sqlite3.connect(path)) as made:
+            made.execute("PRAGMA journal_mode = wal")
+            made.execute("CREATE TABLE sinks_odd (id integer PRIMARY KEY, x text)")
+        for kill_at in (0, 25, 25):  # of 20 statements a piece, those not stored yet
+            ended = subprocess.run(
+                [sys.executable, "-c", KILLED, str(path), str(kill_at)], check=False, timeout=100
+            )
+            assert ended.returncode == -signal.SIGKILL
+        with contextlib.closing(sqlite3.connect(path)) as found:
+            assert found.execute("SELECT count(*) FROM sinks_odd").fetchone() == (2_000,)
+        last = subprocess.run(
+            [sys.executable, "-c", KILLED, str(path), "-1"], check=True, timeout=100,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert last.stdout.split() == ["500", "2000"]
+        with contextlib.closing(sqlite3.connect(path)) as found:
+            assert found.execute("SELECT count(*), max(id) FROM sinks_odd").fetchone() == (
+                2_500,
+                2_500,
+            )
+
+
+KILLED = """
+import os, signal, sqlite3, sys
+import django
+from django.conf import settings
+settings.configure()
+from control.ports.tables import Column, TableSpec, register_table
+from pipeline.record import Record
+from sinks.handmade import make_batch, make_part
+from sinks.sqlite.tables import SqliteTables
+
+path, kill_at = sys.argv[1], int(sys.argv[2])
+register_table(TableSpec(record_type="odd", table="sinks_odd",
+    columns=(Column("id", "int8"), Column("x", "text")),
+    rows=lambda part: [(r.id, r.service) for r in part.records]))
+seen = 0
+
+def trace(statement):
+    global seen
+    if statement.startswith('INSERT INTO "sinks_odd"'):
+        if seen == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        seen += 1
+
+def connect():
+    connection = sqlite3.connect(path)
+    connection.set_trace_callback(trace)
+    return connection
+
+records = [Record(timestamp_us=0, severity=9, service="s", message="m", trace_id="", span_id="",
+                  payload=b"{}", id=n) for n in range(1, 2_501)]
+batch = make_batch([make_part(records, type="odd", received_us=0)], number=1)
+written = SqliteTables(connect=connect).write(batch)
+print(written.stored, written.already_stored)
+"""
