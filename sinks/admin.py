@@ -31,10 +31,14 @@ from control.admin.overview import overview_for
 from control.admin.pipelines import PipelineView
 from control.processes import heart
 from sinks import backlog
+from sinks.deadletters import admin as letters_admin
+from sinks.deadletters import taskadmin
 from sinks.forms import OPTION, TUNING, BackendForm, SinkForm, form_for
 from sinks.models import SinkConfig
 from sinks.registry import Backend, BackendError, available_backends, load_backend
 from sinks.trial import try_sink
+
+__all__ = ["SinkConfigAdmin", "letters_admin", "taskadmin"]
 
 MAX_TRIED = 10
 # Within this a process has seen the row and written its figures.
