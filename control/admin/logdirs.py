@@ -81,8 +81,8 @@ def _directories() -> Iterable[Path]:
 
 def _look(path: Path, owners: dict[str, str]) -> LogDirectory | None:
     nbytes = segments = 0
-    changed = 0.0
     try:
+        changed = path.stat().st_mtime
         with os.scandir(path) as entries:
             for seen, entry in enumerate(entries):
                 if seen >= MAX_FILES:

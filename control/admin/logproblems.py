@@ -36,8 +36,8 @@ def _troubled(log: LogView) -> list[Problem]:
             title=f"The disk under the log of {log.process} is full"
             if full
             else f"The log of {log.process} cannot be written",
-            cause=(log.error or "A write or a sync failed.")[:ERROR_LENGTH]
-            + " Senders are answered 503 with a Retry-After; what was acknowledged is kept.",
+            cause=(log.error or "A write or a sync failed")[:ERROR_LENGTH].rstrip(".")
+            + ". Senders are answered 503 with a Retry-After; what was acknowledged is kept.",
             remedy=f"Make room on the volume of {log.directory or 'the log'}, or have its sinks "
             "store what waits; the log goes on by itself."
             if full
@@ -61,8 +61,7 @@ def _unclaimed(overview: Overview) -> list[Problem]:
     return [
         Problem(
             severity="error",
-            title=f"{len(orphans)} {'log has' if len(orphans) == 1 else 'logs have'} no process "
-            "that delivers it"
+            title="1 log has no process that delivers it"
             if len(orphans) == 1
             else f"{len(orphans)} logs have no process that delivers them",
             cause=f"Their processes ended before everything was stored: {named}."

@@ -1,10 +1,15 @@
-/* The dashboard's refresh: keep scrolled tables where they are, and say so when figures are stale. */
+/* The dashboard's refresh: what was scrolled or unfolded stays so; stale figures are called that. */
 (function () {
   "use strict";
   var scrolled = {};
+  var opened = {};
 
   function boxes() {
     return document.querySelectorAll("#panels .scroll-box[id]");
+  }
+
+  function folds() {
+    return document.querySelectorAll("#panels details[id]");
   }
 
   function stale(words) {
@@ -30,10 +35,19 @@
     boxes().forEach(function (box) {
       scrolled[box.id] = box.scrollLeft;
     });
+    opened = {};
+    folds().forEach(function (fold) {
+      opened[fold.id] = fold.open;
+    });
   });
   document.addEventListener("htmx:afterSwap", function () {
     boxes().forEach(function (box) {
       box.scrollLeft = scrolled[box.id] || 0;
+    });
+    folds().forEach(function (fold) {
+      if (fold.id in opened) {
+        fold.open = opened[fold.id];
+      }
     });
   });
   document.addEventListener("htmx:sendError", function () {

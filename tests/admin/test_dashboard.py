@@ -181,7 +181,7 @@ def test_of_two_breakers_the_open_one_is_shown_with_colour_and_word(admin_client
     (pipeline,) = build(timezone.now()).pipelines
     assert (pipeline.breaker, pipeline.breaker_trips) == ("open", 4)
     html = admin_client.get("/admin/").content.decode()
-    assert 'class="dot dot-bad" aria-hidden="true"></span>open<small>since' in html
+    assert 'class="dot dot-bad" aria-hidden="true"></span>breaker open</small><small>since' in html
 
 
 ALARM = {"kind": "imbalance", "sink": "database", "tenant": "default", "records": 7}

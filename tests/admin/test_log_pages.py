@@ -55,6 +55,7 @@ def log_directory(wal: Path, log_id: str, *, age_s: float = 0.0) -> Path:
     segment.write_bytes(b"\0" * 4096)
     then = time.time() - age_s
     os.utime(segment, (then, then))
+    os.utime(path, (then, then))
     return path
 
 

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from control.admin import logdirs
 from control.auth.keys import create_key
 from control.models import Tenant
 from sinks.models import SinkConfig
 from tests.admin.cast import (
     EVIL,
     SINK,
+    adopted_log,
+    ledger_row,
+    log_stats,
     make_event,
     make_log,
     make_ping,
     make_process,
     make_samples,
     make_worker_runs,
+    open_breaker,
     pipeline_stats,
 )
+from tests.admin.frames import frame_bytes
 from tests.browser.conftest import OpenPage, serious_findings, too_wide
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _own_logs(settings: Any, tmp_path: Path) -> None:
+    log = dataclasses.replace(settings.COLLECTOR.log, directory=tmp_path / "wal")
+    settings.COLLECTOR = dataclasses.replace(settings.COLLECTOR, log=log)
 
 
 def _dashboard() -> str:
@@ -43,6 +58,44 @@ def _dashboard() -> str:
     make_samples(process)
     make_process(pid=2, last_seen_at=timezone.now() - timedelta(minutes=4))
     return "/admin/"
+
+
+def _troubled_dashboard() -> str:
+    """Everything that can be wrong, at once."""
+    stuck = pipeline_stats(
+        key=SINK[:-1] + "2", name="stuck", state="stuck", hung_workers=["sink-stuck-1"] * 3
+    )
+    half = pipeline_stats(key=SINK[:-1] + "3", name="half", breaker=open_breaker(state="half_open"))
+    alarm = {"kind": "imbalance", "sink": "database", "tenant": "t" * 80, "records": 7}
+    process = make_process(
+        stats={
+            "pipelines": [pipeline_stats(breaker=open_breaker(cause="refused " * 60)), stuck, half],
+            "log": log_stats(state="full", error="No space left", adopted=[adopted_log()]),
+            "alarms": [{**alarm, "since": timezone.now().timestamp(), "logs": ["a1b2c3"]}],
+        },
+        ledger=[
+            ledger_row(sink="database", tenant="t" * 80, imbalance=7, dropped={"corrupt": 3}),
+            ledger_row(sink="database", tenant="other"),
+        ],
+    )
+    make_samples(process)
+    make_process(pid=2, log_id="d4e5f6", stopped_at=timezone.now(), ledger=[ledger_row()])
+    return "/admin/"
+
+
+def _log() -> str:
+    adopted = [adopted_log(), adopted_log(log_id=EVIL)]
+    make_process(stats={"log": log_stats(adopted=adopted)})
+    make_process(pid=2, stats={"log": log_stats(state="failing", error="I/O error " * 40)})
+    place = logdirs.directory()
+    (place / "orphan").mkdir(parents=True)
+    (place / "quarantine").mkdir()
+    (place / "quarantine" / "a1b2c3-segment-000000000001-64.bin").write_bytes(frame_bytes()[:-8])
+    return "/admin/log/"
+
+
+def _quarantine_delete() -> str:
+    return _log() + "quarantine/a1b2c3-segment-000000000001-64.bin/delete/"
 
 
 def _empty_dashboard() -> str:
@@ -128,6 +181,9 @@ def _workers() -> str:
 
 PAGES: list[Callable[[], str]] = [
     _dashboard,
+    _troubled_dashboard,
+    _log,
+    _quarantine_delete,
     _empty_dashboard,
     _hostile_dashboard,
     _records,

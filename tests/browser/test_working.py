@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Page
 
 from control.auth.keys import keyring
 from control.models import ApiKey, Process, Tenant
-from tests.admin.cast import make_log, make_process, make_samples, pipeline_stats
+from tests.admin.cast import ledger_row, make_log, make_process, make_samples, pipeline_stats
 from tests.browser.conftest import OpenPage, serious_findings, too_wide
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -19,7 +20,7 @@ REFRESH = "htmx.trigger('#panels', 'refresh')"
 ACTIONS = """() => [...document.querySelectorAll(
     'a[href], button, input:not([type=hidden]), select, textarea, [tabindex="0"]')]
   .filter(e => e.tabIndex >= 0 && !e.disabled && e.getClientRects().length
-    && getComputedStyle(e).visibility !== 'hidden')
+    && e.checkVisibility({visibilityProperty: true}))
   .map((e, i) => { e.dataset.reach = i; return i; })"""
 FOCUSED = """() => {
   const e = document.activeElement, s = getComputedStyle(e);
@@ -53,12 +54,14 @@ def unreached(page: Page) -> list[str]:
 
 def test_every_action_is_reached_by_tab_with_visible_focus(open_page: OpenPage) -> None:
     make_samples(make_process())
+    make_process(pid=2, stopped_at=timezone.now(), ledger=[ledger_row()])
     log = make_log(payload={"a": 1})
     for path in (
         "/admin/?live=off",
         "/admin/ingest/logrecord/",
         f"/admin/ingest/logrecord/{log.pk}/change/",
         "/admin/control/apikey/add/",
+        "/admin/log/",
     ):
         assert unreached(open_page(path)) == [], path
 
@@ -77,6 +80,19 @@ def test_the_dashboard_refreshes_itself(open_page: OpenPage) -> None:
     assert page.evaluate("document.querySelector('#scroll-pipelines').scrollLeft") == 40
     assert page.evaluate("document.activeElement.id") == f"process-{process.pk}"
     assert page.locator("h1").count() == 1
+
+
+def test_what_was_unfolded_stays_so_when_the_figures_are_fetched_again(
+    open_page: OpenPage,
+) -> None:
+    make_process()
+    make_process(pid=2, stopped_at=timezone.now(), ledger=[ledger_row()])
+    page = open_page("/admin/")
+    page.click("#ended-ledgers-summary")
+    page.wait_for_selector("#ended-ledgers[open]")
+    Process.objects.filter(pid=2).update(host="renamed")
+    page.evaluate(REFRESH)
+    page.wait_for_selector("#ended-ledgers h3:has-text('renamed')")
 
 
 def test_figures_that_cannot_be_refreshed_are_called_old(open_page: OpenPage) -> None:
