@@ -84,10 +84,12 @@ class ConsoleSink(BaseSink[ConsoleOptions]):
                     inert(part.tenant),
                     inert(record.service) or "-",
                     inert(record.message),
-                    f"id={record.id}",
                 )
             )
-            yield text if len(text) <= most else f"{text[: most - 1]}…"
+            # The id stays whole: it tells a line that was printed twice.
+            end = f" id={record.id}"
+            fits = len(text) + len(end) <= most
+            yield f"{text}{end}" if fits else f"{text[: most - len(end) - 1]}…{end}"
 
 
 def inert(text: str) -> str:

@@ -133,9 +133,17 @@ class FileSink(BaseSink[FileOptions]):
         self._closing = False
 
     def checks(self) -> list[str]:
+        risks = []
         if self.options.fsync == "never":
-            return ["fsync is never: a power cut takes what the system had not written by itself"]
-        return []
+            risks.append(
+                "fsync is never: a power cut takes what the system had not written by itself"
+            )
+        if self.options.format == "payload":
+            risks.append(
+                "format is payload: a line that was written twice, as a crash may cause, has no id "
+                "to know it by"
+            )
+        return risks
 
     def open(self) -> None:
         try:
