@@ -17,6 +17,7 @@ from uuid import UUID
 from django.db import Error as DatabaseProblem
 
 from pipeline import deadletter
+from pipeline.redrive import Redriven
 from sinks.deadletters import tasks
 from sinks.deadletters.store import own_connection
 from sinks.deadletters.tasks import Chunk, Claim, Fenced
@@ -40,7 +41,7 @@ class Redriver(Protocol):
         origin: str,
         number: int,
         letters: Sequence[deadletter.DeadLetter],
-        on_done: Callable[[Any], None],
+        on_done: Callable[[Redriven], None],
     ) -> None: ...
 
 
@@ -144,6 +145,9 @@ class Runner:
                     tasks.give_back(claim, now=self._now(), why="The sink was deleted.")
                     return False
                 tasks.renew(claim, now=self._now(), note=result)
+            elif result.split:
+                tasks.split(claim, chunk, now=self._now())
+                return True
             elif not result.given_up:
                 self._settle(claim, chunk, result)
                 return True
@@ -151,7 +155,7 @@ class Runner:
                 tasks.release(claim)
                 return False
 
-    def _settle(self, claim: Claim, chunk: Chunk, result: Any) -> None:
+    def _settle(self, claim: Claim, chunk: Chunk, result: Redriven) -> None:
         ended = result.stored + result.already_stored + len(result.refused)
         if ended != len(chunk.letters):
             logger.error(
@@ -167,12 +171,12 @@ class Runner:
             now=self._now(),
         )
 
-    def _attempt(self, claim: Claim, chunk: Chunk) -> Any:
+    def _attempt(self, claim: Claim, chunk: Chunk) -> Redriven | str:
         """What the engine says of the chunk, or why it could not be sent, as text."""
         engine = self._engine()
         if engine is None:
             return "The process that carries it out is stopping."
-        done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        done: queue.SimpleQueue[Redriven] = queue.SimpleQueue()
         try:
             engine.redrive(
                 claim.sink,

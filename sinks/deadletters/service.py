@@ -11,7 +11,6 @@ import threading
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import cast
 
 from django.conf import settings
 from django.db import Error as DatabaseProblem
@@ -112,7 +111,7 @@ def _engine() -> Redriver | None:
     from sinks.service import current
 
     service = current()
-    return cast(Redriver, service.engine) if service.running else None
+    return service.engine if service.running else None
 
 
 def _now() -> datetime:

@@ -97,9 +97,10 @@ def next_chunk(held: Claim, *, now: datetime) -> Chunk | None:
     """
     with transaction.atomic():
         task = _locked(held, now)
-        begun = _chunk_rows(task, task.chunks)
-        if begun:
-            return Chunk(number=task.chunks, letters=[letter_of(row) for row in begun])
+        number = _begun(task)
+        if number is not None:
+            rows = _chunk_rows(task, number)
+            return Chunk(number=number, letters=[letter_of(row) for row in rows])
         if task.cancelling:
             _end(task, RedriveTask.CANCELLED, now)
             return None
@@ -149,6 +150,25 @@ def settle(
         task.refused += len(returned)
         task.note = ""
         task.save(update_fields=["already_stored", "stored", "refused", "note"])
+
+
+def split(held: Claim, chunk: Chunk, *, now: datetime) -> None:
+    """Make two chunks, with numbers of their own, of one that the sink refused as a whole.
+
+    Kept before either is sent, as every chunk is.  Raises Fenced.
+    """
+    with transaction.atomic():
+        task = _locked(held, now)
+        ids = [row.pk for row in _chunk_rows(task, chunk.number)]
+        for half in (ids[: len(ids) // 2], ids[len(ids) // 2 :]):
+            if not half:
+                continue
+            task.chunks += 1
+            for start in range(0, len(half), _AT_ONCE):
+                DeadLetter.objects.filter(pk__in=half[start : start + _AT_ONCE]).update(
+                    chunk=task.chunks
+                )
+        task.save(update_fields=["chunks"])
 
 
 def give_back(held: Claim, *, now: datetime, why: str) -> None:
@@ -211,6 +231,12 @@ def _locked(held: Claim, now: datetime) -> RedriveTask:
     task.lease_until = now + LEASE
     task.save(update_fields=["lease_until"])
     return task
+
+
+def _begun(task: RedriveTask) -> int | None:
+    """The number of the first chunk that was formed and has not come to an end."""
+    rows = DeadLetter.objects.filter(task=task, state=REDRIVING).order_by("chunk")
+    return rows.values_list("chunk", flat=True).first()
 
 
 def _chunk_rows(task: RedriveTask, number: int) -> list[DeadLetter]:

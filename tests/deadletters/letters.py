@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from pipeline.deadletter import DeadLetter
 from pipeline.ids import first_id_at
+from pipeline.redrive import Redriven
 
 NOW_US = 1_790_000_000_000_000
 _ids = itertools.count(first_id_at(NOW_US))
@@ -52,14 +53,6 @@ def letters(count: int, sink: str = "sink-a", **fields: Any) -> list[DeadLetter]
 
 
 @dataclass
-class Redriven:
-    stored: int = 0
-    already_stored: int = 0
-    refused: list[DeadLetter] = field(default_factory=list)
-    given_up: bool = False
-
-
-@dataclass
 class Sent:
     sink: str
     origin: str
@@ -80,6 +73,8 @@ class FakeEngine:
         self.stored: list[DeadLetter] = []
         self.sent: list[Sent] = []
         self.give_up = 0
+        # Refuses a batch as a whole, without saying which record it is.
+        self.coarse = False
         self.missing: set[str] = set()
         self.hold = False
         self.came = threading.Semaphore(0)
@@ -117,6 +112,8 @@ class FakeEngine:
             if self.refuse(one)
         ]
         good = [one for one in sent.letters if not self.refuse(one)]
+        if refused and self.coarse and len(sent.letters) > 1:
+            return Redriven(split=True)
         proof = (sent.origin, sent.number)
         if proof in self.proofs:
             assert self.proofs[proof] == [one.payload for one in sent.letters]

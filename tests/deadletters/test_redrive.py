@@ -132,6 +132,42 @@ def test_the_refused_wait_again_with_the_new_error(sink, engine, runner):
     balanced(sink)
 
 
+def test_a_chunk_whose_poison_is_not_named_is_halved(sink, engine, runner):
+    some = put(sink, 100)
+    bad = {some[3].record_id, some[77].record_id}
+    engine.refuse = lambda one: one.record_id in bad
+    engine.coarse = True
+    (task,) = decisions.redrive(Selection(sink=sink), who="ann")
+    run(runner)
+    numbers = [one.number for one in engine.sent]
+    assert len(numbers) == len(set(numbers)), "each half is a batch with a number of its own"
+    assert len(numbers) < 35
+    assert sorted(one.record_id for one in engine.stored) == sorted(
+        one.record_id for one in some if one.record_id not in bad
+    )
+    task.refresh_from_db()
+    assert (task.stored, task.refused, task.state) == (98, 2, "done")
+    balanced(sink)
+
+
+def test_halves_are_kept_before_they_are_sent(sink, engine, runner, now):
+    put(sink, 10)
+    decisions.redrive(Selection(sink=sink), who="ann")
+    killed = tasks.claim("killed", now=now())
+    assert killed is not None
+    whole = tasks.next_chunk(killed, now=now())
+    assert whole is not None
+    tasks.split(killed, whole, now=now())
+    first = tasks.next_chunk(killed, now=now())
+    now.later(16)
+    run(runner)
+    assert [(one.number, len(one.letters)) for one in engine.sent] == [(2, 5), (3, 5)]
+    assert first is not None
+    assert engine.sent[0].letters == first.letters
+    assert states() == {"redriven": 10}
+    balanced(sink)
+
+
 def test_a_chunk_that_was_given_up_is_sent_again_as_it_was(sink, engine, runner):
     put(sink, 20)
     engine.give_up = 2
