@@ -9,18 +9,27 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from pipeline.adoption import Adopted, Adoption, Hook
+from pipeline.deadletter import DeadLetter
+from pipeline.delivery.watchdog import Watchdog
 from pipeline.errors import Draining, NoSink, Refused
 from pipeline.ids import RecordIds
 from pipeline.intake.admission import Closed
+from pipeline.log.disk import Disk
+from pipeline.log.files import LogFiles
 from pipeline.log.frame import Frame, Share
+from pipeline.log.keeper import Keeper
 from pipeline.log.log import Log
+from pipeline.log.settings import LogSettings
 from pipeline.observer import Observer, Observers
 from pipeline.pipeline import Pipeline
 from pipeline.receipt import Receipt
 from pipeline.record import Record, encode_records, payload_bytes
+from pipeline.redrive import Redriven, redrive_batch
 from pipeline.runtime.clock import Clock, SystemClock
+from pipeline.sink import Sink
 from pipeline.spec import PipelineSpec
 from pipeline.stats import engine_stats
 
@@ -38,24 +47,74 @@ class Engine:
     engine stays stopped.
     """
 
-    def __init__(self, *, log_id: str, ids: RecordIds, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        log_id: str,
+        ids: RecordIds,
+        clock: Clock | None = None,
+        log_settings: LogSettings | None = None,
+        disk: Disk | None = None,
+    ) -> None:
+        """Without `log_settings` the log is in memory only.
+
+        Raises OSError when its files cannot be made.
+        """
         self._clock = clock or SystemClock()
         self._ids = ids
-        self._log = Log(log_id=log_id)
+        self._observers = Observers()
+        files = None
+        if log_settings is not None:
+            files = LogFiles.create(
+                log_id=log_id, settings=log_settings, disk=disk, observer=self._observers
+            )
+        self._log = Log(
+            log_id=log_id,
+            files=files,
+            cache_bytes=log_settings.cache_bytes if log_settings is not None else 0,
+            clock=self._clock,
+            published=self._published,
+        )
+        if files is not None:
+            self._log.checkpoint()
         self._lock = threading.Lock()
         self._configuring = threading.Lock()
-        self._observers = Observers()
         self._pipelines: dict[str, Pipeline] = {}
+        self._by_key: dict[str, Pipeline] = {}
         self._retired: list[Pipeline] = []
         self._names: dict[str, str] = {}
         self._routes: dict[tuple[str, str], tuple[Pipeline, ...]] = {}
         self._started = False
         self._refusing = False
+        self._stopped = False
         self._flush_for = self._request_flush  # one bound method for all receipts
+        # By the machine's own clock: it only makes the pipelines look at theirs.
+        self._watchdog = Watchdog(look=self._look, clock=SystemClock())
+        self._keeper = Keeper(own=self._log, logs=self.logs, clock=self._clock)
+        self._adoption: Adoption | None = None
+        if log_settings is not None:
+            self._adoption = Adoption(
+                settings=log_settings,
+                clock=self._clock,
+                attach=self._attach,
+                finished=self._detach,
+                told=self._observers.log_adopted,
+                disk=disk,
+            )
 
     @property
     def log_id(self) -> str:
         return self._log.log_id
+
+    @property
+    def adoption(self) -> Adoption | None:
+        """The logs of dead processes; None where the log is in memory only."""
+        return self._adoption
+
+    def logs(self) -> list[Log]:
+        """This process's own log, and those it has adopted."""
+        adopted = self._adoption.adopted if self._adoption is not None else []
+        return [self._log, *(one.log for one in adopted)]
 
     @property
     def pipelines(self) -> list[Pipeline]:
@@ -104,6 +163,9 @@ class Engine:
                 started = self._started
                 self._routes = {}
                 self._names |= {key: spec.name for key, spec in wanted.items()}
+                self._by_key = {p.key: p for p in (*self._retired, *self._pipelines.values())}
+            for pipeline in added:
+                self._attach_to(pipeline)
             for pipeline in changed:
                 pipeline.configure(wanted[pipeline.key])
             with self._lock:
@@ -138,6 +200,49 @@ class Engine:
             pipelines = [*self._pipelines.values(), *self._retired]
         for pipeline in pipelines:
             pipeline.start()
+        self._watchdog.start()
+        if self._log.files is not None:
+            self._keeper.start()
+        if self._adoption is not None:
+            self._adoption.start()
+
+    # --- adopted logs ----------------------------------------------------------------------
+
+    def on_adopted(self, hook: Hook) -> None:
+        """Call `hook(log_id, keys)` for each log that is adopted, with the keys of its frames."""
+        if self._adoption is not None:
+            self._adoption.on_adopted(hook)
+
+    def key_recorded(self, key: str) -> None:
+        """What the key of a frame stands for is kept elsewhere: see `offer`."""
+        self._log.key_recorded(key)
+
+    def _attach(self, adopted: Adopted) -> None:
+        """Let the pipelines deliver a log; what belongs to no pipeline waits in it."""
+        for pipeline in (*self.pipelines, *self.retired):
+            self._claim(pipeline, adopted)
+
+    def _attach_to(self, pipeline: Pipeline) -> None:
+        for adopted in self._adoption.adopted if self._adoption is not None else ():
+            self._claim(pipeline, adopted)
+
+    def _claim(self, pipeline: Pipeline, adopted: Adopted) -> None:
+        with self._lock:
+            if pipeline.key in adopted.claimed or pipeline.key not in adopted.sinks:
+                return
+            replays = adopted.claim(pipeline.key)
+        pipeline.adopt(adopted.log, replays)
+
+    def _detach(self, journal: Log) -> None:
+        for pipeline in (*self.pipelines, *self.retired):
+            pipeline.let_go(journal)
+
+    def _look(self) -> None:
+        """The watchdog's round."""
+        for pipeline in (*self.pipelines, *self.retired):
+            pipeline.look()
+        if self._adoption is not None and not self._stopped:
+            self._adoption.finish()
 
     def flush(self, timeout_s: float) -> bool:
         """Send what is held now and go on; returns whether all of it settled in time."""
@@ -167,21 +272,84 @@ class Engine:
         """Drop what waits for the sink `key`, counted as `sink_removed`; it need not be known."""
         with self._lock:
             pipelines = [*self._pipelines.values(), *self._retired]
+            known = any(pipeline.key == key for pipeline in pipelines)
+        if not known and any(key in one.sinks for one in self._adopted()):
+            pipelines.append(self._last_pipeline(key))
         for pipeline in pipelines:
             if pipeline.key == key:
                 pipeline.discard("sink_removed")
 
+    def _adopted(self) -> list[Adopted]:
+        return self._adoption.adopted if self._adoption is not None else []
+
+    def unclaimed_sinks(self) -> set[str]:
+        """The keys of sinks that adopted logs hold records for and no pipeline delivers."""
+        return {key for one in self._adopted() for key in one.sinks - one.claimed}
+
+    def _last_pipeline(self, key: str) -> Pipeline:
+        """A pipeline for a sink whose configuration is gone, to end what waits for it."""
+        spec = PipelineSpec(
+            key=key,
+            name=self._names.get(key, key),
+            sink_factory=_no_sink,
+            required=False,
+            misconfigured="its configuration is gone",
+        )
+        pipeline = Pipeline(
+            spec=spec, journal=self._log, clock=self._clock, observer=self._observers
+        )
+        self._attach_to(pipeline)
+        with self._lock:
+            self._retired.append(pipeline)
+            self._by_key = {**self._by_key, key: pipeline}
+        pipeline.start()
+        pipeline.retire()
+        return pipeline
+
+    def redrive(
+        self,
+        sink_key: str,
+        *,
+        origin: str,
+        number: int,
+        letters: Sequence[DeadLetter],
+        on_done: Callable[[Redriven], None],
+    ) -> None:
+        """Send dead letters to their sink once more, as the batch `(origin, number)`.
+
+        The same batch may be sent again: a sink with proofs stores it once.  `on_done` is called
+        on a worker's thread, at once or when the engine stops.  Raises KeyError for a sink that is
+        not configured, Draining when the engine is stopping.
+        """
+        if self._refusing:
+            raise Draining("the server is stopping", retry_after_s=5.0)
+        with self._lock:
+            pipeline = self._pipelines[sink_key]
+        pipeline.redrive(
+            redrive_batch(
+                sink_key,
+                origin=origin,
+                number=number,
+                letters=letters,
+                now=self._clock.monotonic(),
+                on_done=on_done,
+            )
+        )
+
     def stop(self, timeout_s: float) -> bool:
         """Drain, then end all threads, within `timeout_s`; returns whether everything settled.
 
-        The last second is kept for aborting writes that hang.  Records in memory that could not be
-        delivered are dropped with the reason `shutdown`.
+        The last second is kept for aborting writes that hang.  Records that could not be delivered
+        stay in the log's files; those that are in memory only are dropped with the reason
+        `shutdown`.
         """
         due = self._clock.monotonic() + timeout_s
         grace = min(STOP_GRACE_S, timeout_s / 4)
         settled = self.drain(timeout_s - grace)
         with self._lock:
             pipelines = [*self._pipelines.values(), *self._retired]
+            self._stopped = True
+        self._watchdog.stop(0.0)
         for pipeline in pipelines:
             pipeline.halt()
         for pipeline in pipelines:
@@ -190,12 +358,39 @@ class Engine:
             for name in pipeline.end(due - self._clock.monotonic()):
                 settled = False
                 log.error("thread %s did not end; its sink hangs in a write", name)
+        if self._log.files is not None:
+            self._close_logs(pipelines, max(0.1, due - self._clock.monotonic()))
         return settled and not any(p.figures.dropped["shutdown"] for p in pipelines)
+
+    def _close_logs(self, pipelines: list[Pipeline], timeout_s: float) -> None:
+        """Leave what is left to the next process; a second time does nothing."""
+        if self._adoption is not None:
+            self._adoption.stop(timeout_s)
+        self._keeper.stop(timeout_s)
+        files = self._log.files
+        if files is None or files.closed:
+            return
+        try:
+            self._keeper.turn()
+        except OSError as error:
+            log.error("the log's files cannot be written: %s", error)
+        dropped = self._log.drop_unlogged("shutdown")
+        for pipeline in pipelines:
+            pipeline.figures.dropped["shutdown"] += dropped.get(pipeline.key, 0)
+        if dropped:
+            log.error("records in memory only are lost with the stop (shutdown): %s", dropped)
+        if self._adoption is not None:
+            self._adoption.close()
+        if not self._log.close():
+            log.warning("log %s keeps what is left for the next process", self.log_id)
 
     # --- request threads -------------------------------------------------------------------
 
     def refusal(self, type: str, tenant: str) -> Refused | None:
         """Why an offer of this type and tenant would be refused whatever its size; cheap."""
+        files = self._log.files
+        if files is not None and (unavailable := files.refusal()) is not None:
+            return unavailable
         try:
             for pipeline in self._targets(type, tenant):
                 if pipeline.spec.required and (refused := pipeline.admission.check()):
@@ -212,10 +407,14 @@ class Engine:
         records: Sequence[Record],
         request_id: str = "",
         traceparent: str = "",
+        durable: bool = False,
+        key: str = "",
     ) -> Receipt:
         """Accept records of one type and tenant, all or none.
 
-        Raises Saturated, Draining or NoSink (come back), or TooLarge (send less).
+        With `durable` it returns once they are in the log's files; `Receipt.logged` tells how safe
+        that is.  A frame with a `key` stays in the files until `key_recorded`.  Raises Saturated,
+        Draining, NoSink or LogUnavailable (come back), or TooLarge (send less).
         """
         count = len(records)
         payload = encode_records(records)
@@ -250,12 +449,35 @@ class Engine:
             payload=payload,
             shares=tuple(routed.shares),
             receipt=receipt,
+            key=key,
         )
         if routed.shares:
-            self._log.append(frame)
+            self._append(frame, routed, durable=durable)
+        return receipt
+
+    def _append(self, frame: Frame, routed: _Routed, *, durable: bool) -> None:
+        """Into the log; whatever comes in between, the room is given back."""
+        try:
+            # Without the keeper nobody else would write it.
+            owed = self._log.append(frame, durable=durable or not self._keeper.running)
+        except BaseException:
+            for pipeline, share in zip(routed.pipelines, routed.shares, strict=True):
+                pipeline.give_back(share.count, share.nbytes)
+            raise
+        if owed:
             for pipeline in routed.pipelines:
                 pipeline.appended(frame)
-        return receipt
+
+    def _published(self, frames: Sequence[Frame]) -> None:
+        """Frames are in the files and owed from now on: wake whom they concern, once each."""
+        told: set[str] = set()
+        by_key = self._by_key
+        for frame in frames:
+            for share in frame.shares:
+                if share.sink not in told:
+                    told.add(share.sink)
+                    if (pipeline := by_key.get(share.sink)) is not None:
+                        pipeline.appended(frame)
 
     def _targets(self, type: str, tenant: str) -> tuple[Pipeline, ...]:
         """The pipelines that may take such records, the required ones first."""
@@ -355,11 +577,24 @@ class _Routed:
         self.shares: list[Share] = []
 
 
+def _no_sink() -> Sink:
+    raise RuntimeError("a sink whose configuration is gone is never made")
+
+
 def _optional(pipeline: Pipeline) -> bool:
     return not pipeline.spec.required
 
 
 def _same(old: PipelineSpec, new: PipelineSpec) -> bool:
     """Whether two specs say the same; factories are compared by the fingerprint."""
-    fields = ("name", "route", "required", "paused", "settings", "fingerprint", "misconfigured")
+    fields = (
+        "name",
+        "route",
+        "required",
+        "paused",
+        "settings",
+        "fingerprint",
+        "misconfigured",
+        "dead_letters",
+    )
     return all(getattr(old, field) == getattr(new, field) for field in fields)

@@ -18,6 +18,7 @@ import msgspec
 if TYPE_CHECKING:
     from pipeline.delivery.deliver import Outcome
     from pipeline.log.frame import Frame, Share
+    from pipeline.redrive import Redrive
 
 # OpenTelemetry's severity numbers: the first of each of its six ranges.
 TRACE, DEBUG, INFO, WARN, ERROR, FATAL = 1, 5, 9, 13, 17, 21
@@ -240,6 +241,7 @@ class Batch:
         "attempt",
         "count",
         "first_attempt_s",
+        "first_closed_s",
         "log_id",
         "nbytes",
         "number",
@@ -247,6 +249,7 @@ class Batch:
         "parts",
         "proofs_below",
         "reason",
+        "redrive",
         "sink",
     )
 
@@ -265,6 +268,10 @@ class Batch:
         self.proofs_below = 0
         # What an attempt came to, while its dead letters wait to be kept.
         self.outcome: Outcome | None = None
+        # Set for dead letters that are sent once more.
+        self.redrive: Redrive | None = None
+        # How long the breaker had been closed at the first attempt; see `Breaker.closed_s`.
+        self.first_closed_s = 0.0
 
     @property
     def batch_id(self) -> str:

@@ -1,21 +1,22 @@
 """How records end: entered into the ledger, their room given back, and told to those who wait.
 
 One per pipeline.  `settle`, `drop` and `pass_by` are called under the pipeline's lock and decide;
-`tell_settled`, `tell_dropped` and `tell_receipts` are called without it and speak.
+the `tell_` methods are called without it and speak.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeline import receipt
+from pipeline.deadletter import DeadLetter
 from pipeline.delivery.deliver import Outcome
 from pipeline.figures import Figures
 from pipeline.intake.admission import Admission
 from pipeline.log.frame import Frame, Share
-from pipeline.log.log import Log
+from pipeline.log.log import ALREADY_STORED, DEAD_LETTERED, STORED, End, Log
 from pipeline.observer import Observer
 from pipeline.record import Batch, Part, Record
 
@@ -31,67 +32,126 @@ class Settlement:
         self,
         *,
         key: str,
-        journal: Log,
         admission: Admission,
         figures: Figures,
         observer: Observer,
     ) -> None:
         self._key = key
-        self._log = journal
         self._admission = admission
         self._figures = figures
         self._observer = observer
 
-    def settle(self, batch: Batch, outcome: Outcome) -> list[Settled]:
-        """A batch has ended: stored, but for its failures.  Returns the shares that are done."""
+    def settle(
+        self, journal: Log, batch: Batch, outcome: Outcome, *, lettered: bool
+    ) -> list[Settled]:
+        """A batch has ended: stored, but for its failures, which are dead letters or dropped.
+
+        Returns the shares that are done.
+        """
+        ends = self.ends_of(batch, outcome, lettered=lettered)
+        for part, count in batch.parts_of(outcome.failures).items():
+            self._unstored(part, count)
+        if outcome.failures and not lettered:
+            self._figures.dropped[outcome.drop_reason] += len(outcome.failures)
+        self._release(batch.parts, drained=True)
+        return journal.end(self._key, batch.parts, ends, number=batch.number)
+
+    def redriven(self, journal: Log, batch: Batch, outcome: Outcome) -> None:
+        """Dead letters were sent once more: they came in, and ended, with this."""
+        tenants: Counter[str] = Counter()
+        for part in batch.parts:
+            tenants[part.tenant] += part.count
+        journal.redriven(self._key, tenants, self.ends_of(batch, outcome, lettered=True))
+
+    def ends_of(self, batch: Batch, outcome: Outcome, *, lettered: bool) -> list[End]:
+        """How the records of a batch have ended, by tenant."""
         stored: Counter[str] = Counter()
+        failed: Counter[str] = Counter()
         for part in batch.parts:
             stored[part.tenant] += part.count
-        ledger, already = self._log.ledger, outcome.already_stored
-        for part, count in batch.parts_of(outcome.failures).items():
-            stored[part.tenant] -= count
-            self._count_dropped(part, count, outcome.drop_reason)
+        if outcome.failures:
+            for part, count in batch.parts_of(outcome.failures).items():
+                stored[part.tenant] -= count
+                failed[part.tenant] += count
+        how = DEAD_LETTERED if lettered else outcome.drop_reason
+        ends = [End(tenant, how, count) for tenant, count in failed.items()]
+        already = outcome.already_stored
         for tenant, count in stored.items():
             known = min(already, count)
             already -= known
-            ledger.stored(self._key, tenant, known, already=True)
-            ledger.stored(self._key, tenant, count - known)
-        self._log.manifest.settle(batch.number)
-        return self._let_go(batch.parts, drained=True)
+            if known:
+                ends.append(End(tenant, ALREADY_STORED, known))
+            ends.append(End(tenant, STORED, count - known))
+        return ends
 
-    def drop(self, parts: list[Part], reason: str) -> list[Settled]:
-        """Records end without being stored.  Returns the shares that are done."""
+    def drop(self, journal: Log, batch: Batch, reason: str) -> list[Settled]:
+        """A batch ends without being stored.  Returns the shares that are done."""
+        ends = self._dropped(batch.parts, reason)
+        return journal.end(self._key, batch.parts, ends, number=batch.number)
+
+    def drop_unread(
+        self, journal: Log, part: Part, rest: Part | None, reason: str
+    ) -> list[Settled]:
+        """Records that were in no batch end without being stored; `rest` is what follows them."""
+        ends = self._dropped([part], reason)
+        return journal.end(self._key, [part], ends, unread=True, rest=rest)
+
+    def _dropped(self, parts: list[Part], reason: str) -> list[End]:
         for part in parts:
-            self._count_dropped(part, part.count, reason)
-        return self._let_go(parts, drained=False)
+            self._unstored(part, part.count)
+            self._figures.dropped[reason] += part.count
+        self._release(parts, drained=False)
+        return [End(part.tenant, reason, part.count) for part in parts]
 
-    def pass_by(self, tenant: str, count: int, reason: str) -> None:
+    def lost(self, records: int, nbytes: int, reason: str) -> None:
+        """Records have ended in the ledger that are in no frame any more: give back their room."""
+        self._figures.dropped[reason] += records
+        self._admission.release(records, nbytes, drained=False)
+
+    def pass_by(self, journal: Log, tenant: str, count: int, reason: str) -> None:
         """Records were never taken in, for want of room in an optional sink."""
-        self._log.ledger.passed_by(self._key, tenant, count, reason=reason)
+        journal.ledger.passed_by(self._key, tenant, count, reason=reason)
         self._figures.dropped[reason] += count
 
-    def _count_dropped(self, part: Part, count: int, reason: str) -> None:
-        self._log.ledger.dropped(self._key, part.tenant, count, reason=reason)
-        self._figures.dropped[reason] += count
+    def _unstored(self, part: Part, count: int) -> None:
         share = part.frame.share_of(self._key)
         assert share is not None, "held for a sink that was owed nothing"
         share.unstored += count
 
-    def _let_go(self, parts: list[Part], *, drained: bool) -> list[Settled]:
+    def _release(self, parts: list[Part], *, drained: bool) -> None:
         self._admission.release(
             sum(part.count for part in parts),
             sum(part.held_bytes for part in parts),
             drained=drained,
         )
-        return self._log.settle(self._key, parts)
 
-    def tell_settled(self, name: str, batch: Batch, outcome: Outcome, now: float) -> None:
+    def tell_settled(
+        self, name: str, batch: Batch, outcome: Outcome, letters: Sequence[DeadLetter], now: float
+    ) -> None:
         """Tell the observers of a batch's end, and of each record in it that was not stored."""
         stored = batch.count - len(outcome.failures) - outcome.already_stored
         oldest = min(part.frame.arrived_s for part in batch.parts)
         self._observer.batch_settled(batch, stored, outcome.already_stored, now - oldest)
         if not outcome.failures:
             return
+        if letters:
+            self._observer.records_dead_lettered(name, letters)
+        else:
+            self._tell_lost(name, batch, outcome)
+        index, why = next(reversed(outcome.failures.items()))
+        log.error(
+            "sink %s: %d of %d records of batch %s %s (%s), such as record %d: %s",
+            name,
+            len(outcome.failures),
+            batch.count,
+            batch.batch_id,
+            "are dead letters now" if letters else "dropped",
+            outcome.drop_reason,
+            batch.records[index].id,
+            why,
+        )
+
+    def _tell_lost(self, name: str, batch: Batch, outcome: Outcome) -> None:
         records = batch.records
         tenants = [part.tenant for part in batch.parts for _ in range(part.count)]
         alike: dict[tuple[str, str], list[Record]] = {}
@@ -99,16 +159,6 @@ class Settlement:
             alike.setdefault((tenants[index], why), []).append(records[index])
         for (tenant, why), lost in alike.items():
             self._observer.records_dropped(name, tenant, lost, outcome.drop_reason, why)
-        log.error(
-            "sink %s: %d of %d records of batch %s dropped (%s), such as record %d: %s",
-            name,
-            len(outcome.failures),
-            batch.count,
-            batch.batch_id,
-            outcome.drop_reason,
-            records[index].id,
-            why,
-        )
 
     def tell_dropped(self, name: str, parts: Iterable[Part], reason: str, error: str) -> None:
         """Tell the observers of records that ended without being stored."""

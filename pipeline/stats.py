@@ -11,49 +11,113 @@ from typing import TYPE_CHECKING, Any
 from pipeline.ledger import Tally
 
 if TYPE_CHECKING:
+    from pipeline.adoption import Adopted
     from pipeline.delivery.workers import WorkerRun
     from pipeline.engine import Engine
     from pipeline.pipeline import Pipeline
 
 
 def engine_stats(engine: Engine) -> dict[str, Any]:
-    """The log's id, each pipeline, the ledger by sink and tenant, and each living worker."""
+    """The logs, each pipeline, the ledger by sink and tenant, and each living worker.
+
+    The ledger is that of this process's own log; those of adopted logs, which dead processes had
+    begun, stand with them under `log.adopted`.
+    """
     pipelines, tallies, in_flight = _count(engine)
     names = engine.names
     return {
         "log_id": engine.log_id,
+        "log": _log_stats(engine, in_flight),
         "pipelines": [_pipeline_stats(p, tallies, in_flight) for p in pipelines],
-        "ledger": [
-            {
-                "sink": names.get(sink, sink),
-                "tenant": tenant,
-                "accepted": tally.accepted,
-                "redriven": tally.redriven,
-                "stored": tally.stored,
-                "already_stored": tally.already_stored,
-                "dead_lettered": tally.dead_lettered,
-                "dropped": tally.dropped,
-                "in_flight": in_flight.get((sink, tenant), 0),
-                "imbalance": tally.imbalance(in_flight.get((sink, tenant), 0)),
-            }
-            for (sink, tenant), tally in sorted(tallies.items())
-        ],
+        "ledger": ledger_rows(tallies, in_flight, names),
         "workers": [_worker_stats(p, run) for p in pipelines for run in p.runs()],
     }
 
 
-def _count(
-    engine: Engine,
-) -> tuple[list[Pipeline], dict[tuple[str, str], Tally], dict[tuple[str, str], int]]:
+def ledger_rows(
+    tallies: dict[tuple[str, str], Tally],
+    in_flight: dict[tuple[str, str], int],
+    names: dict[str, str],
+) -> list[dict[str, Any]]:
+    """Tallies as plain JSON values."""
+    return [
+        {
+            "sink": names.get(sink, sink),
+            "tenant": tenant,
+            "accepted": tally.accepted,
+            "redriven": tally.redriven,
+            "stored": tally.stored,
+            "already_stored": tally.already_stored,
+            "dead_lettered": tally.dead_lettered,
+            "dropped": tally.dropped,
+            "in_flight": in_flight.get((sink, tenant), 0),
+            "imbalance": tally.imbalance(in_flight.get((sink, tenant), 0)),
+        }
+        for (sink, tenant), tally in sorted(tallies.items())
+    ]
+
+
+def _log_stats(engine: Engine, in_flight: dict[tuple[str, str], int]) -> dict[str, Any]:
+    files = engine.journal.files
+    figures: dict[str, Any] = {"log_id": engine.log_id, "state": "memory", "error": ""}
+    if files is not None:
+        figures |= files.stats()
+    adoption = engine.adoption
+    adopted = []
+    for one in adoption.stats() if adoption is not None else []:
+        for held in adoption.adopted if adoption is not None else []:
+            if held.log.log_id == one["log_id"]:
+                tallies, left = count_adopted(engine, held)
+                adopted.append(
+                    {
+                        **one,
+                        "left_records": sum(left.values()),
+                        "ledger": ledger_rows(tallies, left, engine.names),
+                    }
+                )
+    return figures | {
+        "cache_bytes": engine.journal.cached_bytes,
+        "left_records": sum(in_flight.values()),
+        "adopted": adopted,
+        "unreadable": dict(adoption.failed) if adoption is not None else {},
+    }
+
+
+Counts = tuple[dict[tuple[str, str], Tally], dict[tuple[str, str], int]]
+
+
+def count_adopted(engine: Engine, adopted: Adopted) -> Counts:
+    """The tallies of an adopted log, and what is held of it under each of them."""
+    journal = adopted.log
+    tallies: dict[tuple[str, str], Tally] = {}
+    in_flight: dict[tuple[str, str], int] = {}
+    pipelines = engine.pipelines + engine.retired
+    for pipeline in pipelines:
+        with pipeline.lock, journal.lock:
+            if pipeline.key in adopted.claimed:
+                held = pipeline.held_by_tenant(journal)
+                in_flight |= journal.ledger.by_tally(pipeline.key, held)
+                tallies |= journal.ledger.tallies(pipeline.key)
+    for sink in adopted.sinks - adopted.claimed:
+        with journal.lock:
+            in_flight |= journal.ledger.by_tally(sink, adopted.unclaimed(sink))
+            tallies |= journal.ledger.tallies(sink)
+    counted = {sink for sink, _ in tallies}
+    tallies |= {key: t for key, t in journal.ledger.tallies().items() if key[0] not in counted}
+    return tallies, in_flight
+
+
+def _count(engine: Engine) -> tuple[list[Pipeline], *Counts]:
     """The pipelines, the tallies, and what is held under each of them."""
-    ledger = engine.journal.ledger
+    journal = engine.journal
+    ledger = journal.ledger
     while True:
         pipelines = engine.pipelines + engine.retired
         tallies: dict[tuple[str, str], Tally] = {}
         in_flight: dict[tuple[str, str], int] = {}
         for pipeline in pipelines:
-            with pipeline.lock, engine.journal.lock:
-                in_flight |= ledger.by_tally(pipeline.key, pipeline.held_by_tenant())
+            with pipeline.lock, journal.lock:
+                in_flight |= ledger.by_tally(pipeline.key, pipeline.held_by_tenant(journal))
                 tallies |= ledger.tallies(pipeline.key)
         # The rows of sinks that are gone, and of what no sink took, never stand half-way.
         counted = {pipeline.key for pipeline in pipelines}
@@ -74,6 +138,7 @@ def _pipeline_stats(
     with pipeline.lock:
         flushes, dropped = dict(figures.flushes), dict(figures.dropped)
         latency = figures.write_quantiles()
+        breaker = pipeline.breaker_stats()
     return {
         "key": pipeline.key,
         "name": spec.name,
@@ -107,6 +172,8 @@ def _pipeline_stats(
         "write_latency": latency,
         "oldest_s": pipeline.oldest_s(),
         "drain_rate": admission.drain_rate(),
+        "breaker": breaker,
+        "hung_workers": pipeline.hung,
     }
 
 

@@ -6,6 +6,7 @@ Guarded by the lock of the pipeline that owns it.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterator
 
 from pipeline.record import Batch
@@ -15,22 +16,29 @@ class WaitingBatches:
     """A heap of batches by due time (monotonic seconds)."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Batch]] = []
+        self._heap: list[tuple[float, int, int, Batch]] = []
+        self._order = itertools.count()
 
     def __len__(self) -> int:
         return len(self._heap)
 
     def __iter__(self) -> Iterator[Batch]:
-        return (batch for _, _, batch in self._heap)
+        return (entry[-1] for entry in self._heap)
 
     def push(self, batch: Batch, due: float) -> None:
-        heapq.heappush(self._heap, (due, batch.number, batch))
+        heapq.heappush(self._heap, (due, batch.number, next(self._order), batch))
 
     def pop_due(self, now: float) -> Batch | None:
         """The batch that has been due longest, if one is due."""
         if self._heap and self._heap[0][0] <= now:
-            return heapq.heappop(self._heap)[2]
+            return heapq.heappop(self._heap)[-1]
         return None
+
+    def take_all(self) -> list[tuple[Batch, float]]:
+        """All batches, each with when it is due; none waits here any more."""
+        taken = [(entry[-1], entry[0]) for entry in sorted(self._heap)]
+        self._heap = []
+        return taken
 
     def due_s(self, now: float) -> float | None:
         """Seconds until the next batch is due; None while none waits."""
@@ -38,5 +46,5 @@ class WaitingBatches:
 
     def collapse(self, now: float) -> None:
         """Make every batch due now: a stop does not wait for back-offs."""
-        self._heap = [(now, number, batch) for _, number, batch in self._heap]
+        self._heap = [(now, *entry[1:]) for entry in self._heap]
         heapq.heapify(self._heap)

@@ -95,7 +95,8 @@ class Admission:
     def _update(self) -> None:
         settings = self._settings
         usage = max(
-            self.held_records / settings.capacity_records, self.held_bytes / settings.backlog_max_bytes
+            self.held_records / settings.capacity_records,
+            self.held_bytes / settings.backlog_max_bytes,
         )
         if usage >= settings.high_watermark:
             self.refusing = True
@@ -161,6 +162,11 @@ class Admission:
                 return False
             self._hold(records, nbytes)
             return True
+
+    def adopt(self, records: int, nbytes: int) -> None:
+        """Hold what was taken in by another process, whether there is room or not."""
+        with self._lock:
+            self._hold(records, nbytes)
 
     def _hold(self, records: int, nbytes: int) -> None:
         if not self.held_records:

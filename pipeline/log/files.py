@@ -17,6 +17,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import LogUnavailable
 from pipeline.log.disk import Disk
 from pipeline.log.frame import Frame
 from pipeline.log.journal import Journal, Snapshot
@@ -148,6 +149,14 @@ class LogFiles:
         self.journal.bind(lock, snapshot)
         if self.writer is not None:
             self.writer.bind(lock, publish)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def refusal(self) -> LogUnavailable | None:
+        """Why nothing can be appended at this moment."""
+        return self.writer.refusal() if self.writer is not None else None
 
     def append(self, frame: Frame, *, durable: bool) -> None:
         """See `SegmentWriter.append`."""

@@ -15,6 +15,7 @@ Entries are queued under the log's lock and written by whoever needs them on dis
 
 from __future__ import annotations
 
+import errno
 import struct
 import threading
 import zlib
@@ -118,6 +119,8 @@ class Journal:
 
     def commit(self, *, sync: bool) -> None:
         """Write what is queued by now; returns when that is done.  Raises OSError."""
+        if not self._fds:
+            raise OSError(errno.ESHUTDOWN, "the log is closed")
         waiting = _Commit(sync and self._durable)
         self._group.do(waiting)
         if waiting.error is not None:

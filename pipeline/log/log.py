@@ -11,6 +11,7 @@ the files.  Without, memory is all there is.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +32,11 @@ from pipeline.receipt import Receipt
 from pipeline.record import Part
 from pipeline.runtime.clock import Clock, SystemClock
 
+log = logging.getLogger(__name__)
+
 MIB = 1024 * 1024
 
+CORRUPT = "corrupt"
 STORED, ALREADY_STORED, DEAD_LETTERED = "stored", "already_stored", "dead_lettered"
 
 
@@ -42,7 +46,7 @@ class End(NamedTuple):
 
     tenant: str
     how: str
-    count: int
+    records: int
 
 
 class Log:
@@ -58,6 +62,7 @@ class Log:
         next_position: int = 0,
         cache_bytes: int = 64 * MIB,
         clock: Clock | None = None,
+        published: Callable[[Sequence[Frame]], None] | None = None,
     ) -> None:
         self.log_id = log_id
         self.lock = threading.Lock()
@@ -67,6 +72,7 @@ class Log:
         # Below it every batch of a sink is settled, and the checkpoint on disk says so.
         self.settled_below: dict[str, int] = {}
         self._clock = clock or SystemClock()
+        self._published = published or _unheard
         self._cursors: dict[str, Cursor] = {}
         self._first = self._last = Segment(0)
         self._segments = {0: self._first}
@@ -78,7 +84,7 @@ class Log:
         self._receipts: WeakValueDictionary[int, Receipt] = WeakValueDictionary()
         self._keyed: dict[str, int] = {}
         if files is not None:
-            files.bind(self.lock, publish=self.publish, snapshot=self._snapshot)
+            files.bind(self.lock, publish=self._publish_written, snapshot=self._snapshot)
 
     @property
     def next_position(self) -> int:
@@ -112,6 +118,10 @@ class Log:
         with self.lock:
             return list(self._cursors.values())
 
+    def held_cursors(self) -> list[Cursor]:
+        """The cursors of all sinks; `lock` is held."""
+        return list(self._cursors.values())
+
     def remove_cursor(self, sink: str) -> None:
         """Forget a sink that is owed nothing any more."""
         with self.lock:
@@ -124,13 +134,17 @@ class Log:
 
         With `durable` it returns once the frame is in the files as they promise, and raises
         LogUnavailable when it cannot be: nothing is kept of it then.  Returns whether the frame is
-        owed already; if not, it will be within moments.
+        owed already; if not, it will be within moments, and `published` is called with it.
         """
         if self.files is None:
             self.publish([frame])
             return True
         self.files.append(frame, durable=durable)
-        return durable
+        return False
+
+    def _publish_written(self, frames: Sequence[Frame], end: int) -> None:
+        self.publish(frames, end)
+        self._published(frames)
 
     def publish(self, frames: Sequence[Frame], end: int = 0) -> None:
         """Frames, in the order of the log, are there for the sinks to read.
@@ -199,8 +213,8 @@ class Log:
         """Load for a cursor that lags what comes next for it, up to about `max_bytes`.
 
         Does I/O; one thread at a time for one cursor.  Returns the records that were counted as
-        unread and are spoilt in the files, by tenant, with the room set aside for them (bytes):
-        they are unread no longer, and have to be ended.  Raises OSError.
+        unread and turned out to be spoilt in the files, by tenant, with the room that was set aside
+        for them (bytes): they have ended with this, as dropped.  Raises OSError.
         """
         with self.lock:
             place, stop = cursor.behind, self._evicted_below
@@ -230,9 +244,13 @@ class Log:
             if after is None and self._evicted_below > stop:
                 after = here  # more has left memory meanwhile; what was loaded is passed over
             cursor.loaded(frames, after, self._first)
-            if after is None and cursor.damaged:
-                return cursor.reconcile(self._first)
-            return Counter(), 0
+            if after is not None or not cursor.damaged:
+                return Counter(), 0
+            lost, lost_bytes = cursor.reconcile(self._first)
+            ends = [End(tenant, CORRUPT, count) for tenant, count in lost.items()]
+            self._count(cursor.sink, ends)
+            self._note_end(cursor.sink, set(lost), 0, None)
+            return lost, lost_bytes
 
     def load(self, sink: str, extents: Sequence[Extent], place: Place) -> list[Part]:
         """The parts of a batch that was formed by a process that is gone, read from the files.
@@ -441,6 +459,47 @@ class Log:
             yield from (frame for frame in segment.frames if frame.pending)
             segment = segment.next
 
+    # --- the end of a log ------------------------------------------------------------------
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing of it is awaited by anybody."""
+        with self.lock:
+            return not (
+                self._keyed
+                or self.manifest.entries()
+                or any(cursor.unread_frames for cursor in self._cursors.values())
+            )
+
+    def drop_unlogged(self, reason: str) -> dict[str, int]:
+        """End what is in no file, as its only copy in memory goes; returns how many, by sink."""
+        dropped: Counter[str] = Counter()
+        with self.lock:
+            for frame in self.frames():
+                for share in frame.shares if frame.file < 0 else ():
+                    left = share.count - share.settled
+                    if left:
+                        dropped[share.sink] += left
+                        self._count(share.sink, [End(frame.tenant, reason, left)])
+                        self._note_end(share.sink, {frame.tenant}, 0, None)
+        return dict(dropped)
+
+    def close(self) -> bool:
+        """Write the state and let go of the files; returns whether everything had settled.
+
+        A settled log is deleted; any other is found by the next process.
+        """
+        if self.files is None:
+            return self.settled
+        settled = self.settled
+        if not settled:
+            try:
+                self.checkpoint()
+            except OSError as error:
+                log.error("log %s: its last state cannot be written: %s", self.log_id, error)
+        self.files.close(remove=settled)
+        return settled
+
     # --- the state on disk -----------------------------------------------------------------
 
     def commit(self, *, sync: bool) -> None:
@@ -491,6 +550,10 @@ class Log:
 def _unawaited(owed: int) -> Receipt:
     """The receipt of a frame whose request is over."""
     return Receipt(count=0, owed=owed, request_flush=_ignore)
+
+
+def _unheard(frames: Sequence[Frame]) -> None:
+    return None
 
 
 def _ignore(receipt: Receipt) -> None:

@@ -20,7 +20,7 @@ from pipeline.log.encoding import shares_of
 from pipeline.log.files import LogFiles, Owned
 from pipeline.log.frame import Share
 from pipeline.log.journal import Journal, read_journal
-from pipeline.log.log import End, Log
+from pipeline.log.log import CORRUPT, End, Log
 from pipeline.log.manifest import Extent, Manifest
 from pipeline.log.quarantine import Quarantine
 from pipeline.log.scan import FIRST_OFFSET, Found
@@ -38,7 +38,6 @@ from pipeline.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
-CORRUPT = "corrupt"
 # Never on disk, such as what was acknowledged from memory while the disk was full.
 UNLOGGED = "unlogged"
 UNKNOWN = "(corrupt)"

@@ -16,7 +16,7 @@ class LogSettings:
     `fsync`: "group" syncs before an offer is acknowledged, many at once; "interval" every
     `fsync_interval_s`; "never" leaves it to the kernel.  `segment_bytes` is the size of a file,
     `cache_bytes` what frames may take in memory, `max_bytes` what all files of one process's log
-    may take on disk.
+    may take on disk.  Every `adopt_every_s` the logs of dead processes are looked for.
     """
 
     directory: Path
@@ -25,6 +25,7 @@ class LogSettings:
     segment_bytes: int = 16 * MIB
     cache_bytes: int = 64 * MIB
     max_bytes: int = 4096 * MIB
+    adopt_every_s: float = 15.0
 
     def __post_init__(self) -> None:
         problems = list(self.problems())
@@ -40,6 +41,7 @@ class LogSettings:
                 self.segment_bytes >= 4096 and self.segment_bytes % 8 == 0,
                 "segment_bytes must be at least 4096 and a multiple of 8",
             ),
+            (self.adopt_every_s > 0, "adopt_every_s must be positive"),
             (self.cache_bytes >= 0, "cache_bytes must not be negative"),
             (
                 self.max_bytes >= 2 * self.segment_bytes,

@@ -242,14 +242,11 @@ class SegmentWriter:
             current.file.sealed = True
             self._segments.ends[current.file.number] = end
             self._journal.queue(Cut(current.file.number, end))
-        for step in (
-            lambda: self._disk.truncate(current.fd, end),
-            lambda: self._disk.close(current.fd),
-        ):
-            try:
-                step()
-            except OSError as error:
-                log.warning("the end of %s could not be cut off: %s", current.file.path, error)
+        try:
+            self._disk.truncate(current.fd, end)
+        except OSError as error:
+            log.warning("the end of %s could not be cut off: %s", current.file.path, error)
+        self._disk.close(current.fd)
         try:
             # Synced elsewhere: what was refused must not come back after a power cut.
             self._journal.commit(sync=True)
@@ -333,6 +330,10 @@ class SegmentWriter:
             self._disk.unlink(spare.file.path)
         except OSError as error:
             log.warning("%s is not needed and could not be removed: %s", spare.file.path, error)
+
+    @property
+    def sync_every_s(self) -> float:
+        return self._settings.fsync_interval_s
 
     def sync(self) -> None:
         """Sync what was written without; the keeper's part where `fsync` is "interval"."""

@@ -205,9 +205,10 @@ def test_a_frame_that_is_never_appended_shows_as_well(
 ) -> None:
     rig.start(spec(ScriptedSink(), max_wait_s=3600))
 
-    def lose(log: Log, frame: Any) -> None:
+    def lose(log: Log, frame: Any, *, durable: bool) -> bool:
         log.ledger.accepted("a", frame.tenant, frame.count)
         frame.position, frame.segment = 0, 0
+        return True
 
     monkeypatch.setattr(Log, "append", lose)
     rig.offer(records(9))

@@ -149,10 +149,10 @@ def test_an_offer_under_way_when_its_sink_is_removed_is_still_delivered(
     engine = rig.start(spec(sink, max_records=1), spec(other, key="b", max_records=1))
     append = Log.append
 
-    def removed_just_before(log: Log, frame: Frame) -> None:
+    def removed_just_before(log: Log, frame: Frame, *, durable: bool) -> bool:
         engine.configure([spec(other, key="b", max_records=1)])
         assert [p.key for p in engine.retired] == ["a"]
-        append(log, frame)
+        return append(log, frame, durable=durable)
 
     with monkeypatch.context() as patch:
         patch.setattr(Log, "append", removed_just_before)
@@ -187,9 +187,9 @@ def test_an_offer_that_appends_after_the_stop_is_dropped_and_counted(
     engine = rig.start(spec(ScriptedSink(), max_records=1))
     append = Log.append
 
-    def stopped_just_before(log: Log, frame: Frame) -> None:
+    def stopped_just_before(log: Log, frame: Frame, *, durable: bool) -> bool:
         engine.stop(0)
-        append(log, frame)
+        return append(log, frame, durable=durable)
 
     monkeypatch.setattr(Log, "append", stopped_just_before)
     done = rig.offer(records(3))

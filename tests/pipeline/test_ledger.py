@@ -30,7 +30,7 @@ def test_each_end_of_a_record_is_counted_under_its_sink_and_tenant() -> None:
     ledger.passed_by("b", "t", 7, reason="backlog")
     assert ledger.tallies() == {
         ("a", "t"): Tally(accepted=10, stored=4, already_stored=2, dropped={"permanent": 4}),
-        ("b", "t"): Tally(accepted=7, dropped={"backlog": 7}),
+        ("b", "t"): Tally(accepted=7, dropped={"backlog": 7}, passed=7),
     }
     assert list(ledger.tallies("b")) == [("b", "t")]
 

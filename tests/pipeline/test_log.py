@@ -184,24 +184,6 @@ def read_one(log: Log) -> Frame:
     return read(log, log.cursor("a"))
 
 
-def test_the_checkpoint_names_the_oldest_unsettled_frame_of_each_sink(log: Log) -> None:
-    one, two = append(log, "a"), append(log, "a", "b")
-    append(log, "b")
-    log.settle("a", [whole(one, "a")])
-    log.settle("b", [whole(two, "b")])
-    checkpoint = log.checkpoint()
-    assert checkpoint.log_id == "log"
-    assert checkpoint.positions == {"a": 1, "b": 2}
-    assert checkpoint.tallies["a", "t"].accepted == 2
-    log.settle("a", [whole(two, "a")])
-    assert log.checkpoint().positions == {"a": 3, "b": 2}
-
-
-def test_the_checkpoint_of_an_empty_log_is_its_end(log: Log) -> None:
-    assert log.checkpoint().positions == {"a": 0, "b": 0}
-    assert list(log.frames()) == []
-
-
 def test_the_head_may_be_looked_at_in_the_middle_of_a_compaction(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,139 @@
+"""All that waits for one sink, and what is to be done of it next.
+
+Batches that wait for an attempt go first, then what the sources hold, each of them in turn: this
+process's own log, and the logs it has adopted.  Guarded by the pipeline's lock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from pipeline.delivery.waiting import WaitingBatches
+from pipeline.record import Batch, Part
+from pipeline.settings import PipelineSettings
+from pipeline.source import Chore, Source
+
+
+class Backlog:
+    """See the module's text; `own` is the source of this process's own log."""
+
+    def __init__(self, own: Source, settings: PipelineSettings) -> None:
+        self.own = own
+        self.waiting = WaitingBatches()
+        self._settings = settings
+        self._sources = [own]
+
+    def configure(self, settings: PipelineSettings) -> None:
+        self._settings = settings
+        for source in self._sources:
+            source.batcher.configure(settings)
+
+    @property
+    def sources(self) -> list[Source]:
+        return list(self._sources)
+
+    @property
+    def adopted(self) -> list[Source]:
+        return [source for source in self._sources if source.adopted]
+
+    def add(self, source: Source) -> None:
+        self._sources.append(source)
+
+    def remove(self, source: Source) -> None:
+        self._sources.remove(source)
+
+    def source_of(self, batch: Batch) -> Source | None:
+        """Where a batch came from; None for dead letters that are redriven."""
+        for source in self._sources:
+            if source.log.log_id == batch.log_id:
+                return source
+        return None
+
+    def _may_batch(self) -> bool:
+        """Whether a fresh batch may be formed: what waits for a failing sink stays in the log.
+
+        Two may wait even where one worker is all there is, so that no single batch holds it up.
+        """
+        return len(self.waiting) < max(2, self._settings.max_workers)
+
+    def due_s(self, now: float, *, shutdown: bool) -> float | None:
+        """Seconds until there is something to do; None while there is nothing, nor will be."""
+        dues = [self.waiting.due_s(now)]
+        if self._may_batch():
+            dues += [source.due_s(now, shutdown=shutdown) for source in self._sources]
+        due = min((due for due in dues if due is not None), default=None)
+        return None if due == math.inf else due
+
+    def next(self, now: float, *, shutdown: bool) -> Batch | Chore | None:
+        """What a worker is to do now."""
+        if (batch := self.waiting.pop_due(now)) is not None:
+            return batch
+        if not self._may_batch():
+            return None
+        for index, source in enumerate(self._sources):
+            if source.due_s(now, shutdown=shutdown) != 0:
+                continue
+            found: Batch | Chore | None = source.chore(now)
+            if found is None and not source.batcher.lags:
+                found = source.take(shutdown=shutdown)
+            if found is not None:
+                # The others come first next time.
+                self._sources = self._sources[index + 1 :] + self._sources[: index + 1]
+                return found
+        return None
+
+    @property
+    def full(self) -> bool:
+        """Whether a whole batch can be formed at once."""
+        return any(source.batcher.full for source in self._sources)
+
+    @property
+    def unread(self) -> bool:
+        """Whether anything waits that is in no batch yet."""
+        return not all(source.empty for source in self._sources)
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches that wait for their next attempt."""
+        return iter(self.waiting)
+
+    def lowest_position(self, held: list[Batch]) -> int | None:
+        """The first position of the own log that is not settled; `held` are workers' batches."""
+        log_id = self.own.log.log_id
+        positions = [
+            part.frame.position
+            for batch in (*held, *self.waiting)
+            if batch.log_id == log_id
+            for part in batch.parts
+        ]
+        first = self.own.batcher.lowest_position()
+        if first is not None:
+            positions.append(first)
+        return min(positions, default=None)
+
+    def held_by_tenant(self, source: Source, held: list[Batch]) -> Counter[str]:
+        """Every record of a source that is somewhere, by tenant; its log's lock must be held."""
+        count = source.waiting_by_tenant()
+        for batch in (*held, *self.waiting):
+            if batch.log_id == source.log.log_id:
+                for part in batch.parts:
+                    count[part.tenant] += part.count
+        return count
+
+    def take_waiting(self, mine: Callable[[Batch], bool] = lambda batch: True) -> list[Batch]:
+        """Take out the batches that wait, or some of them."""
+        taken = []
+        for batch, due in self.waiting.take_all():
+            if mine(batch):
+                taken.append(batch)
+            else:
+                self.waiting.push(batch, due)
+        return taken
+
+    def take_oldest(self) -> tuple[Source, Part] | None:
+        """The oldest records that are at hand and in no batch."""
+        for source in self._sources:
+            if (part := source.batcher.take_oldest()) is not None:
+                return source, part
+        return None
