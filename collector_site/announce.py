@@ -6,14 +6,18 @@ that takes the token prints the line, so that several workers print one. Main th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import sys
+import time
 from types import FrameType
 from typing import Any
 
 READY_FD = "COLLECTOR_READY_FD"  # the supervisor's pipe, where one runs
+# One Ctrl-C reaches a process more than once: from the terminal and from its parent.
+SAME_PRESS_S = 0.5
 
 _token_read = -1
 _loss_read = _loss_write = -1
@@ -24,7 +28,9 @@ def arm(arbiter: Any) -> None:
     """Put the token in place and make the arbiter take INT and QUIT, also repeated, as TERM.
 
     gunicorn's arbiter answers a second INT or QUIT by killing its workers two seconds later, in
-    the middle of their drain.
+    the middle of their drain. Here a second INT, a person's second Ctrl-C, is passed on as INT:
+    the workers then leave what they hold in the log and end. Repeated TERM and QUIT, as service
+    managers send them, change nothing.
     """
     global _token_read, _loss_read, _loss_write
     _loss_read, _loss_write = os.pipe()
@@ -34,19 +40,29 @@ def arm(arbiter: Any) -> None:
     os.write(write, b"1")
     os.close(write)
 
+    stopping_since: list[float] = []
+
     def on_stop(number: int, frame: FrameType | None) -> None:
         global _stop_asked
-        if os.getpid() == arbiter.pid:
-            arbiter.signal(signal.SIGTERM, frame)
-        else:
+        if os.getpid() != arbiter.pid:
             _stop_asked = True
+            return
+        now = time.monotonic()
+        if not stopping_since:
+            stopping_since.append(now)
+        elif number == signal.SIGINT and now - stopping_since[0] > SAME_PRESS_S:
+            for pid in list(arbiter.WORKERS):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGINT)
+            return
+        arbiter.signal(signal.SIGTERM, frame)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, on_stop)
 
 
 def loss() -> None:
-    """In a worker: records that were acknowledged are lost with this process."""
+    """In a worker: acknowledged records are lost with this process: neither stored nor logged."""
     if _loss_write >= 0:
         os.write(_loss_write, b"1")
 

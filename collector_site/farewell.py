@@ -1,4 +1,4 @@
-"""Why this server process ended, for the list of processes in the admin.
+"""How this server process ended: what it lost, and why, for the list of processes in the admin.
 
 Runs on the thread that drains the services, after they have stopped.
 """
@@ -7,13 +7,27 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Mapping
+from typing import Any
 
 from django.db import DatabaseError, connections
 
 from control.models import Process
 from control.processes.heart import heart
+from sinks.closing import closed
 
 logger = logging.getLogger(__name__)
+
+
+def lost_records(stats: Mapping[str, Any]) -> int:
+    """Records that were acknowledged and are neither stored nor in a log on the disk.
+
+    What is left in the log is no loss: the next start, or another process, delivers it.
+    """
+    lost = 0
+    for row in closed(stats)["ledger"]:
+        lost += row["dropped_on_shutdown"] + row["in_flight"] + max(0, row["imbalance"])
+    return lost
 
 
 def write_exit_reason(process_id: uuid.UUID, cause: str, *, complete: bool) -> None:

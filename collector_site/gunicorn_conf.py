@@ -14,6 +14,8 @@ from collector_site import announce, memory, metricsdir
 from collector_site.environment import BASE_DIR, installation
 from collector_site.serverlog import ServerLog
 
+# Read anew by a reload (SIGHUP), and by the workers that it forks.
+installation.cache_clear()
 _server = installation().server
 memory.bound_arenas()
 

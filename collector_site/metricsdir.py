@@ -15,6 +15,8 @@ _made: tuple[int, Path] | None = None
 
 def make(data_dir: Path) -> Path:
     global _made
+    if _made is not None and _made[0] == os.getpid() and _made[1].is_dir():
+        return _made[1]  # a reload: the workers that are about to end still write there
     parent = data_dir / "metrics"
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.iterdir():

@@ -3,7 +3,10 @@
     python -m collector_site.supervisor
 
 Forwards signals, restarts a child that died (after a growing pause), prints one ready line, and
-waits for all children at the end. One thread and one loop; signals arrive through a pipe, so
+waits for all children at the end. TERM, INT, QUIT: drain and end; a second INT (Ctrl-C): leave in
+the log what is not delivered yet, and end. HUP because the terminal is gone: drain and end. HUP
+otherwise, as service managers send it: new workers read the configuration and take over while the
+old ones drain. One thread and one loop; signals arrive through a pipe, so
 nothing is shared and no lock is needed.
 """
 
@@ -21,10 +24,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from collector_site.announce import READY_FD
+from collector_site.announce import READY_FD, SAME_PRESS_S
 from collector_site.preflight import PUT_OFF, DataDirectory, address_fault, prepare
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -33,13 +36,15 @@ class Program:
     """What to run. One with `announces` writes its address to the ready pipe once it serves.
 
     One that runs `once` has done its work when it exits with 0, and is not started again then.
-    Whatever becomes of it, the others go on.
+    Whatever becomes of it, the others go on. One that `reloads` is sent HUP, and INT when a person
+    asks a second time; others know TERM alone.
     """
 
     name: str
     command: tuple[str, ...]
     announces: bool = False
     once: bool = False
+    reloads: bool = False
 
 
 @dataclass(kw_only=True)
@@ -68,6 +73,7 @@ class Supervisor:
         directory: Path | None = None,
         say: Callable[[str], None] | None = None,
         foreword: str = "",
+        terminal: Callable[[], bool] | None = None,
     ) -> None:
         self._children = [Child(program=program) for program in programs]
         self._stop_deadline_s = stop_deadline_s
@@ -79,6 +85,8 @@ class Supervisor:
         self._say = say or _print
         # Said right before the ready line, so that the children's lines do not bury it.
         self._foreword = foreword
+        self._has_terminal = terminal or has_terminal
+        self._had_terminal = self._has_terminal()
         self._announced = False
         self._stopping_since: float | None = None
         self._failed = 0
@@ -91,10 +99,10 @@ class Supervisor:
             end.setblocking(False)
         self._selector.register(wake_read, selectors.EVENT_READ)
         before = signal.set_wakeup_fd(wake_write.fileno(), warn_on_full_buffer=False)
-        handlers = {
-            number: signal.signal(number, lambda *_: None)
-            for number in (*STOP_SIGNALS, signal.SIGCHLD)
-        }
+        numbers = [*STOP_SIGNALS, signal.SIGCHLD]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            numbers.append(signal.SIGHUP)
+        handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
         try:
             for child in self._children:
                 self._start(child)
@@ -135,17 +143,34 @@ class Supervisor:
     def _signals(self, numbers: bytes) -> None:
         for number in numbers:
             if number in STOP_SIGNALS:
-                self._stop()
+                self._stop(again=number == signal.SIGINT)
+            elif number == signal.SIGHUP:
+                if self._had_terminal and not self._has_terminal():
+                    self._stop()
+                else:
+                    self._reload()
 
-    def _stop(self) -> None:
-        """Tell every child, each time: a second signal is no reason to lose what is held."""
+    def _stop(self, *, again: bool = False) -> None:
+        """Tell every child, each time; `again` says that a repetition is a person's haste."""
+        now = time.monotonic()
+        hasty = (
+            again and self._stopping_since is not None and now - self._stopping_since > SAME_PRESS_S
+        )
         if self._stopping_since is None:
-            self._stopping_since = time.monotonic()
+            self._stopping_since = now
         for child in self._children:
             child.restart_at = None
             if child.process is not None:
-                # Whatever came, TERM goes out: children drain at any of them.
-                child.process.terminate()
+                # Whatever came first, TERM goes out: children drain at any of them.
+                hurries = hasty and child.program.reloads
+                child.process.send_signal(signal.SIGINT if hurries else signal.SIGTERM)
+
+    def _reload(self) -> None:
+        if self._stopping_since is not None:
+            return
+        for child in self._children:
+            if child.process is not None and child.program.reloads and child.ready:
+                child.process.send_signal(signal.SIGHUP)
 
     def _start(self, child: Child) -> None:
         environ = dict(self._environ)
@@ -252,6 +277,15 @@ def _print(line: str) -> None:
     sys.stdout.flush()
 
 
+def has_terminal() -> bool:
+    """Whether this process belongs to a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 def _die_with_parent() -> None:
     """Should the supervisor be killed, the kernel sends a TERM: nothing is left running."""
     try:
@@ -263,7 +297,7 @@ def _die_with_parent() -> None:
 def programs(*, unprepared: bool = False) -> list[Program]:
     """The processes of this installation; with what goes on preparing it where that is not done."""
     server = (sys.executable, "-m", "gunicorn", "-c", "collector_site/gunicorn_conf.py")
-    found = [Program(name="server", command=server, announces=True)]
+    found = [Program(name="server", command=server, announces=True, reloads=True)]
     if unprepared:
         command = (sys.executable, "manage.py", "prepare", "--until-done")
         found.append(Program(name="preparation", command=command, once=True))

@@ -23,6 +23,8 @@ from collector_site.clients import ClientWorker
 
 # Part of the stop deadline kept for what follows the drain: answers under way.
 AFTER_DRAIN_S = 3.0
+# How often a stop that takes long says what it waits for.
+TELL_EVERY_S = 5.0
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -31,6 +33,8 @@ class CollectorWorker(ClientWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._stop_cause = ""
+        self._stopping_since: float | None = None
+        self._hurried = False
         self._stop_deadline_s = float(self.cfg.graceful_timeout)
 
     def init_signals(self) -> None:
@@ -46,9 +50,21 @@ class CollectorWorker(ClientWorker):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.alive:
             self._stop_cause = signal.Signals(sig).name
+            self._stopping_since = time.monotonic()
+        elif self._hurry_asked(sig):
+            self._hurried = True
         super().handle_exit(sig, frame)
 
     handle_quit = handle_exit
+
+    def _hurry_asked(self, sig: int) -> bool:
+        """Whether this is a second Ctrl-C rather than the first one told twice."""
+        since = self._stopping_since
+        return (
+            sig == signal.SIGINT
+            and since is not None
+            and (time.monotonic() - since > announce.SAME_PRESS_S)
+        )
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -90,23 +106,52 @@ class CollectorWorker(ClientWorker):
         self._look_after_clients(time.monotonic())
 
     def _stop(self, began: float) -> None:
+        if self._stopping_since is None:  # no signal: max_requests, or its parent is gone
+            self._stopping_since = began
+            self._stop_cause = self._stop_cause or "it had served max_requests"
         drain_s = max(1.0, self._stop_deadline_s - AFTER_DRAIN_S)
         drained: list[bool] = []
         thread = threading.Thread(
             target=self._drain, args=(drain_s, drained), name="server-drain", daemon=True
         )
         thread.start()
+        hurrying = False
+        told = began
         while thread.is_alive() and time.monotonic() - began < drain_s + 1:
             self._turn(0.25)
+            if self._hurried and not hurrying:
+                hurrying = True
+                self._hurry()
+            if time.monotonic() - told >= TELL_EVERY_S:
+                told = time.monotonic()
+                self._tell_running(told - began)
+        if thread.is_alive():
+            self._tell_loss()  # nobody else will: what hangs there is left behind
         self.set_accept_enabled(False)
         for listener in self.sockets:
             listener.close()
-        self._finish(began + self._stop_deadline_s - 1.5)
+        due = began + self._stop_deadline_s - 1.5
+        self._finish(min(due, time.monotonic() + 1.0) if self._hurried else due)
         self._leave(complete=drained == [True])
+
+    def _hurry(self) -> None:
+        """A second Ctrl-C: end now, and leave what is held in the log."""
+        from control.processes import lifecycle
+
+        self.log.warning("asked twice: what is not delivered yet stays in the log")
+        threading.Thread(target=lifecycle.hurry, name="server-hurry", daemon=True).start()
+
+    def _tell_running(self, seconds: float) -> None:
+        waiting = sum(1 for conn in self._active if conn.reading)
+        self.log.warning(
+            "still stopping after %.0f s: %d requests under way, %d of them still being sent",
+            seconds,
+            len(self._active),
+            waiting,
+        )
 
     def _drain(self, deadline_s: float, drained: list[bool]) -> None:
         from collector_site.farewell import write_exit_reason
-        from control.ports.stats import stats
         from control.processes import lifecycle
         from control.processes.identity import current_identity
 
@@ -115,11 +160,22 @@ class CollectorWorker(ClientWorker):
             drained.append(lifecycle.stop(deadline_s))
         except Exception:
             self.log.exception("the services could not be stopped")
-        if any(row["dropped"].get("shutdown") or row["in_flight"] for row in stats()["ledger"]):
-            announce.loss()
+        self._tell_loss()
         if identity is not None:
             write_exit_reason(identity.id, self._stop_cause, complete=drained == [True])
         self.method_queue.defer(lambda: None)
+
+    def _tell_loss(self) -> None:
+        """The exit status says whether what was acknowledged is stored or safe in the log."""
+        from collector_site.farewell import lost_records
+        from control.ports.stats import stats
+
+        lost = lost_records(stats())
+        if lost:
+            announce.loss()
+            self.log.error(
+                "%d acknowledged records are lost: neither stored nor in a log on the disk", lost
+            )
 
     def _finish(self, due: float) -> None:
         """Let requests under way be answered; cut those that still wait for their client."""

@@ -10,16 +10,20 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from sinks.closing import closed, uneven
+
+_SUMMARY = ("enqueued", "flushed_ok", "flushed_fail", "dropped_on_shutdown", "left_in_log")
 logger = logging.getLogger(__name__)
 
 _COLUMNS = (
     "accepted", "redriven", "stored", "already_stored", "dead_lettered", "dropped", "in_flight",
-    "imbalance",
+    "left_in_log", "imbalance",
 )  # fmt: skip
 
 
 def table(stats: dict[str, Any]) -> str:
     """One line per sink and tenant, and the totals."""
+    stats = closed(stats)
     rows = [[_text(row["sink"]), _text(row["tenant"]), *_counts(row)] for row in stats["ledger"]]
     heads = ["sink", "tenant", *(name.replace("_", " ") for name in _COLUMNS)]
     if len(rows) > 1:
@@ -39,7 +43,18 @@ def table(stats: dict[str, Any]) -> str:
         for reason, count in sorted(row["dropped"].items()):
             where = f"{_text(row['sink'])}/{_text(row['tenant'])}"
             lines.append(f"  dropped by {where}: {count} ({reason})")
+    lines.append(f"  {summary(stats)}")
     return "\n".join(lines) + "\n"
+
+
+def summary(stats: dict[str, Any]) -> str:
+    """The law of a stop in one line, and whether it holds."""
+    rows = closed(stats)["ledger"]
+    total = {name: sum(row[name] for row in rows) for name in _SUMMARY}
+    off = sum(abs(uneven(row)) for row in rows)
+    verdict = "balanced" if not off else f"OUT OF BALANCE BY {off}"
+    enqueued, *ended = (f"{name} {count}" for name, count in total.items())
+    return f"{enqueued} = {' + '.join(ended)}: {verdict}"
 
 
 def balanced(stats: dict[str, Any]) -> bool:
@@ -49,6 +64,7 @@ def balanced(stats: dict[str, Any]) -> bool:
 
 def log(stats: dict[str, Any], *, settled: bool) -> None:
     """The same as one log line for machines."""
+    stats = closed(stats)
     say = logger.info if settled and balanced(stats) else logger.error
     say(
         "pipelines stopped",
@@ -56,6 +72,7 @@ def log(stats: dict[str, Any], *, settled: bool) -> None:
             "log_id": stats["log_id"],
             "settled": settled,
             "balanced": balanced(stats),
+            "left_in_log": sum(row["left_in_log"] for row in stats["ledger"]),
             "ledger": stats["ledger"],
         },
     )

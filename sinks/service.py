@@ -24,7 +24,8 @@ from control.processes import heart, nodes
 from control.processes.workers import worker_history
 from pipeline.engine import Engine
 from pipeline.runtime.clock import Clock, SystemClock
-from sinks import backlog, report, snapshot
+from sinks import backlog, drainwatch, report, snapshot
+from sinks.closing import closed, in_files
 from sinks.configuration import rows_fingerprint, spec_for
 from sinks.logs import BatchLog
 from sinks.metrics import EngineMetrics
@@ -34,6 +35,8 @@ from sinks.tracing import tracing_observer
 logger = logging.getLogger(__name__)
 
 ORDER = 50
+# What a stop takes that waits for nothing but the end of writes under way.
+HURRY_S = 1.0
 # Commands talk to living processes instead of making pipelines of their own.
 ROLES_WITHOUT_ENGINE = frozenset({"command"})
 WATCH, RESERVE, RENEW = "sinks", "record-id reservation", "record-id lease"
@@ -109,8 +112,9 @@ class SinkService:
             return
         for task in (WATCH, RESERVE, RENEW):
             heart.heart().forget(task)
-        settled = engine.stop(deadline_s)
-        stats = engine.stats()
+        with drainwatch.telling(engine, clock=self._clock, say=self._on_report):
+            settled = engine.stop(deadline_s)
+        stats = closed(engine.stats())
         if metrics is not None:
             metrics.refresh(stats)
         self._on_report(report.table(stats))
@@ -120,6 +124,16 @@ class SinkService:
         with self._lock:
             self._engine = self._metrics = self._node = None
             self._last_stats = stats
+
+    def hurry(self) -> None:
+        """End a stop that is under way at once, if what is held outlives this process."""
+        engine = self._engine
+        if engine is None or not self._draining:
+            return
+        if not in_files(engine.stats()):
+            logger.warning("the drain goes on: what is held is in memory alone")
+            return
+        engine.stop(HURRY_S)
 
     def after_fork(self) -> None:
         """The parent's engine has no threads here, and its record-id number is not ours."""
@@ -234,7 +248,8 @@ class SinkService:
 
     def _drain(self, args: dict[str, Any]) -> dict[str, Any]:
         self._draining = True
-        settled = self.engine.drain(_seconds(args))
+        with drainwatch.telling(self.engine, clock=self._clock, say=self._on_report):
+            settled = self.engine.drain(_seconds(args))
         return {"settled": settled, "ledger": self.stats()["ledger"]}
 
     def _discard(self, args: dict[str, Any]) -> dict[str, Any]:

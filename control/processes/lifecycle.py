@@ -30,7 +30,8 @@ class Service(Protocol):
 
     Lower `order` starts first and stops last; those of equal order stop at the same time.
     `start` and `stop` are idempotent. A service may also have `after_fork()`, called in a
-    forked child to let go of what it inherited (lock files, threads that do not exist there).
+    forked child to let go of what it inherited (lock files, threads that do not exist there), and
+    `hurry()`, called during a stop that shall not take its whole deadline.
     """
 
     name: str
@@ -97,6 +98,18 @@ class Services:
         self._forget_if_forked()
         with self._turn:
             return self._stop_started(deadline_s)
+
+    def hurry(self) -> None:
+        """Have a stop that is under way end soon: what can be kept for later is not waited for."""
+        with self._state:
+            services = list(self._registered.values())
+        for service in services:
+            hasten = getattr(service, "hurry", None)
+            if hasten is not None:
+                try:
+                    hasten()
+                except Exception:
+                    logger.exception("service failed to hurry", extra={"service": service.name})
 
     def after_fork(self) -> None:
         """In a forked child: nothing runs here, whatever the parent had started."""
@@ -188,3 +201,8 @@ def start(role: str) -> None:
 def stop(deadline_s: float) -> bool:
     """Stop this process's services; True when all of them ended before the deadline."""
     return _services.stop(deadline_s)
+
+
+def hurry() -> None:
+    """Have a stop that is under way end soon."""
+    _services.hurry()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +29,9 @@ PATIENT = """
         count.append(number)
     count = []
     signal.signal(signal.SIGTERM, stop)
+    if len(sys.argv) > 3:
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGHUP, stop)
     fd = int(os.environ.get("COLLECTOR_READY_FD", "0"))
     if fd:
         os.write(fd, b"http://" + sys.argv[1].encode())
@@ -47,13 +52,15 @@ RUNNER = """
 Start = Callable[..., CollectorServer]
 
 
-def program(name: str, *code: str, arguments: tuple[str, ...] = (), announces: bool = False) -> str:
+def program(name: str, *code: str, arguments: tuple[str, ...] = (), **flags: bool) -> str:
     command = (sys.executable, "-c", textwrap.dedent("\n".join(code)), *arguments)
-    return f"Program(name={name!r}, command={command!r}, announces={announces})"
+    told = "".join(f", {flag}={value}" for flag, value in flags.items())
+    return f"Program(name={name!r}, command={command!r}{told})"
 
 
-def patient(name: str, terms: int = 1, *, announces: bool = True) -> str:
-    return program(name, PATIENT, arguments=(name, str(terms)), announces=announces)
+def patient(name: str, terms: int = 1, *, announces: bool = True, reloads: bool = False) -> str:
+    arguments = (name, str(terms), *(["all"] if reloads else []))
+    return program(name, PATIENT, arguments=arguments, announces=announces, reloads=reloads)
 
 
 @pytest.fixture
@@ -91,7 +98,7 @@ def test_one_ready_line_comes_when_all_children_are_ready(supervise: Start) -> N
     assert {"one ends", "two ends", "quiet ends"} <= set(server.lines)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_every_stop_signal_reaches_the_children_as_term(supervise: Start, number: int) -> None:
     server = supervise(patient("one"), patient("two"))
     for name in ("one", "two"):
@@ -296,3 +303,84 @@ def test_a_mistake_in_the_settings_is_named_before_anything_starts(tmp_path: Pat
     assert server.wait() == 1
     assert "collector.E010" in server.output
     assert "ready" not in server.output
+
+
+def test_a_persons_second_ctrl_c_hurries_what_can_be_hurried(supervise: Start) -> None:
+    server = supervise(patient("server", terms=2, reloads=True), patient("other", terms=2))
+    for name in ("server", "other"):
+        pid_of(server, name)
+    server.send(signal.SIGINT)
+    server.wait_for_line(lambda line: line == "server got SIGTERM")
+    # The same press, told twice, is no second one: it is passed on as the first was.
+    eventually_gone = server.process
+    assert eventually_gone is not None
+    while eventually_gone.poll() is None:
+        server.send(signal.SIGINT)
+        try:
+            eventually_gone.wait(0.3)
+        except subprocess.TimeoutExpired:
+            continue
+    server.wait()
+    assert server.lines.count("other got SIGTERM") == 2
+    assert "other got SIGINT" not in server.lines
+
+
+def test_the_second_ctrl_c_arrives_as_int_and_term_never_hurries(supervise: Start) -> None:
+    server = supervise(patient("server", terms=3, reloads=True))
+    pid_of(server, "server")
+    server.send(signal.SIGTERM)
+    server.wait_until(lambda: server.lines.count("server got SIGTERM") == 1)
+    server.send(signal.SIGTERM)
+    server.wait_until(lambda: server.lines.count("server got SIGTERM") == 2)
+    threading.Event().wait(0.6)  # longer than one press takes to be told twice
+    server.send(signal.SIGINT)
+    assert server.wait() == 0
+    assert "server got SIGINT" in server.lines
+
+
+def test_a_hangup_reloads_what_can_reload(supervise: Start) -> None:
+    server = supervise(patient("server", terms=2, reloads=True), patient("other"))
+    for name in ("server", "other"):
+        pid_of(server, name)
+    server.wait_for_line(lambda line: line.startswith("ready"))
+    server.send(signal.SIGHUP)
+    server.wait_for_line(lambda line: line == "server got SIGHUP")
+    assert not any(line.startswith("other got") for line in server.lines)
+    assert server.stop() == 0
+
+
+def test_a_hangup_because_the_terminal_is_gone_stops(supervise: Start) -> None:
+    server = supervise(
+        patient("server", reloads=True), options="terminal=iter([True, False]).__next__"
+    )
+    pid_of(server, "server")
+    assert server.stop(signal.SIGHUP) == 0
+    assert "server got SIGTERM" in server.lines
+
+
+def test_a_hangup_on_a_terminal_that_is_still_there_reloads(supervise: Start) -> None:
+    server = supervise(
+        patient("server", terms=2, reloads=True), options="terminal=iter([True, True]).__next__"
+    )
+    server.wait_for_line(lambda line: line.startswith("ready"))
+    server.send(signal.SIGHUP)
+    server.wait_for_line(lambda line: line == "server got SIGHUP")
+    assert server.stop() == 0
+
+
+def test_what_runs_once_is_not_started_again_once_it_is_done(supervise: Start) -> None:
+    once = program("once", "import os; os.write(1, b'once ran\\n')", once=True)
+    server = supervise(patient("server"), once)
+    pid_of(server, "server")
+    server.wait_for_line(lambda line: line == "once ran")
+    assert server.stop() == 0
+    assert server.lines.count("once ran") == 1
+    assert "ended unexpectedly" not in server.output
+
+
+def test_what_runs_once_and_fails_is_tried_again_and_stops_nobody(supervise: Start) -> None:
+    once = program("once", "import os, sys; os.write(1, b'once ran\\n'); sys.exit(1)", once=True)
+    server = supervise(patient("server"), once)
+    server.wait_until(lambda: server.lines.count("once ran") >= 3)
+    assert "ready http://server" in server.lines
+    assert server.stop() == 0
