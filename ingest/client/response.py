@@ -86,6 +86,15 @@ def request_head(
     return ("\r\n".join(lines) + "\r\nContent-Length: ").encode("ascii")
 
 
+def rest_of_head(length: int, *, key: str = "") -> bytes:
+    """What follows a `request_head`: the length, and the request's own Idempotency-Key."""
+    return (
+        b"%d\r\nIdempotency-Key: %s\r\n\r\n" % (length, key.encode("ascii"))
+        if key
+        else (b"%d\r\n\r\n" % length)
+    )
+
+
 class ResponseParser:
     """Feed it bytes; it answers a Response once one is whole."""
 

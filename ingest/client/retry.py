@@ -9,8 +9,9 @@ import email.utils
 import time
 from random import Random
 
-# The server said "not now": nothing of the request was kept, so that a repeat cannot duplicate.
-REFUSED_FOR_NOW = frozenset({429, 503})
+# The server said "not now": nothing of the request was kept, so that a repeat cannot duplicate; or,
+# with a 409, that it is still at work on an earlier attempt with the same key.
+REFUSED_FOR_NOW = frozenset({409, 429, 503})
 MAX_RETRY_AFTER_S = 300.0
 
 

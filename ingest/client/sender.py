@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 
-from ingest.client.response import Response, ResponseError, ResponseParser
+from ingest.client.response import Response, ResponseError, ResponseParser, rest_of_head
 from ingest.client.target import Target
 
 _READ_SIZE = 65536
@@ -34,7 +34,7 @@ class Sender:
             self._sock.close()
             self._sock = None
 
-    def post(self, head: bytes, body: bytes) -> Response:
+    def post(self, head: bytes, body: bytes, *, key: str = "") -> Response:
         """`head` ends where the Content-Length's number belongs."""
         if self._sock is not None and self._is_stale(self._sock):
             self.close()
@@ -46,7 +46,7 @@ class Sender:
             ) from None
         try:
             try:
-                sock.sendall(b"%s%d\r\n\r\n%s" % (head, len(body), body))
+                sock.sendall(b"%s%s%s" % (head, rest_of_head(len(body), key=key), body))
                 sent = True
             except OSError:
                 sent = False

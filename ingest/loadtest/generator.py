@@ -13,8 +13,9 @@ import selectors
 from collections.abc import Callable
 from random import Random
 
+from ingest.client.arguments import with_ack
 from ingest.client.clock import Clock
-from ingest.client.response import Response, ResponseError, request_head
+from ingest.client.response import Response, ResponseError, request_head, rest_of_head
 from ingest.client.retry import REFUSED_FOR_NOW, parse_retry_after, wait_before_retry
 from ingest.client.target import Target
 from ingest.loadtest.connection import Connection, ConnectionLost
@@ -61,9 +62,8 @@ class Generator:
         self._clock, self._rng = clock, rng
         self._on_progress = on_progress
         self.tally = Tally(records=load.records)
-        query = f"?ack={load.ack}" if load.ack else ""
         self._head = request_head(
-            path=f"{target.base_path}{maker.path}{query}",
+            path=with_ack(target.base_path + maker.path, load.ack),
             authority=target.authority,
             content_type=maker.content_type(load.batch),
             api_key=load.api_key,
@@ -73,7 +73,7 @@ class Generator:
         self._idle = [_Client() for _ in range(load.clients)]
         self._busy: set[_Client] = set()
         self._schedule = Schedule(load)
-        self._outcomes = Outcomes(self.tally)
+        self._outcomes = Outcomes(self.tally, keyed=load.keys)
         self._ever_connected = False
         self._interrupted = False
         self._heard = 0.0  # when any client last had an answer
@@ -144,7 +144,8 @@ class Generator:
                 connection.open()
             body = self._maker.body(request)
             client.started = self._clock.now()
-            connection.send(self._head, b"%d\r\n\r\n" % len(body), body)
+            key = self._maker.key(request) if self._load.keys else ""
+            connection.send(self._head, rest_of_head(len(body), key=key), body)
             self._watch(client)
         except ConnectionLost as lost:
             self._on_lost(client, lost)

@@ -15,6 +15,7 @@ class Load:
     rate: float = 0.0  # records per second; 0: closed loop
     duration_s: float = 0.0
     ack: str = ""
+    keys: bool = False  # an Idempotency-Key with each request
     api_key: str = ""
     timeout_s: float = 30.0
     retry_for_s: float = 60.0

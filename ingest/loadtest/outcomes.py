@@ -11,8 +11,9 @@ from ingest.loadtest.tally import ACKNOWLEDGED, REFUSED, REJECTED, Tally
 
 
 class Outcomes:
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
+    def __init__(self, tally: Tally, *, keyed: bool = False) -> None:
+        """`keyed`: the server knows a repeat when it sees one."""
+        self._tally, self._keyed = tally, keyed
 
     def succeeded(self, request: Request, response: Response, latency_s: float) -> None:
         """A 2xx, which counts only if it says what it accepted."""
@@ -24,6 +25,7 @@ class Outcomes:
             return
         tally.latencies.append(latency_s)
         tally.acks[answer.ack] += 1
+        tally.replayed += "idempotency-replayed" in response.headers
         self._settle(request, ACKNOWLEDGED)
         for entry in answer.errors:
             tally.note(f"{entry.code}: {entry.detail}")
@@ -55,5 +57,5 @@ class Outcomes:
         tally = self._tally
         tally.fates[request.first : request.first + request.count] = bytes([fate]) * request.count
         if request.unanswered:
-            allowed = request.unanswered + (fate == ACKNOWLEDGED)
+            allowed = 1 if self._keyed else request.unanswered + (fate == ACKNOWLEDGED)
             tally.allowed.update(dict.fromkeys(request.sequence, allowed))

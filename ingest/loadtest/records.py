@@ -60,6 +60,7 @@ class Request:
     begun: float | None = None  # the first attempt
     # When the server had last answered anybody, as it stood when this one was last lost.
     lost_after: float | None = None
+    stamp: str = ""  # the records' timestamp; a repeat is the same request, to the byte
     attempts: int = 0
     # Attempts whose answer never came though all was sent: each may or may not be stored.
     unanswered: int = 0
@@ -76,16 +77,22 @@ class Request:
 
 
 class RecordMaker:
-    """Writes the bodies of one run; a body is made anew for a repeat, so nothing is kept."""
+    """Writes the bodies of one run; a body is made again for a repeat, so nothing is kept."""
 
     def __init__(self, *, path: str, run: str) -> None:
         self.path, self.run = path, run
         self._make = MAKERS[path]
 
     def body(self, request: Request) -> bytes:
-        timestamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        make, run = self._make, self.run
-        return "\n".join([make(run, timestamp, n) for n in request.sequence]).encode()
+        if not request.stamp:
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            request.stamp = now.replace("+00:00", "Z")
+        make, run, stamp = self._make, self.run, request.stamp
+        return "\n".join([make(run, stamp, n) for n in request.sequence]).encode()
+
+    def key(self, request: Request) -> str:
+        """The request's Idempotency-Key, the same for each attempt."""
+        return f"loadtest-{self.run}-{request.first}"
 
     @staticmethod
     def content_type(batch: int) -> str:

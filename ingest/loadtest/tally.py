@@ -34,6 +34,8 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     other_reasons: int = 0
     acks: Counter[str] = field(default_factory=Counter)
+    # Answers that an earlier attempt with the same Idempotency-Key had earned.
+    replayed: int = 0
     interrupted: bool = False
     ended: str = ""  # why the run was given up before all was sent
     # One byte a record, so that a million records' fates cost a megabyte.
@@ -103,6 +105,7 @@ class Tally:
             "lost_connections": self.lost_connections,
             "bad_answers": self.bad_answers,
             "acks": dict(sorted(self.acks.items())),
+            "replayed": self.replayed,
             "max_late_ms": round(self.max_late_s * 1000, 2),
             "rejections": self.rejections,
             "interrupted": self.interrupted,

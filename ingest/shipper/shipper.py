@@ -39,6 +39,7 @@ class ShipOptions:
     poll_s: float = 0.5
     gzip: bool = False
     retry_for_s: float = 0.0  # 0: until stopped
+    run: str = ""  # what the Idempotency-Keys of this run begin with; "": none are sent
 
 
 @dataclass(kw_only=True)
@@ -91,6 +92,7 @@ class Shipper:
         self._clock, self._rng, self._warn = clock, rng, warn
         self._on_progress = on_progress
         self._stop = threading.Event()
+        self._chunks = 0
         self.counts = ShipCounts()
 
     def stop(self) -> None:
@@ -220,17 +222,19 @@ class Shipper:
     def _post_until_answered(self, body: bytes) -> Response | None:
         """None when it was stopped or the time for retries is over."""
         begun, attempt = self._clock.now(), 0
+        self._chunks += 1
+        key = f"{self._options.run}-{self._chunks}" if self._options.run else ""
         while True:
             self.counts.requests += 1
             retry_after, hint = None, ""
             try:
-                response = self._sender.post(self._head, body)
+                response = self._sender.post(self._head, body, key=key)
             except NoAnswer as error:
                 trouble = str(error)
                 if not error.connected:
                     hint = ". If it is elsewhere, name the server with --url"
             else:
-                if response.status not in (408, 429) and response.status < 500:
+                if response.status not in (408, 409, 429) and response.status < 500:
                     self.counts.bytes_sent += len(body)
                     return response
                 trouble = f"{response.status} {detail_of(response)}"

@@ -27,8 +27,9 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from ingest.client.arguments import add_sending
 from ingest.client.clock import SystemClock
-from ingest.client.options import amount, api_key_from_environment, whole_number
+from ingest.client.options import amount, whole_number
 from ingest.client.target import TargetError, own_url, require_loopback, resolve
 from ingest.loadtest.generator import Generator, Load, Unreachable
 from ingest.loadtest.records import PATHS, RecordMaker
@@ -49,7 +50,8 @@ load is open: requests start when the schedule says, and latency counts from tha
 unless --allow-remote is given.
 
 With --verify each acknowledged record is then looked for in this installation's records database,
-and must be there exactly once.
+and must be there exactly once. A request that is repeated after its answer was lost may be stored
+twice, which is told and no failure; with --idempotency-keys it must not be.
 
 Exits 0 when every record was accepted (and verified), 1 otherwise.
 """
@@ -101,33 +103,7 @@ class Command(BaseCommand):
             metavar="S",
             help="start nothing new after S seconds, even if fewer than N were sent",
         )
-        add("--url", default="", help="the server (where this installation's own listens)")
-        add(
-            "--ack",
-            choices=("memory", "wal", "stored"),
-            default="",
-            help="the acknowledgement to ask for (the server's default)",
-        )
-        add(
-            "--api-key",
-            default=api_key_from_environment(),
-            metavar="KEY",
-            help="the API key; better given as COLLECTOR_API_KEY, which `ps` does not show",
-        )
-        add(
-            "--timeout",
-            type=amount(86_400),
-            default=30.0,
-            metavar="S",
-            help="how long to wait for an answer (30)",
-        )
-        add(
-            "--retry-for",
-            type=amount(86_400),
-            default=60.0,
-            metavar="S",
-            help="how long to go on with a request that is refused or loses its connection (60)",
-        )
+        add_sending(parser, idempotency_keys=False, timeout_s=30.0, retry_for_s=60.0)
         add(
             "--verify",
             action="store_true",
@@ -141,7 +117,6 @@ class Command(BaseCommand):
             help="how long to wait when no more records appear in the database (60)",
         )
         add("--allow-remote", action="store_true", help="load another machine than this one")
-        add("--json", action="store_true", help="print the result as one JSON object")
 
     def handle(self, **options: Any) -> None:
         try:
@@ -158,6 +133,7 @@ class Command(BaseCommand):
             rate=options["rate"],
             duration_s=options["duration"],
             ack=options["ack"],
+            keys=options["idempotency_keys"],
             api_key=options["api_key"],
             timeout_s=options["timeout"],
             retry_for_s=options["retry_for"],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import secrets
 import signal
 import sys
 import threading
@@ -21,7 +22,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 
-from ingest.client.options import amount, api_key_from_environment, whole_number
+from ingest.client.arguments import add_sending, with_ack
+from ingest.client.options import amount, whole_number
 from ingest.client.response import request_head
 from ingest.client.sender import Sender
 from ingest.client.target import TargetError, own_url, resolve
@@ -34,7 +36,9 @@ _DESCRIPTION = """\
 Send files to the collector, a line a record, and remember how far each was sent.
 
 The remembered place moves only after the server's answer, so delivery is AT LEAST ONCE: after a
-crash, or an answer that got lost, the last batch is sent again. Without --follow the files are
+crash the last batch is sent again. A batch whose answer got lost is sent again with the same
+Idempotency-Key, and stored once; --no-idempotency-keys does without, for a server whose control
+database is away. Without --follow the files are
 sent to their end (an unfinished last line included) and the command exits. With --follow it goes
 on, through rotation by renaming and through truncation, until SIGTERM or Ctrl-C, which finish the
 batch in hand; an unfinished last line waits until it is finished.
@@ -102,13 +106,7 @@ class Command(BaseCommand):
         add("--format", choices=("text", "ndjson"), default="text", help="what a line is (text)")
         add("--service", default="", metavar="NAME", help="the service of each text line's record")
         add("--path", choices=("/logs", "/health", "/event"), default="/logs", help="(/logs)")
-        add("--url", default="", help="the server (where this installation's own listens)")
-        add(
-            "--api-key",
-            default=api_key_from_environment(),
-            metavar="KEY",
-            help="the API key; better given as COLLECTOR_API_KEY, which `ps` does not show",
-        )
+        add_sending(parser, idempotency_keys=True, timeout_s=60.0, retry_for_s=0.0)
         add("--gzip", action="store_true", help="compress the requests")
         add("--max-records", type=whole_number(1, 100_000), default=1000, metavar="N",
             help="lines a request (1000)")  # fmt: skip
@@ -120,13 +118,8 @@ class Command(BaseCommand):
             help="where a longer line is cut (262144)")  # fmt: skip
         add("--poll", type=amount(60, low=0.01), default=0.5, metavar="S",
             help="seconds between looks at a file that does not grow (0.5)")  # fmt: skip
-        add("--timeout", type=amount(3600, low=0.01), default=60.0, metavar="S",
-            help="how long to wait for an answer (60)")  # fmt: skip
-        add("--retry-for", type=amount(86_400 * 365), default=0.0, metavar="S",
-            help="give up on a batch after S seconds (never)")  # fmt: skip
         add("--state-dir", type=Path, default=None, metavar="DIR",
             help="where places are remembered (ship/ in the data directory)")  # fmt: skip
-        add("--json", action="store_true", help="print the counts as one JSON object")
 
     def handle(self, **options: Any) -> None:
         if options["service"] and options["format"] != "text":
@@ -187,7 +180,7 @@ class Command(BaseCommand):
         stack.callback(sender.close)
         as_json = options["format"] == "ndjson" or bool(options["service"])
         head = request_head(
-            path=target.base_path + options["path"],
+            path=with_ack(target.base_path + options["path"], options["ack"]),
             authority=target.authority,
             content_type="application/x-ndjson" if as_json else "text/plain; charset=utf-8",
             api_key=options["api_key"],
@@ -217,6 +210,7 @@ class Command(BaseCommand):
                 poll_s=options["poll"],
                 gzip=options["gzip"],
                 retry_for_s=options["retry_for"],
+                run=f"ship-{secrets.token_hex(12)}" if options["idempotency_keys"] else "",
             ),
             clock=clock,
             rng=random.Random(),  # noqa: S311 - jitter, not a secret
