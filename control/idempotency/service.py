@@ -107,8 +107,15 @@ class IdempotencyService:
 
 
 def settle_adopted(log_id: str, keys: frozenset[str]) -> None:
-    """The adoption hook.  Raises while the control database is away: to be told of again."""
-    resolved = resolve(log_id, keys)
+    """The adoption hook, on the adopter's thread.
+
+    Raises while the control database is away: to be told of again.
+    """
+    heart.drop_stale_connections()
+    try:
+        resolved = resolve(log_id, keys)
+    finally:
+        heart.drop_stale_connections()
     if resolved.any:
         logger.info(
             "claims of a dead process were settled by its log",
