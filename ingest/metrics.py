@@ -21,6 +21,11 @@ _OTHER = "other"
 REQUESTS = Counter("ingest_requests", "Requests to ingest, answered.", ["path", "status"])
 ERRORS = Counter("ingest_errors", "Records and requests that were refused, by cause.", ["code"])
 RECORDS = Counter("ingest_records", "Records accepted.", ["type", "tenant"])
+KEYED = Counter(
+    "idempotent_requests",
+    "Requests with an Idempotency-Key that came as far as its claim, by what became of them.",
+    ["outcome"],
+)
 RATE = Gauge(
     "ingest_rate",
     "Records accepted a second, lately.",
@@ -58,6 +63,11 @@ def count_records(type: str, tenant: str, count: int) -> None:
             _records[type, tenant] = child
     child.inc(count)
     rate.add(count)
+
+
+def count_keyed(outcome: str) -> None:
+    """kept, refused, replayed, pending, mismatch, busy or unavailable."""
+    KEYED.labels(outcome).inc()
 
 
 def _label_of(tenant: str) -> str:

@@ -9,9 +9,10 @@ import msgspec
 from django.http import HttpResponse
 
 from control.web.problem import problem, title_of
+from ingest.api.keyed import KeyPending, KeysAway
 from ingest.wire.decode import Decoded
 from ingest.wire.errors import Rejection, RequestError
-from pipeline.errors import Draining, NoSink, Refused, TooLarge
+from pipeline.errors import Draining, LogUnavailable, NoSink, Refused, TooLarge
 
 
 class Accepted(msgspec.Struct, gc=False, omit_defaults=True):
@@ -37,20 +38,25 @@ _encode = msgspec.json.Encoder().encode
 _decode_said = msgspec.json.Decoder(_Said).decode
 
 
-def accepted(
+def acceptance(
     *, accepted: int, decoded: Decoded, ack: str, request_id: str, unstored: int = 0
-) -> HttpResponse:
-    """202. `unstored` of the accepted records are known not to be in any required sink."""
-    body = Accepted(
-        accepted,
-        decoded.rejected,
-        decoded.rejections,
-        ack,
-        request_id,
-        decoded.rejected - len(decoded.rejections),
-        unstored,
+) -> bytes:
+    """What a 202 says. `unstored` of the accepted records are known to be in no required sink."""
+    return _encode(
+        Accepted(
+            accepted,
+            decoded.rejected,
+            decoded.rejections,
+            ack,
+            request_id,
+            decoded.rejected - len(decoded.rejections),
+            unstored,
+        )
     )
-    return HttpResponse(_encode(body), status=202, content_type="application/json")
+
+
+def accepted(body: bytes) -> HttpResponse:
+    return HttpResponse(body, status=202, content_type="application/json")
 
 
 def empty_body() -> RequestError:
@@ -98,11 +104,13 @@ def said_by(response: HttpResponse) -> tuple[str, str]:
 def status_of(error: Refused) -> int:
     if isinstance(error, TooLarge):
         return 413
-    return 503 if isinstance(error, Draining | NoSink) else 429
+    if isinstance(error, KeyPending):
+        return 409
+    return 503 if isinstance(error, Draining | NoSink | LogUnavailable | KeysAway) else 429
 
 
 def turned_away(error: Refused, *, request_id: str) -> HttpResponse:
-    """429 or 503 with the time to come back, or 413 when that would be no use."""
+    """409, 429 or 503 with the time to come back, or 413 when that would be no use."""
     status = status_of(error)
     if isinstance(error, TooLarge):
         return problem(

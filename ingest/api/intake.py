@@ -17,9 +17,11 @@ from control.web.access import authorize
 from control.web.permits import permits
 from control.web.requestid import request_id_of
 from ingest import metrics
-from ingest.api import answers, requestlog
-from ingest.api.acks import MEMORY, STORED, choose_ack
+from ingest.api import answers, keyed, requestlog
+from ingest.api.acks import MEMORY, STORED, choose_ack, logs_to, weakest
 from ingest.api.door import Door, door
+from ingest.api.keyed import Keyed
+from ingest.api.offer import Offer
 from ingest.wire.body import encoding_of, length_of, read_body
 from ingest.wire.decode import Decoded, decode
 from ingest.wire.errors import RequestError
@@ -53,15 +55,19 @@ def take_in(request: HttpRequest, kind: Kind) -> HttpResponse:
 
 def _admit(request: HttpRequest, kind: Kind, principal: Principal, request_id: str) -> HttpResponse:
     meta, here = request.META, door()
+    engine = _engine()
     ack = choose_ack(
-        meta.get("QUERY_STRING", ""), minimum=principal.min_ack, default=here.settings.default_ack
+        meta.get("QUERY_STRING", ""),
+        minimum=principal.min_ack,
+        default=here.settings.default_ack,
+        logs_to=logs_to(engine),
     )
+    key = keyed.key_of(meta)
     length = length_of(meta, max_body_bytes=here.settings.max_body_bytes)
     if length == 0:
         raise answers.empty_body()
     format = format_of(meta.get("CONTENT_TYPE", ""), text=kind.text)
     encoding = encoding_of(meta)
-    engine = _engine()
     refusal = engine.refusal(kind.type, principal.tenant)
     if refusal is not None:
         raise refusal
@@ -87,20 +93,49 @@ def _admit(request: HttpRequest, kind: Kind, principal: Principal, request_id: s
                 limits=here.limits,
             )
             nbytes = len(body)
+            digest = keyed.digest_of(body, format) if key is not None else ""
             del body
             for code, count in decoded.codes.items():
                 metrics.count_error(code, count)
             if not decoded.records:
                 raise answers.nothing_valid(decoded)
-            receipts = _offer(engine, kind, decoded, request_id, _traceparent(meta))
-        unstored = 0
-        if ack == STORED:
-            ack, unstored = _await_stored(here, receipts)
+            claimed = None
+            if key is not None:
+                taken = _claim(request, engine, principal, key, digest, decoded, request_id)
+                if isinstance(taken, HttpResponse):
+                    return taken
+                claimed = taken
+            offer = Offer(
+                engine=engine,
+                kind=kind,
+                request_id=request_id,
+                traceparent=_traceparent(meta),
+                durable=ack != MEMORY or claimed is not None,
+                claimed=claimed,
+            )
+            receipts = offer.make(decoded)
+        answer = None
+        try:
+            unstored = 0
+            if ack == STORED:
+                ack, unstored = _await_stored(here, receipts, elsewhere=offer.kept_before)
+            elif offer.durable:
+                ack = weakest(receipts)
+            accepted = offer.kept_before
+            for receipt in receipts:
+                accepted += receipt.count
+            answer = answers.acceptance(
+                accepted=accepted,
+                decoded=decoded,
+                ack=ack,
+                request_id=request_id,
+                unstored=unstored,
+            )
+        finally:
+            if claimed is not None:
+                claimed.done(engine, offer.kept, answer)
     finally:
         permits.give_back()
-    accepted = 0
-    for receipt in receipts:
-        accepted += receipt.count
     requestlog.log_accepted(
         request.path,
         request_id=request_id,
@@ -109,9 +144,7 @@ def _admit(request: HttpRequest, kind: Kind, principal: Principal, request_id: s
         rejected=decoded.rejected,
         nbytes=nbytes,
     )
-    return answers.accepted(
-        accepted=accepted, decoded=decoded, ack=ack, request_id=request_id, unstored=unstored
-    )
+    return answers.accepted(answer)
 
 
 def _engine() -> Engine:
@@ -121,48 +154,43 @@ def _engine() -> Engine:
         raise Draining("this process has no running pipelines", retry_after_s=2.0) from None
 
 
-def _offer(
-    engine: Engine, kind: Kind, decoded: Decoded, request_id: str, traceparent: str
-) -> list[Receipt]:
-    """One offer a tenant, the largest first.
-
-    The first refusal is the request's, while nothing of it is held.  A later one, which only
-    a request for several tenants can meet, rejects that tenant's records one by one.
-    """
-    receipts: list[Receipt] = []
-    tenants: Sequence[str] = list(decoded.records)
-    if len(tenants) > 1:
-        tenants = sorted(tenants, key=lambda tenant: -len(decoded.records[tenant]))
-    for tenant in tenants:
-        records = decoded.records[tenant]
-        try:
-            receipt = engine.offer(
-                type=kind.type,
-                tenant=tenant,
-                records=records,
-                request_id=request_id,
-                traceparent=traceparent,
-            )
-        except Refused as error:
-            if not receipts:
-                raise
-            metrics.count_error(error.reason, len(records))
-            for index in decoded.indexes[tenant]:
-                decoded.reject(index, error.reason, str(error))
-        else:
-            receipts.append(receipt)
-            metrics.count_records(kind.type, tenant, len(records))
-    return receipts
+def _claim(
+    request: HttpRequest,
+    engine: Engine,
+    principal: Principal,
+    key: str,
+    digest: str,
+    decoded: Decoded,
+    request_id: str,
+) -> Keyed | HttpResponse:
+    """The claim of the request's key, with the answer that is foreseen."""
+    foreseen = answers.acceptance(
+        accepted=sum(map(len, decoded.records.values())),
+        decoded=decoded,
+        ack=logs_to(engine),
+        request_id=request_id,
+    )
+    return keyed.claim(
+        key,
+        tenant=principal.tenant,
+        path=request.path,
+        digest=digest,
+        log_id=engine.log_id,
+        parts=list(decoded.records),
+        foreseen=foreseen,
+    )
 
 
-def _await_stored(here: Door, receipts: Sequence[Receipt]) -> tuple[str, int]:
+def _await_stored(here: Door, receipts: Sequence[Receipt], *, elsewhere: int) -> tuple[str, int]:
     """The acknowledgement that is true, and how many records are known to be stored nowhere.
 
     A receipt without a required sink to wait for is done at once, and not therefore stored.
+    Records `elsewhere`, in an adopted log, have none to wait for.
     """
     settled = here.waiters.wait(receipts, here.settings.ack_timeout_s)
     unstored = sum(receipt.unstored for receipt in receipts)
-    return (STORED if settled and not unstored else MEMORY), unstored
+    stored = settled and not unstored and not elsewhere
+    return (STORED if stored else weakest(receipts)), unstored
 
 
 def _traceparent(meta: dict[str, Any]) -> str:

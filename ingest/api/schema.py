@@ -37,9 +37,15 @@ _ACCEPTED = inline_serializer(
             required=False,
             help_text="With `ack=stored`: how many of the accepted records are known not to be "
             "stored, as a required sink refused them (its dead letters or counts tell) or no "
-            "required sink takes their kind. `ack` is then `memory`.",
+            "required sink takes their kind. `ack` then names what else is true.",
         ),
-        "ack": serializers.ChoiceField(choices=["memory", "stored"]),
+        "ack": serializers.ChoiceField(
+            choices=["memory", "wal", "wal-unsynced", "stored"],
+            help_text="What is true now. `memory`: this process has the records. `wal`: its log on "
+            "the disk has them, and they survive a crash and a power cut; `wal-unsynced`, where "
+            "the operator chose not to sync each request: a crash, but not a power cut. `stored`: "
+            "every required sink has them.",
+        ),
         "request_id": serializers.CharField(),
     },
 )
@@ -68,18 +74,42 @@ _REFUSALS = {
     401: "No API key, or one that is unknown, expired or revoked.",
     403: "The key does not carry the scope.",
     408: "The body did not arrive in time.",
+    409: "The first request with this `Idempotency-Key` is not answered yet: come back after "
+    "`Retry-After` seconds.",
     411: "A chunked body on a server that cannot read one.",
     413: "More than a limit that `limit` names; coming back will not help.",
     415: "A content type or encoding that is not understood; `detail` says what is.",
+    422: "The `Idempotency-Key` was used for a request with another body.",
     429: "No room now: come back after `Retry-After` seconds.",
-    503: "Stopping, or no sink to write to: come back after `Retry-After` seconds.",
+    503: "Stopping, no sink to write to, a log that cannot be written, or, for a request with an "
+    "`Idempotency-Key`, a control database that does not answer: nothing was kept; come back "
+    "after `Retry-After` seconds.",
 }
 
 _ACK = OpenApiParameter(
     "ack",
     str,
-    enum=["memory", "stored"],
-    description="What to wait for: `memory`, taken in; `stored`, settled by every required sink.",
+    enum=["memory", "stored", "wal"],
+    description="What to wait for. `memory`: taken in, not awaited. `wal`, the default unless the "
+    "operator set another: in the log on the disk. `stored`: settled by every required sink; "
+    "when that takes too long, the answer names what is true so far. An API key may set a "
+    "minimum.",
+)
+_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    OpenApiParameter.HEADER,
+    description="A name for this request, a UUID say. Sent again with the same key (for 24 hours, "
+    "unless the operator set another time), the request is not kept again but answered as before, "
+    "with `Idempotency-Replayed: true`. The key belongs to the caller's tenant and this address; "
+    "another body needs another key. `ack` and `Content-Encoding` may differ.",
+)
+_REPLAYED = OpenApiParameter(
+    "Idempotency-Replayed",
+    {"type": "string", "enum": ["true"]},
+    OpenApiParameter.HEADER,
+    response=[202],
+    description="This is the answer to an earlier request with the same `Idempotency-Key`.",
 )
 _REQUEST_ID = OpenApiParameter(
     "X-Request-ID", str, OpenApiParameter.HEADER, description="Taken, or made; always answered."
@@ -107,7 +137,7 @@ def _responses() -> dict[Any, Any]:
                                 "detail": "JSON is malformed: the input ends too early (byte 17)",
                             }
                         ],
-                        "ack": "memory",
+                        "ack": "wal",
                         "request_id": "5f2b6c1de0c94d7f8a3f5a1f0f6f7a10",
                     },
                 )
@@ -136,7 +166,7 @@ def _post(
         "description": description,
         "tags": ["ingest"],
         "auth": [{"ApiKeyBearer": []}, {"ApiKeyHeader": []}, {}],
-        "parameters": [_ACK, _REQUEST_ID, _ENCODING],
+        "parameters": [_ACK, _KEY, _REPLAYED, _REQUEST_ID, _ENCODING],
         "request": request,
         "responses": _responses(),
         "examples": [

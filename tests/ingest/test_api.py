@@ -15,7 +15,7 @@ from control.auth.keys import create_key, keyring
 from control.auth.models import Tenant
 from control.web.permits import permits
 from ingest.wire.decode import MAX_TENANTS
-from pipeline.errors import PermanentError, RetryableError
+from pipeline.errors import LogUnavailable, PermanentError, RetryableError
 from pipeline.receipt import Receipt
 from tests.ingest.bodies import lines
 from tests.ingest.front import Front
@@ -382,13 +382,38 @@ def test_an_acknowledgement_that_is_not_there(front: Front, ack: str) -> None:
         assert (told["code"], told["available"]) == ("ack_unavailable", ["memory", "stored"])
 
 
-@pytest.mark.parametrize("minimum", ["wal", "stored"])
-def test_a_keys_minimum_is_kept(front: Front, minimum: str) -> None:
-    _, token = create_key(tenant="default", name="k", scopes=["logs"], min_ack=minimum)
+def test_a_keys_minimum_is_kept(front: Front) -> None:
+    _, token = create_key(tenant="default", name="k", scopes=["logs"], min_ack="stored")
     keyring().invalidate()
     for query in ("", "?ack=memory"):
         response = front.post(f"/logs{query}", {}, Authorization=f"Bearer {token}")
         assert answer(response)["ack"] == "stored"
+
+
+def test_a_minimum_that_this_process_cannot_keep_is_a_503(front: Front) -> None:
+    """There is no log on the disk here; a stronger promise can still be asked for."""
+    _, token = create_key(tenant="default", name="k", scopes=["logs"], min_ack="wal")
+    keyring().invalidate()
+    bearer = {"Authorization": f"Bearer {token}"}
+    for query in ("", "?ack=memory"):
+        response = front.post(f"/logs{query}", {}, **bearer)
+        assert answer(response, 503)["code"] == "log_unavailable"
+        assert int(response.headers["Retry-After"]) >= 1
+    assert answer(front.post("/logs?ack=wal", {}, **bearer), 400)
+    assert front.engine.stats()["ledger"] == []
+    assert answer(front.post("/logs?ack=stored", {}, **bearer))["ack"] == "stored"
+
+
+def test_a_log_that_cannot_be_written_is_a_503_and_nothing_is_kept(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise LogUnavailable("the disk is full", retry_after_s=7.0)
+
+    monkeypatch.setattr(front.engine, "offer", refuse)
+    response = front.post("/logs", {"message": "m"})
+    assert answer(response, 503)["code"] == "log_unavailable"
+    assert int(response.headers["Retry-After"]) >= 7
 
 
 @pytest.mark.concurrency
@@ -456,6 +481,11 @@ def test_the_schema_is_whole() -> None:
     for path in ("/logs", "/health", "/event"):
         operation = schema["paths"][path]["post"]
         assert set(operation["responses"]) == {
-            "202", "400", "401", "403", "408", "411", "413", "415", "429", "503",
+            "202", "400", "401", "403", "408", "409", "411", "413", "415", "422", "429", "503",
         }  # fmt: skip
         assert operation["requestBody"]["content"]["application/json"]["examples"]
+        parameters = {one["name"]: one for one in operation["parameters"]}
+        assert parameters["ack"]["schema"]["enum"] == ["memory", "stored", "wal"]
+        assert parameters["Idempotency-Key"]["in"] == "header"
+        assert parameters["Idempotency-Key"]["schema"]["maxLength"] == 255
+        assert "Idempotency-Replayed" in operation["responses"]["202"]["headers"]

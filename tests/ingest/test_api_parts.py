@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from ingest.api import answers
-from ingest.api.acks import Waiters, choose_ack
+from ingest.api.acks import Waiters, choose_ack, weakest
+from ingest.api.keyed import KeyPending, KeysAway, digest_of, key_of
 from ingest.api.requestlog import Sampler
 from ingest.metrics import RateMeter
 from ingest.wire.errors import RequestError
-from pipeline.errors import Draining, NoSink, Saturated, TooLarge
+from ingest.wire.formats import Format
+from pipeline.errors import Draining, LogUnavailable, NoSink, Refused, Saturated, TooLarge
 from pipeline.receipt import Receipt
 
 
@@ -24,24 +26,96 @@ class Clock:
 @pytest.mark.parametrize(
     ("query", "minimum", "expected"),
     [
-        ("", "", "memory"),
+        ("", "", "wal"),
+        ("ack=memory", "", "memory"),
+        ("ack=wal", "", "wal"),
         ("ack=stored", "", "stored"),
         ("x=1&ack=stored", "memory", "stored"),
         ("ack=memory&ack=stored", "", "stored"),
-        ("ack=memory", "wal", "stored"),
+        ("ack=memory", "wal", "wal"),
+        ("ack=memory", "stored", "stored"),
         ("", "stored", "stored"),
-        ("back=1", "", "memory"),
+        ("ack=stored", "wal", "stored"),
+        ("ack=", "", "wal"),
+        ("back=1", "", "wal"),
     ],
 )
-def test_which_ack(query: str, minimum: str, expected: str) -> None:
-    assert choose_ack(query, minimum=minimum, default="memory") == expected
+@pytest.mark.parametrize("logs_to", ["wal", "wal-unsynced"])
+def test_which_ack(query: str, minimum: str, expected: str, logs_to: str) -> None:
+    assert choose_ack(query, minimum=minimum, default="wal", logs_to=logs_to) == expected
 
 
-@pytest.mark.parametrize("query", ["ack=wal", "ack=%FF", "ack=STORED", "&" * 1000 + "ack=x"])
+@pytest.mark.parametrize("query", ["ack=all", "ack=%FF", "ack=STORED", "&" * 1000 + "ack=x"])
 def test_no_such_ack(query: str) -> None:
     with pytest.raises(RequestError) as refused:
-        choose_ack(query, minimum="", default="memory")
-    assert refused.value.status == 400
+        choose_ack(query, minimum="", default="memory", logs_to="wal")
+    assert (refused.value.status, refused.value.code) == (400, "ack_unavailable")
+    assert refused.value.extra["available"] == ["memory", "wal", "stored"]
+
+
+def test_without_a_log_on_the_disk_nobody_is_promised_one() -> None:
+    def choose(query: str, minimum: str = "") -> str:
+        return choose_ack(query, minimum=minimum, default="wal", logs_to="memory")
+
+    assert choose("") == "wal"  # only the default: the answer will name what is true
+    assert choose("ack=stored", "wal") == "stored"
+    with pytest.raises(RequestError) as refused:
+        choose("ack=wal")
+    assert (refused.value.status, refused.value.extra["available"]) == (400, ["memory", "stored"])
+    with pytest.raises(LogUnavailable, match="API key demands"):
+        choose("", "wal")
+    with pytest.raises(LogUnavailable):
+        choose("ack=memory", "wal")
+
+
+def test_an_answer_for_several_offers_names_the_weakest() -> None:
+    def receipt(logged: str) -> Receipt:
+        made = Receipt(count=1, owed=1, request_flush=lambda _: None)
+        made.logged = logged
+        return made
+
+    kinds = ["wal", "wal-unsynced", "memory"]
+    assert weakest([receipt("wal")]) == "wal"
+    assert weakest([receipt(kind) for kind in kinds[:2]]) == "wal-unsynced"
+    assert weakest([receipt(kind) for kind in reversed(kinds)]) == "memory"
+
+
+# --- Idempotency-Key -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sent", "key"),
+    [
+        ("8e03978e-40d5-43dd-bc93-6894a57f9324", "8e03978e-40d5-43dd-bc93-6894a57f9324"),
+        ('"8e03978e"', "8e03978e"),
+        (r'"a\"b\\c"', r'a"b\c'),
+        ('"', '"'),
+        ("x" * 255, "x" * 255),
+        (f'"{"x" * 255}"', "x" * 255),
+        (" padded ", "padded"),
+    ],
+)
+def test_a_key(sent: str, key: str) -> None:
+    assert key_of({"HTTP_IDEMPOTENCY_KEY": sent}) == key
+
+
+@pytest.mark.parametrize(
+    "sent", ["", " ", '""', "a b", "x" * 256, "ключ", "a\tb", "a\x7f", '"a b"']
+)
+def test_what_is_no_key(sent: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        key_of({"HTTP_IDEMPOTENCY_KEY": sent})
+    assert (refused.value.status, refused.value.code) == (400, "bad_idempotency_key")
+
+
+def test_without_the_header_there_is_no_key() -> None:
+    assert key_of({}) is None
+
+
+def test_the_same_bytes_read_differently_are_another_body() -> None:
+    digests = {digest_of(b"{}", format) for format in Format} | {digest_of(b"{} ", Format.JSON)}
+    assert len(digests) == 4
+    assert all(len(digest) == 64 for digest in digests)
 
 
 def test_retry_after_is_whole_at_least_one_and_spread() -> None:
@@ -59,10 +133,13 @@ def test_retry_after_is_whole_at_least_one_and_spread() -> None:
         (Saturated("full"), 429),
         (Draining("stopping"), 503),
         (NoSink("none"), 503),
+        (LogUnavailable("disk full"), 503),
+        (KeysAway("away"), 503),
+        (KeyPending("pending"), 409),
         (TooLarge("never", limit="x=1"), 413),
     ],
 )
-def test_how_a_refusal_is_answered(error: Saturated, status: int) -> None:
+def test_how_a_refusal_is_answered(error: Refused, status: int) -> None:
     response = answers.turned_away(error, request_id="r")
     assert response.status_code == status
     assert ("Retry-After" in response.headers) == (status != 413)
