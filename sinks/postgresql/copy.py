@@ -128,6 +128,8 @@ def store_batch(
     if rows and not writing.repeated:
         keeping.poison.count(rows=rows, refused=len(failures) - unfit)
     if keeping.proofs is not None:
+        if failures and not writing.repeated:
+            keeping.proofs.told(batch)
         keeping.proofs.prune(connection, batch)
     if keeping.own_ids is not None:
         keeping.own_ids.prune(connection, batch)
@@ -172,10 +174,37 @@ class _Writing:
             connection.execute("BEGIN")
         elif not keeping.proofs.begin(connection, self._batch, failures):
             connection.execute("ROLLBACK")
+            self.repeated = True
+            if keeping.proofs.was_told(self._batch):
+                return self._try_refused(jobs, failures, keeping.proofs)
             failures.clear()
             failures.update(keeping.proofs.failures_of(connection, self._batch))
-            self.repeated = True
             return Written(stored=0, already_stored=self._batch.count)
+        left_out = self._store(jobs, failures, piece)
+        self.doing = "the batch's transaction"
+        connection.execute("COMMIT")
+        already = len(left_out)
+        return Written(stored=self._batch.count - already, already_stored=already)
+
+    def _try_refused(
+        self, jobs: list[CopyJob], failures: dict[int, str], proofs: Proofs
+    ) -> Written:
+        """The records that were refused before: the sink may have been repaired since."""
+        self._connection.execute("BEGIN")
+        refused = proofs.failures_of(self._connection, self._batch, lock=True)
+        wanted = refused.keys() - failures.keys()
+        again = [job.only(wanted) for job in jobs]
+        rows = sum(len(job.rows) for job in again)
+        self._most = rows + 1  # their neighbours are stored: nothing is left to hand back
+        left_out = self._store(again, failures, max(1, self._keeping.poison.pieces_needed(rows)))
+        proofs.refused(self._connection, self._batch, failures)
+        self._connection.execute("COMMIT")
+        stored = rows - len(failures.keys() & wanted) - len(left_out)
+        return Written(stored=stored, already_stored=self._batch.count - stored)
+
+    def _store(self, jobs: list[CopyJob], failures: dict[int, str], piece: int) -> set[int]:
+        """Copy in the open transaction; returns the records whose own ids were stored before."""
+        keeping = self._keeping
         known_failures = len(failures)
         ids, known = self._claim(jobs)
         left_out = ids.stored_before(known)
@@ -186,11 +215,8 @@ class _Writing:
         if keeping.own_ids is not None and len(failures) > known_failures:
             left_out -= self._promote(jobs, failures, ids, known, set(ids.key_of) & set(failures))
         if keeping.proofs is not None and len(failures) > known_failures:
-            keeping.proofs.refused(connection, self._batch, failures)
-        self.doing = "the batch's transaction"
-        connection.execute("COMMIT")
-        already = len(left_out)
-        return Written(stored=self._batch.count - already, already_stored=already)
+            keeping.proofs.refused(self._connection, self._batch, failures)
+        return left_out
 
     def _claim(self, jobs: list[CopyJob]) -> tuple[OwnIds, set[Key]]:
         """The batch's own ids, and those among them that earlier batches have stored."""

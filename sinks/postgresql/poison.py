@@ -56,7 +56,7 @@ class PoisonRate:
         """Rows in each piece of a batch that was just refused as a whole."""
         with self._lock:
             rate = self._rate
-        return min(rows, _best_piece(max(rate, LEAST_RATE, 1 / rows)))
+        return min(rows, _best_piece(max(rate, LEAST_RATE, 1 / max(1, rows))))
 
 
 def _best_piece(rate: float) -> int:

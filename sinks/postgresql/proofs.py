@@ -4,10 +4,14 @@ A batch that is sent again, because the answer to COMMIT was lost or a second pr
 waits on the first one's key and finds itself stored already.  The row also keeps which records of
 the batch were refused, so that the second delivery reports the same.
 
+Whoever hears of refused records either dead-letters them or, where it takes the sink to be at
+fault, sends the batch again: to the same sink object, which therefore tries them again.  A
+deliverer that comes later cannot know what became of them and is told the same as the first.
+
 A proof goes when nobody can send its batch again: below the batch's `proofs_below`, which the log's
 checkpoint has passed, or with its whole log by `forget`.
 
-`_lock` guards `_pruned`; statements run outside it, in the pipeline's worker threads.
+`_lock` guards `_pruned` and `_told`; statements run outside it, in the pipeline's worker threads.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ months is taken for gone.  A lost log leaves at most some thousands of rows."""
 PRUNE_EVERY = 200
 """Proofs that may be deleted are left until there are so many: one statement for all of them."""
 _LOGS_FOLLOWED = 1_000
+_TOLD_FOLLOWED = 10_000
 
 _failures_decoder = msgspec.json.Decoder(dict[int, str])
 
@@ -54,6 +59,8 @@ class Proofs:
         self._lock = threading.Lock()
         # Up to where the proofs of a log were deleted, for each sink.
         self._pruned: dict[tuple[str, str], int] = {}
+        # Batches that this object stored without some records, and said so.
+        self._told: dict[tuple[str, int], None] = {}
 
     def prepare(self, connection: Connection) -> None:
         """Make the table where it is missing, and drop proofs of logs long gone.
@@ -119,11 +126,28 @@ class Proofs:
             )
         )
 
-    def failures_of(self, connection: Connection, batch: Batch) -> dict[int, str]:
+    def told(self, batch: Batch) -> None:
+        """The batch is stored, and its deliverer is about to hear which records are not."""
+        with self._lock:
+            self._told[(batch.log_id, batch.number)] = None
+            if len(self._told) > _TOLD_FOLLOWED:
+                del self._told[next(iter(self._told))]
+
+    def was_told(self, batch: Batch) -> bool:
+        """Whether the deliverer heard of refused records and dead-lettered none of them."""
+        with self._lock:
+            return (batch.log_id, batch.number) in self._told
+
+    def failures_of(
+        self, connection: Connection, batch: Batch, *, lock: bool = False
+    ) -> dict[int, str]:
         """What an earlier delivery of the batch reported as refused."""
         row = connection.execute(
-            sql.SQL("SELECT failures FROM {} WHERE log_id = {} AND number = {}").format(
-                sql.Identifier(TABLE), sql.Literal(batch.log_id), sql.Literal(batch.number)
+            sql.SQL("SELECT failures FROM {} WHERE log_id = {} AND number = {}{}").format(
+                sql.Identifier(TABLE),
+                sql.Literal(batch.log_id),
+                sql.Literal(batch.number),
+                sql.SQL(" FOR UPDATE" if lock else ""),
             )
         ).fetchone()
         return _failures_decoder.decode(str(row[0])) if row is not None and row[0] else {}

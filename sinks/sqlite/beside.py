@@ -1,7 +1,10 @@
 """What is kept beside the records in SQLite: proofs of stored pieces, and the ids records brought.
 
 A batch is stored in pieces of their own transactions, each with a proof: a batch that is sent again
-finds its pieces.  Called with the sink's lock held, inside its transactions.
+finds its pieces.  Whoever hears of refused records and sends the batch again, to the same sink
+object, has dead-lettered none: they are tried again.  A later deliverer is told the same.
+
+Called with the sink's lock held, inside its transactions.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ KEPT_DAYS = 90
 PRUNE_EVERY = 200
 PRUNE_IDS_EVERY = 20_000
 _ROWS_A_STATEMENT = 100
+_TOLD_FOLLOWED = 10_000
 
 _PROOFS_DDL = (
     f"CREATE TABLE IF NOT EXISTS {PROOFS} (log_id text NOT NULL, number integer NOT NULL, "
@@ -42,6 +46,8 @@ class PieceProofs:
 
     def __init__(self) -> None:
         self._pruned: dict[str, int] = {}
+        # Batches that this object stored without some records, and said so.
+        self._told: dict[tuple[str, int], None] = {}
 
     def prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute(_PROOFS_DDL)
@@ -69,6 +75,16 @@ class PieceProofs:
         ).fetchone()
         return _failures_decoder.decode(row[0]) if row and row[0] else {}
 
+    def told(self, batch: Batch) -> None:
+        """The batch is stored, and its deliverer is about to hear which records are not."""
+        self._told[(batch.log_id, batch.number)] = None
+        if len(self._told) > _TOLD_FOLLOWED:
+            del self._told[next(iter(self._told))]
+
+    def was_told(self, batch: Batch) -> bool:
+        """Whether the deliverer heard of refused records and dead-lettered none of them."""
+        return (batch.log_id, batch.number) in self._told
+
     def refused(
         self, connection: sqlite3.Connection, batch: Batch, piece: int, failures: dict[int, str]
     ) -> None:
@@ -76,7 +92,12 @@ class PieceProofs:
         connection.execute(
             f"UPDATE {PROOFS} SET failures = ?"  # noqa: S608
             " WHERE log_id = ? AND number = ? AND piece = ?",
-            (msgspec.json.encode(failures).decode(), batch.log_id, batch.number, piece),
+            (
+                msgspec.json.encode(failures).decode() if failures else None,
+                batch.log_id,
+                batch.number,
+                piece,
+            ),
         )
 
     def prune(self, connection: sqlite3.Connection, batch: Batch) -> None:

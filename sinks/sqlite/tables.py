@@ -74,13 +74,18 @@ class SqliteTables:
     def write(self, batch: Batch) -> Written:
         failures: dict[int, str] = {}
         pieces = _pieces(rows_by_table(batch), failures)
+        heard: dict[int, str] = {}
         already = 0
         with self._lock:
             aborts = self._aborts
             connection = self._ready()
             try:
                 for number, piece in enumerate(pieces):
-                    already += self._store(connection, batch, number, piece, failures, aborts)
+                    already += self._store(
+                        connection, batch, number, piece, failures, heard, aborts
+                    )
+                if failures and not heard:
+                    self._proofs.told(batch)
                 self._proofs.prune(connection, batch)
                 if self._own_ids is not None:
                     self._own_ids.prune(connection, batch)
@@ -172,18 +177,29 @@ class SqliteTables:
         number: int,
         piece: Piece,
         failures: dict[int, str],
+        heard: dict[int, str],
         aborts: int,
     ) -> int:
-        """One transaction; returns how many of its records were stored before."""
+        """One transaction; returns how many of its records were stored before.
+
+        `heard` is what an earlier deliverer's failures were, if there was one.
+        """
+        count = sum(len(rows) for _, rows, _ in piece)
         self._begin(connection, aborts)
         try:
-            if not self._proofs.claim(connection, batch, number):
-                failures.update(self._proofs.failures_of(connection, batch, number))
-                connection.execute("ROLLBACK")
-                return sum(len(rows) for _, rows, _ in piece)
+            known: dict[int, str] = {}
+            repeated = not self._proofs.claim(connection, batch, number)
+            if repeated:
+                known = self._proofs.failures_of(connection, batch, number)
+                if not known or not self._proofs.was_told(batch):
+                    failures.update(known)
+                    heard.update(known)
+                    connection.execute("ROLLBACK")
+                    return count
+                piece = _chosen(piece, known.__contains__)
             refused: dict[int, str] = {}
             already = self._insert_new(connection, batch, piece, refused, aborts)
-            if refused:
+            if refused or known:
                 self._proofs.refused(connection, batch, number, refused)
             connection.execute("COMMIT")
         except BaseException:
@@ -191,7 +207,7 @@ class SqliteTables:
                 connection.execute("ROLLBACK")
             raise
         failures.update(refused)
-        return already
+        return already + (count - len(known) if repeated else 0)
 
     def _insert_new(
         self,

@@ -171,6 +171,43 @@ def test_a_sink_that_is_not_open_says_so():
         DatabaseSink(DatabaseOptions()).write(batch(records(1)))
 
 
+def test_refused_records_are_tried_again_by_who_was_told_and_by_nobody_else(sink):
+    """A sink that refuses much is held and repaired; what was dead-lettered is not stored twice."""
+
+    def odd(query: str) -> int:
+        with connections["records"].cursor() as cursor:
+            cursor.execute(query)
+            return cursor.fetchone()[0] if cursor.description else 0
+
+    with registered("odd", "sinks_odd"):
+        odd("CREATE TABLE sinks_odd (id bigint, x text)")
+        odd("CREATE UNIQUE INDEX sinks_odd_x ON sinks_odd (x) WHERE x = 'bad'")
+        odd("INSERT INTO sinks_odd VALUES (0, 'bad')")
+        try:
+            sent = {"held": records(1_100), "dead": records(10)}
+            sent["held"][5].service = sent["held"][1_050].service = "bad"
+            sent["dead"][3].service = "bad"
+            held, dead = (batch(sent[name], type="odd") for name in ("held", "dead"))
+            for one, refused in ((held, [5, 1_050]), (held, [5, 1_050]), (dead, [3])):
+                with pytest.raises(PartialFailure) as caught:
+                    sink.write(one)
+                assert sorted(caught.value.failures) == refused
+            odd("DROP INDEX sinks_odd_x")
+            again = sink.write(held)
+            assert (again.stored, again.already_stored) == (2, 1_098)
+            assert sink.write(held).already_stored == 1_100
+            adopter = DatabaseSink(DatabaseOptions(), name="adopter")
+            adopter.open()
+            for _ in range(2):
+                with pytest.raises(PartialFailure) as caught:
+                    adopter.write(dead)
+                assert list(caught.value.failures) == [3]
+            adopter.close()
+            assert odd("SELECT count(*) FROM sinks_odd") == 1_110
+        finally:
+            odd("DROP TABLE sinks_odd")
+
+
 def proofs_of(*logs: str) -> list[tuple[str, int]]:
     with connections["records"].cursor() as cursor:
         cursor.execute("SELECT DISTINCT log_id, number FROM collector_batch_proof ORDER BY 1, 2")

@@ -210,6 +210,29 @@ def test_a_repeated_batch_reports_the_same_failures_in_pieces_too(dsn, sink):
     assert len(rows(dsn)) == 2_997
 
 
+def test_refused_records_are_tried_again_by_who_was_told_and_by_nobody_else(dsn, sink):
+    """A sink that refuses much is held and repaired; what was dead-lettered is not stored twice."""
+    held = batch(events(500, r7="forbidden", r499="forbidden"))
+    dead = batch(events(10, r3="forbidden"))
+    for sent, refused in ((held, [7, 499]), (held, [7, 499]), (dead, [3])):
+        with pytest.raises(PartialFailure) as caught:
+            sink.write(sent)
+        assert sorted(caught.value.failures) == refused
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("ALTER TABLE events DROP CONSTRAINT events_action_check")
+    again = sink.write(held)
+    assert (again.stored, again.already_stored) == (2, 498)
+    assert sink.write(held).already_stored == 500
+    adopter = make(dsn)
+    adopter.open()
+    for _ in range(2):
+        with pytest.raises(PartialFailure) as caught:
+            adopter.write(dead)
+        assert list(caught.value.failures) == [3]
+    adopter.close()
+    assert len(rows(dsn)) == 509
+
+
 def test_another_log_with_the_same_number_is_another_batch(dsn, sink):
     first = batch(events(2), log_id="one")
     second = checkpointed(events(2), log_id="redrive-0a", number=first.number, below=0)
