@@ -24,11 +24,23 @@ CHUNK_LETTERS = 500
 ENDED_KEPT_DAYS = 7
 
 
-def forget_old(now: datetime, *, days: int, chunks: int = 200) -> dict[str, int]:
+def forget_old(now: datetime, *, days: int, chunks: int = 20_000) -> dict[str, int]:
     """Expire and delete what is past its time, so many chunks at most; how many of each."""
     expired = _expire(now, days, chunks)
-    deleted = _delete(now - timedelta(days=min(days, ENDED_KEPT_DAYS)), chunks)
+    deleted = _delete(_ended_before(now, days), chunks)
     return {"dead_letters_expired": expired, "dead_letters": deleted}
+
+
+def due(now: datetime, *, days: int) -> dict[str, int]:
+    """What `forget_old` would do now."""
+    letters = DeadLetter.objects.order_by()
+    waiting = letters.filter(state=WAITING, changed_at__lt=now - timedelta(days=days))
+    ended = letters.filter(state__in=ENDED, changed_at__lt=_ended_before(now, days))
+    return {"dead_letters_expired": waiting.count(), "dead_letters": ended.count()}
+
+
+def _ended_before(now: datetime, days: int) -> datetime:
+    return now - timedelta(days=min(days, ENDED_KEPT_DAYS))
 
 
 def _expire(now: datetime, days: int, chunks: int) -> int:

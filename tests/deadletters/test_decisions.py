@@ -172,6 +172,8 @@ def test_letters_nobody_decides_about_expire_and_are_forgotten_later(caplog):
         now=NOW,
     )
     at = NOW + timedelta(days=31)
+    assert retention.due(at, days=30) == {"dead_letters_expired": 1_098, "dead_letters": 2}
+    assert DeadLetter.objects.filter(state="waiting").count() == 1_101
     assert retention.forget_old(at, days=30) == {"dead_letters_expired": 1_098, "dead_letters": 2}
     assert "expired" in caplog.text
     balanced()

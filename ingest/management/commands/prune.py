@@ -20,14 +20,17 @@ from control.partitions.upkeep import oldest_kept
 from control.processes.retention import forget_old
 from ingest.client.options import whole_number
 from ingest.prune.records import Pruned, prune_records
+from sinks.deadletters import retention as dead_letters
 
 _DESCRIPTION = """\
 Forget what is past its time: stored records by the day they arrived, and the control plane's own
-samples, workers' lives and dead processes.
+samples, workers' lives and dead processes. Dead letters that nobody decided about expire, and
+those that have ended are deleted after a week.
 
 On PostgreSQL whole day partitions are dropped; on SQLite rows are deleted a few thousand at a
 time, so that a running server goes on writing. How long each is kept is set by
-COLLECTOR_RECORDS_DAYS, COLLECTOR_SAMPLES_HOURS and COLLECTOR_WORKER_RUNS_DAYS.
+COLLECTOR_RECORDS_DAYS, COLLECTOR_SAMPLES_HOURS, COLLECTOR_WORKER_RUNS_DAYS and
+COLLECTOR_DEAD_LETTERS_DAYS.
 """
 
 
@@ -89,7 +92,8 @@ class Command(BaseCommand):
             )
             if dry_run:
                 transaction.set_rollback(True)
-        return counts
+        letters = dead_letters.due if dry_run else dead_letters.forget_old
+        return counts | letters(now, days=kept.dead_letters_days)
 
 
 def _said(pruned: Pruned) -> str:
