@@ -246,6 +246,8 @@ class Engine:
 
     def flush(self, timeout_s: float) -> bool:
         """Send what is held now and go on; returns whether all of it settled in time."""
+        if self._log.files is not None and self._log.files.writer is not None:
+            self._log.files.writer.flush()
         below = self._log.next_position
         due = self._clock.monotonic() + timeout_s
         pipelines = self.pipelines
@@ -388,8 +390,7 @@ class Engine:
 
     def refusal(self, type: str, tenant: str) -> Refused | None:
         """Why an offer of this type and tenant would be refused whatever its size; cheap."""
-        files = self._log.files
-        if files is not None and (unavailable := files.refusal()) is not None:
+        if (unavailable := self.log_refusal()) is not None:
             return unavailable
         try:
             for pipeline in self._targets(type, tenant):
@@ -398,6 +399,11 @@ class Engine:
         except Refused as refused:
             return refused
         return None
+
+    def log_refusal(self) -> Refused | None:
+        """Why the log takes nothing at this moment."""
+        files = self._log.files
+        return files.refusal() if files is not None else None
 
     def offer(
         self,

@@ -246,7 +246,7 @@ class Pipeline:
         """Whether nothing moves here nor will: not started, paused, or tried for the last time."""
         if self._workers_batches() or self._chores:
             return False
-        if self._phase == NEW or not self._deliverable():
+        if self._phase in (NEW, STOPPED) or not self._deliverable():
             return True
         if self._phase != DRAINING or not self._on_disk:
             return False
@@ -266,6 +266,7 @@ class Pipeline:
         with self.lock:
             self._phase = STOPPED
             self._work_to_do.notify_all()
+            self._something_settled.notify_all()
 
     def abort(self, timeout_s: float) -> None:
         """Let writes end within `timeout_s`, then abort the sink under those that hang."""

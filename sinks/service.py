@@ -17,12 +17,15 @@ from typing import Any
 from django.conf import settings
 from django.db import Error as DatabaseProblem
 
+from control.ports.adoption import adopted
 from control.ports.readiness import register_readiness
 from control.ports.requests import register_request_handler
 from control.ports.stats import register_stats
 from control.processes import heart, nodes
 from control.processes.workers import worker_history
 from pipeline.engine import Engine
+from pipeline.errors import LogUnavailable
+from pipeline.log.settings import LogSettings
 from pipeline.runtime.clock import Clock, SystemClock
 from sinks import backlog, drainwatch, report, snapshot
 from sinks.closing import closed, in_files
@@ -40,6 +43,8 @@ HURRY_S = 1.0
 # Commands talk to living processes instead of making pipelines of their own.
 ROLES_WITHOUT_ENGINE = frozenset({"command"})
 WATCH, RESERVE, RENEW = "sinks", "record-id reservation", "record-id lease"
+BEGIN, GONE = "log", "backlog of removed sinks"
+GONE_EVERY_S = 10.0
 
 
 class SinkService:
@@ -64,6 +69,7 @@ class SinkService:
         self._applied = ""
         self._draining = False
         self._starting = False
+        self._log_error = ""
         self._last_stats: dict[str, Any] = {}
 
     # --- life ------------------------------------------------------------------------------
@@ -82,19 +88,40 @@ class SinkService:
             with self._lock:
                 self._starting = False
             raise
-        engine = Engine(log_id=uuid.uuid4().hex, ids=node.ids, clock=self._clock)
+        with self._lock:
+            self._node, self._starting = node, False
+        heart.every(RESERVE, nodes.RESERVE_INTERVAL_S, node.reserve, database=False)
+        heart.every(RENEW, nodes.RENEW_INTERVAL_S, node.renew)
+        self._begin(node)
+
+    def _begin(self, node: nodes.NodeLease) -> None:
+        """Make the engine and start it; while its files cannot be made, again every second."""
+        try:
+            engine = Engine(
+                log_id=uuid.uuid4().hex,
+                ids=node.ids,
+                clock=self._clock,
+                log_settings=_log_settings(),
+            )
+        except OSError as error:
+            if not self._log_error:
+                logger.error("the log cannot be made, and nothing is taken in: %s", error)
+            self._log_error = f"the log cannot be made: {error}"
+            heart.every(BEGIN, 1.0, lambda: self._begin(node), database=False)
+            return
+        heart.heart().forget(BEGIN)
         metrics = EngineMetrics(engine, clock=self._clock)
         with self._lock:
-            self._node, self._engine, self._metrics = node, engine, metrics
-            self._applied, self._draining, self._starting = "", False, False
+            self._engine, self._metrics = engine, metrics
+            self._applied, self._draining, self._log_error = "", False, ""
         observers = [metrics, worker_history(), BatchLog(), tracing_observer()]
         for observer in observers:
             if observer is not None:
                 engine.observe(observer)
+        engine.on_adopted(adopted)
         self.apply()
         engine.start()
-        heart.every(RESERVE, nodes.RESERVE_INTERVAL_S, node.reserve, database=False)
-        heart.every(RENEW, nodes.RENEW_INTERVAL_S, node.renew)
+        heart.every(GONE, GONE_EVERY_S, self._discard_for_gone)
         heart.watch(
             WATCH,
             self._fingerprint,
@@ -108,10 +135,12 @@ class SinkService:
         with self._lock:
             engine, metrics, node = self._engine, self._metrics, self._node
             self._draining = True
-        if engine is None:
-            return
-        for task in (WATCH, RESERVE, RENEW):
+        for task in (BEGIN, GONE, WATCH, RESERVE, RENEW):
             heart.heart().forget(task)
+        if engine is None:
+            if node is not None:
+                node.release()
+            return
         with drainwatch.telling(engine, clock=self._clock, say=self._on_report):
             settled = engine.stop(deadline_s)
         stats = closed(engine.stats())
@@ -153,8 +182,13 @@ class SinkService:
 
     @property
     def engine(self) -> Engine:
-        """The running engine.  Raises RuntimeError where none runs."""
+        """The running engine.
+
+        Raises LogUnavailable while its log cannot be made, RuntimeError where none runs.
+        """
         engine = self._engine
+        if engine is None and self._log_error:
+            raise LogUnavailable(self._log_error, retry_after_s=5.0)
         if engine is None:
             raise RuntimeError(
                 "this process has no engine: start its services with control.processes.lifecycle"
@@ -179,9 +213,11 @@ class SinkService:
         """Why this process should get no traffic."""
         engine = self._engine
         if engine is None:
-            return "the pipelines are not running"
+            return self._log_error or "the pipelines are not running"
         if self._draining:
             return "draining"
+        if (unavailable := engine.log_refusal()) is not None:
+            return str(unavailable)
         pipelines = engine.pipelines
         if not pipelines:
             return "no sink is enabled: records would be refused"
@@ -237,6 +273,17 @@ class SinkService:
             if spec.misconfigured:
                 logger.error("%s", spec.misconfigured, extra={"sink": spec.name})
 
+    def _discard_for_gone(self) -> None:
+        """End what adopted logs hold for sinks that were deleted; the disabled keep theirs."""
+        engine = self._engine
+        unclaimed = engine.unclaimed_sinks() if engine is not None else set()
+        if engine is None or not unclaimed:
+            return
+        known = {str(key) for key in SinkConfig.objects.values_list("pk", flat=True)}
+        for key in unclaimed - known:
+            logger.warning("a log that was adopted holds records for a sink that was deleted")
+            engine.discard(key)
+
     def _fingerprint(self) -> str:
         return rows_fingerprint(SinkConfig.objects.all())
 
@@ -260,6 +307,20 @@ class SinkService:
             self.apply()
             engine.discard(str(args["sink"]))
         return {"ledger": self.stats().get("ledger", [])}
+
+
+def _log_settings() -> LogSettings:
+    """The engine's settings of the log, of this installation's."""
+    log = settings.COLLECTOR.log
+    return LogSettings(
+        directory=settings.COLLECTOR.wal_directory,
+        fsync=log.fsync,
+        fsync_interval_s=log.fsync_interval_s,
+        segment_bytes=log.segment_bytes,
+        cache_bytes=log.cache_bytes,
+        max_bytes=log.max_bytes,
+        adopt_every_s=log.adopt_every_s,
+    )
 
 
 def _seconds(args: dict[str, Any]) -> float:

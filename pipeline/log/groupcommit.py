@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 
 class Entry:
@@ -41,7 +41,7 @@ class GroupCommit(Generic[_Entry]):
         self._carry_out = carry_out
         self._unwanted = unwanted
         self._changed = threading.Condition()
-        self._queue: list[_Entry] = []
+        self._queue: list[_Entry | Entry] = []
         self._leading = False
         self._following = 0
 
@@ -59,7 +59,7 @@ class GroupCommit(Generic[_Entry]):
             self._queue.append(entry)
         self._wait(entry)
 
-    def _wait(self, entry: _Entry) -> None:
+    def _wait(self, entry: Entry) -> None:
         """Return once a queued entry is done, leading if nobody does."""
         while True:
             with self._changed:
@@ -71,6 +71,13 @@ class GroupCommit(Generic[_Entry]):
                     return
                 entries = self._take()
             self._lead(entries)
+
+    def flush(self) -> None:
+        """Return once everything that is queued by now is done."""
+        mark = Entry()
+        with self._changed:
+            self._queue.append(mark)
+        self._wait(mark)
 
     def run(self) -> None:
         """Carry out what is queued, unless somebody is at it already."""
@@ -93,15 +100,16 @@ class GroupCommit(Generic[_Entry]):
         finally:
             self._end([])
 
-    def _take(self) -> list[_Entry]:
+    def _take(self) -> list[_Entry | Entry]:
         self._leading = True
         entries, self._queue = self._queue, []
         return entries
 
-    def _lead(self, entries: list[_Entry]) -> None:
+    def _lead(self, entries: list[_Entry | Entry]) -> None:
         try:
-            if entries:
-                self._carry_out(entries)
+            wanted = [entry for entry in entries if type(entry) is not Entry]
+            if wanted:
+                self._carry_out(cast("list[_Entry]", wanted))
         except BaseException as error:
             for entry in entries:
                 entry.error = entry.error or error
@@ -109,7 +117,7 @@ class GroupCommit(Generic[_Entry]):
         finally:
             self._end(entries)
 
-    def _end(self, entries: list[_Entry]) -> None:
+    def _end(self, entries: list[_Entry | Entry]) -> None:
         with self._changed:
             for entry in entries:
                 entry.done = True

@@ -147,6 +147,10 @@ class SegmentWriter:
         self.unwritten.clear()
         self._group.run()
 
+    def flush(self) -> None:
+        """Return once every frame that was queued by now is in a file, or refused."""
+        self._group.flush()
+
     def _carry_out(self, entries: list[_Append]) -> None:
         start = 0
         while start < len(entries):
