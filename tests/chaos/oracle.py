@@ -112,13 +112,17 @@ class Oracle:
 
     # --- answers ---------------------------------------------------------------------------
 
-    def accepted(self, records: Sequence[Record], answer: Mapping[str, Any]) -> None:
-        """A 2xx came for these records, in this order."""
+    def accepted(
+        self, records: Sequence[Record], answer: Mapping[str, Any], *, asked: str = "memory"
+    ) -> None:
+        """A 2xx came for these records, in this order, to a request that asked for that ack."""
         refused = {error["index"] for error in answer.get("errors", ())}
         ack = str(answer.get("ack"))
         debt = ack in ("wal", "stored", "wal-unsynced") or not self._kills
         with self._lock:
             self.answers[f"2xx {ack}"] += 1
+            if ack == "memory" and asked != "memory":
+                self.violations.append(f"ack={asked} was asked for and memory answered")
             bad = {index for index, record in enumerate(records) if _is_bad(record)}
             if refused != bad or answer.get("accepted") != len(records) - len(bad):
                 self.violations.append(

@@ -23,9 +23,10 @@ class Report:
         self._outcomes.append(outcome)
         counts = {one.sink: one for one in outcome.judgements}
         again = sum(one.again for one in counts.values())
+        fault = outcome.fault + "+kill" * outcome.killed_too
         self._say(
-            f"{'ok  ' if outcome.passed else 'FAIL'} {outcome.database:10} "
-            f"{outcome.fault:15} seed {outcome.seed} {outcome.seconds:5.1f} s "
+            f"{'ok  ' if outcome.passed else 'FAIL'} {outcome.database:10} {fault:20} "
+            f"seed {outcome.seed} {outcome.seconds:5.1f} s "
             f"posted {outcome.posted:5} owed {outcome.debts:5} again {again:4} "
             f"answers {_short(outcome.answers)} seen {', '.join(sorted(outcome.seen)) or '-'}"
         )

@@ -28,6 +28,8 @@ class Fault:
     databases: ClassVar[tuple[str, ...]] = BOTH
     kills: ClassVar[bool] = False
     """A process ends without warning: what only its memory held may be gone."""
+    combines: ClassVar[bool] = False
+    """At times the server is killed, and started again, while the fault lasts."""
     shows: ClassVar[tuple[str, ...]] = ()
     """What /stats must have shown in at least one round of this fault in a run."""
     holds_s: ClassVar[tuple[float, float]] = (0.5, 1.5)

@@ -18,6 +18,7 @@ _ANSWER_S = 10.0
 
 class CommitAdopted(Proxied):
     kills = True
+    combines = False
     shows = (ADOPTED, ALREADY)
 
     def strike(self, world: World, load: Load, oracle: Oracle, watch: Watch) -> None:

@@ -13,6 +13,7 @@ _MEBIBYTES = 16
 
 
 class DiskFullFiles(Fault):
+    combines = True
     shows = (RETRY,)
     holds_s = (0.5, 2.0)
     _disk: SmallDisk | None = None

@@ -12,6 +12,7 @@ from tests.chaos.watch import RETRY, Watch
 
 
 class KillPostgres(Fault):
+    combines = True
     databases = POSTGRESQL
     shows = (RETRY,)
 

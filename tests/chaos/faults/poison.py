@@ -19,6 +19,7 @@ _SQLITE = (
 
 
 class Poison(Fault):
+    combines = True
     shows = (LETTER,)
     holds_s = (1.5, 2.5)
 

@@ -8,6 +8,7 @@ from tests.servers.proxy import Proxy
 
 
 class Proxied(Fault):
+    combines = True
     databases = POSTGRESQL
 
     def prepare(self) -> Wishes:

@@ -11,6 +11,7 @@ from tests.chaos.watch import BREAKER, RETRY, Watch
 
 
 class SinkFails(Fault):
+    combines = True
     shows = (RETRY, BREAKER)
     holds_s = (2.0, 3.5)
 

@@ -11,6 +11,7 @@ from tests.chaos.watch import Watch
 
 
 class SinkHangs(Fault):
+    combines = True
     holds_s = (1.0, 7.0)
 
     def strike(self, world: World, load: Load, oracle: Oracle, watch: Watch) -> None:
