@@ -2,7 +2,7 @@
 
 A ledger that does not balance for five seconds is an alarm: an error line when it begins and one
 when it ends, the metric `ledger_alarm`, and a problem on the dashboard by way of the process's
-figures.  One row out of balance is no alarm of another, so each sink and tenant has its own.
+figures.  Each log (this process's own, and those it has adopted), sink and tenant has its own.
 
 The checks run on the thread "conservation", not on the heart's, which waits for databases that do
 not answer.  `_condition` guards the thread's coming and going, `_lock` the alarms; neither is held
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +32,8 @@ ALARM_AFTER_S = 5.0
 ORDER = 49
 LARGEST_TOLD = 50
 
-Place = tuple[str, str]
-"""A sink's name and a tenant: one row of the ledger."""
+Place = tuple[str, str, str]
+"""A log's id, a sink's name and a tenant: one row of a ledger."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,20 +54,19 @@ class ConservationWatch:
         self._into = into
         self._lock = threading.Lock()
         self._open: dict[Place, Imbalance] = {}
-        self._logs: list[str] = []
         self._gauged: set[str] = set()
 
     def check(self, stats: Mapping[str, Any]) -> None:
         """Compare what the engine says of itself with what it said before."""
         now_s, now_us = self._clock.monotonic(), self._clock.time_us()
         found = {
-            (str(row["sink"]), str(row["tenant"])): int(row["imbalance"])
-            for row in stats.get("ledger", ())
+            (log_id, str(row["sink"]), str(row["tenant"])): int(row["imbalance"])
+            for log_id, rows in _ledgers(stats)
+            for row in rows
             if row["imbalance"]
         }
         begun, ended = [], []
         with self._lock:
-            self._logs = _logs(stats)
             for place in self._open.keys() - found.keys():
                 gone = self._open.pop(place)
                 if gone.alarmed:
@@ -80,9 +79,8 @@ class ConservationWatch:
                 if not one.alarmed and now_s - one.since_s >= ALARM_AFTER_S:
                     one.alarmed = True
                     begun.append((place, one))
-            alarmed = {place[0] for place, one in self._open.items() if one.alarmed}
+            alarmed = {place[1] for place, one in self._open.items() if one.alarmed}
             calm, self._gauged = self._gauged - alarmed, self._gauged | alarmed
-            logs = list(self._logs)
         into = self._into or metrics()
         for sink in alarmed:
             into.ledger_alarm.labels(sink).set(1)
@@ -91,11 +89,11 @@ class ConservationWatch:
         for place, one in begun:
             logger.error(
                 "the ledger does not balance: records are neither ended nor held anywhere",
-                extra=_about(place, one, logs),
+                extra=_about(place, one),
             )
         for place, one in ended:
             # Also at ERROR: whoever was woken by the first line looks for the second.
-            logger.error("the ledger balances again", extra=_about(place, one, logs))
+            logger.error("the ledger balances again", extra=_about(place, one))
 
     def alarms(self) -> list[dict[str, Any]]:
         """Each alarm with its place, the largest first, as plain JSON values."""
@@ -109,9 +107,9 @@ class ConservationWatch:
                     "tenant": tenant,
                     "records": one.records,
                     "since": one.since_us / 1e6,
-                    "logs": list(self._logs),
+                    "log_id": log_id,
                 }
-                for (sink, tenant), one in alarmed[:LARGEST_TOLD]
+                for (log_id, sink, tenant), one in alarmed[:LARGEST_TOLD]
             ]
 
 
@@ -192,21 +190,21 @@ class ConservationService:
                     return
 
 
-def _logs(stats: Mapping[str, Any]) -> list[str]:
-    """The log of this process and those it has adopted: the ledger is the sum of theirs."""
-    adopted = (stats.get("log") or {}).get("adopted") or ()
-    return [str(stats.get("log_id", "")), *(str(one.get("log_id", "")) for one in adopted)]
+def _ledgers(stats: Mapping[str, Any]) -> Iterator[tuple[str, Iterable[Mapping[str, Any]]]]:
+    """The ledger of this process's log, and those of the logs that it has adopted."""
+    yield str(stats.get("log_id", "")), stats.get("ledger") or ()
+    for one in (stats.get("log") or {}).get("adopted") or ():
+        yield str(one.get("log_id", "")), one.get("ledger") or ()
 
 
-def _about(place: Place, one: Imbalance, logs: list[str]) -> dict[str, Any]:
-    sink, tenant = place
+def _about(place: Place, one: Imbalance) -> dict[str, Any]:
+    log_id, sink, tenant = place
     return {
         "sink": sink,
         "tenant": tenant,
         "records": one.records,
         "since": one.since_us / 1e6,
-        "log_id": logs[0],
-        "adopted": logs[1:],
+        "log_id": log_id,
     }
 
 

@@ -53,7 +53,7 @@ class BatchLog(Observer):
             extra={**_about(batch), "delay_s": round(delay_s, 3)},
         )
 
-    def records_dead_lettered(self, sink_name: str, letters: Sequence[DeadLetter]) -> None:
+    def records_dead_lettered(self, pipeline: str, letters: Sequence[DeadLetter]) -> None:
         """One line for all of them; each is in the admin with its payload."""
         if not letters:
             return
@@ -61,7 +61,7 @@ class BatchLog(Observer):
         logger.warning(
             "records put aside as dead letters",
             extra={
-                "sink": sink_name,
+                "sink": pipeline,
                 "records": len(letters),
                 "reasons": dict(reasons),
                 "record_ids": [letter.record_id for letter in letters[:_RECORDS_NAMED]],
@@ -69,8 +69,8 @@ class BatchLog(Observer):
             },
         )
 
-    def breaker_changed(self, sink_name: str, state: str, cause: str) -> None:
-        about = {"sink": sink_name, "breaker": state, "cause": cause[:_ERROR_LENGTH]}
+    def breaker_changed(self, pipeline: str, state: str, cause: str) -> None:
+        about = {"sink": pipeline, "breaker": state, "cause": cause[:_ERROR_LENGTH]}
         if state == "open":
             logger.error("breaker opened: the sink's records wait in the log", extra=about)
         elif state == "half_open":
@@ -78,7 +78,7 @@ class BatchLog(Observer):
         else:
             logger.warning("breaker closed: the sink takes records again", extra=about)
 
-    def log_failed(self, error: BaseException | str) -> None:
+    def log_failed(self, error: str) -> None:
         """Each offer that is refused tells of the same trouble: said once a minute."""
         now = self._clock.monotonic()
         with self._lock:
@@ -88,7 +88,7 @@ class BatchLog(Observer):
         if not told:
             logger.error(
                 "the log could not be written: offers that ask for it are refused with 503",
-                extra={"error": str(error)[:_ERROR_LENGTH]},
+                extra={"error": error[:_ERROR_LENGTH]},
             )
 
     def log_synced(self, frames: int, nbytes: int, seconds: float) -> None:

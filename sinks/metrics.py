@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from pipeline.deadletter import DeadLetter
@@ -98,26 +99,27 @@ class EngineMetrics(Observer):
         count = sum(1 for _ in records)
         self._into.records_dropped.labels(pipeline, reason, intentional).inc(count)
 
-    def records_dead_lettered(self, sink_name: str, letters: Sequence[DeadLetter]) -> None:
+    def records_dead_lettered(self, pipeline: str, letters: Sequence[DeadLetter]) -> None:
         for reason, count in Counter(letter.reason for letter in letters).items():
-            self._into.dead_letters.labels(sink_name, reason).inc(count)
+            self._into.dead_letters.labels(pipeline, reason).inc(count)
 
-    def breaker_changed(self, sink_name: str, state: str, cause: str) -> None:
+    def breaker_changed(self, pipeline: str, state: str, cause: str) -> None:
         with self._lock:
-            self._into.breaker_state.labels(sink_name).set(BREAKER_VALUES.get(state, 0))
-            self._gauged.add(sink_name)
+            self._into.breaker_state.labels(pipeline).set(BREAKER_VALUES.get(state, 0))
+            self._gauged.add(pipeline)
 
     def log_synced(self, frames: int, nbytes: int, seconds: float) -> None:
         self._into.wal_fsync_seconds.observe(seconds)
         self._into.wal_fsync_frames.observe(frames)
 
-    def log_failed(self, error: BaseException | str) -> None:
+    def log_failed(self, error: str) -> None:
         self._into.wal_errors.inc()
 
     def refresh(self, stats: Mapping[str, Any]) -> None:
         """Set the gauges from the engine's statistics; a sink that is gone reads 0."""
         imbalances: dict[str, int] = {}
-        for row in stats["ledger"]:
+        adopted = (stats.get("log") or {}).get("adopted") or ()
+        for row in chain(stats["ledger"], *(one.get("ledger") or () for one in adopted)):
             known = imbalances.get(row["sink"], 0)
             imbalances[row["sink"]] = max(known, abs(row["imbalance"]))
         with self._lock:
@@ -149,13 +151,16 @@ class EngineMetrics(Observer):
 
     def _set_log(self, log: Mapping[str, Any]) -> None:
         """Called with `_lock` held."""
-        self._into.wal_bytes.set(log.get("bytes", 0))
-        self._into.wal_segments.set(log.get("segments", 0))
+        logs = (log, *(log.get("adopted") or ()))
+        self._into.wal_bytes.set(sum(one.get("bytes", 0) for one in logs))
+        self._into.wal_segments.set(sum(one.get("segments", 0) for one in logs))
         self._into.wal_cache_bytes.set(log.get("cache_bytes", 0))
-        self._into.wal_adopted_logs.set(len(log.get("adopted") or ()))
-        self._into.log_left_records.set(log.get("left_records", 0))
-        damaged = log.get("corrupt_frames", 0) + log.get("torn_frames", 0)
-        self._into.wal_corrupt_frames.inc(self._more("damaged", "", damaged))
+        self._into.wal_adopted_logs.set(len(logs) - 1)
+        self._into.log_left_records.set(sum(one.get("left_records", 0) for one in logs))
+        for one in logs:
+            damaged = one.get("corrupt_frames", 0) + one.get("torn_frames", 0)
+            more = self._more("damaged", one.get("log_id", ""), damaged)
+            self._into.wal_corrupt_frames.inc(more)
 
     def _more(self, what: str, of: str, total: int) -> int:
         """By how much a total of the engine's has grown since it was last seen."""

@@ -109,8 +109,8 @@ class Metrics:
 
     def _log(self, make: _Maker) -> None:
         counter, gauge, histogram = make.counter, make.gauge, make.histogram
-        self.wal_bytes = gauge("wal_bytes", "Bytes of the log's segments.")
-        self.wal_segments = gauge("wal_segments", "Segments of the log.")
+        self.wal_bytes = gauge("wal_bytes", "Bytes of segments, of own and adopted logs.")
+        self.wal_segments = gauge("wal_segments", "Segments of own and adopted logs.")
         self.wal_cache_bytes = gauge("wal_cache_bytes", "Bytes of the log kept in memory.")
         self.wal_fsync_seconds = histogram(
             "wal_fsync_seconds", "One sync of the log to its disk.", _SYNC_SECONDS

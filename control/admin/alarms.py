@@ -24,7 +24,7 @@ class Alarm:
     tenant: str
     records: int
     since: datetime | None
-    logs: tuple[str, ...]
+    log_id: str
 
 
 def alarms_of(process: Any, *, state: str) -> list[Alarm]:
@@ -44,7 +44,7 @@ def alarms_of(process: Any, *, state: str) -> list[Alarm]:
             tenant=str(row.get("tenant") or "default"),
             records=int_of(row, "imbalance"),
             since=since.get((str(row.get("sink")), str(row.get("tenant")))),
-            logs=(process.log_id,),
+            log_id=process.log_id,
         )
         for row in rows
         if isinstance(row, Mapping) and int_of(row, "imbalance")
@@ -54,12 +54,11 @@ def alarms_of(process: Any, *, state: str) -> list[Alarm]:
 def _told(process: Any, rows: list[Any]) -> Iterable[Alarm]:
     for row in rows:
         if isinstance(row, Mapping) and row.get("kind") == "imbalance":
-            logs = row.get("logs")
             yield Alarm(
                 process=process,
                 sink=str(row.get("sink") or "?"),
                 tenant=str(row.get("tenant") or "default"),
                 records=int_of(row, "records"),
                 since=moment(row.get("since")),
-                logs=tuple(str(one) for one in logs) if isinstance(logs, list) else (),
+                log_id=str(row.get("log_id") or ""),
             )

@@ -20,6 +20,7 @@ LOGS_SHOWN = 5
 def found(overview: Overview) -> list[Problem]:
     return [
         *(problem for log in overview.logs for problem in _troubled(log)),
+        *(problem for log in overview.logs for problem in _unreadable(log)),
         *_unclaimed(overview),
         *_quarantined(),
         *_adopted(overview),
@@ -49,8 +50,27 @@ def _troubled(log: LogView) -> list[Problem]:
     ]
 
 
+def _unreadable(log: LogView) -> list[Problem]:
+    if not log.unreadable:
+        return []
+    named = "; ".join(f"{log_id}: {error}" for log_id, error in log.unreadable[:LOGS_SHOWN])
+    count = len(log.unreadable)
+    return [
+        Problem(
+            severity="error",
+            title=f"{log.process} cannot adopt {count} log{'s' if count > 1 else ''} of ended "
+            "processes",
+            cause=named[:ERROR_LENGTH],
+            remedy="Its records wait on the disk, and it is tried again every 15 s. Correct what "
+            "keeps it from being read (permissions, the disk), and run “manage.py wal verify”.",
+            url=link("admin:log"),
+        )
+    ]
+
+
 def _unclaimed(overview: Overview) -> list[Problem]:
-    orphans = logdirs.unclaimed(overview)
+    told = {log_id for log in overview.logs for log_id, _ in log.unreadable}
+    orphans = [one for one in logdirs.unclaimed(overview) if one.log_id not in told]
     if not orphans:
         return []
     named = ", ".join(

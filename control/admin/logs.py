@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from control.admin.ledger import float_of, int_of
+from control.admin.ledger import LedgerView, float_of, int_of, ledger_views
 from control.admin.moments import moment
+from control.admin.pipelines import stats_pipelines
 
 STATE_WORDS = {
     "ok": "writes",
@@ -29,9 +30,11 @@ class AdoptedView:
     log_id: str
     state: str
     left_records: int
-    left_bytes: int
+    bytes: int
+    segments: int
     corrupt_records: int
     adopted_at: datetime | None
+    ledger: tuple[LedgerView, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,8 @@ class LogView:
     left_records: int
     oldest_s: float | None
     adopted: tuple[AdoptedView, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
+    """Logs of ended processes that it could not adopt, and why."""
 
     @property
     def word(self) -> str:
@@ -110,21 +115,39 @@ def log_view(process: Any, stats: Any) -> LogView | None:
         damaged_frames=int_of(data, "corrupt_frames") + int_of(data, "torn_frames"),
         quarantined_bytes=int_of(data, "quarantined_bytes"),
         left_records=int_of(data, "left_records"),
-        oldest_s=float_of(data, "oldest_s"),
+        oldest_s=_oldest_s(stats),
         adopted=tuple(_adopted(data.get("adopted"))),
+        unreadable=_unreadable(data.get("unreadable")),
     )
 
 
+def _oldest_s(stats: Mapping[str, Any]) -> float | None:
+    ages = [float_of(one, "oldest_s") for one in stats_pipelines(stats)]
+    return max((age for age in ages if age), default=None)
+
+
+def _unreadable(value: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, Mapping):
+        return ()
+    return tuple((str(log_id), str(error)) for log_id, error in value.items())
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _adopted(rows: Any) -> Iterable[AdoptedView]:
-    for row in rows if isinstance(rows, list) else []:
+    for row in _list(rows):
         if isinstance(row, Mapping):
             yield AdoptedView(
                 log_id=str(row.get("log_id") or "?"),
                 state=str(row.get("state") or ""),
                 left_records=int_of(row, "left_records"),
-                left_bytes=int_of(row, "left_bytes"),
+                bytes=int_of(row, "bytes"),
+                segments=int_of(row, "segments"),
                 corrupt_records=int_of(row, "corrupt_records"),
                 adopted_at=moment(row.get("adopted_at")),
+                ledger=tuple(ledger_views(_list(row.get("ledger")), {})),
             )
 
 
@@ -133,7 +156,7 @@ def totals(logs: Iterable[LogView]) -> LogTotals:
     for one in logs:
         total.bytes += one.bytes
         total.segments += one.segments
-        total.left_records += one.left_records
+        total.left_records += one.left_records + sum(log.left_records for log in one.adopted)
         total.cache_bytes += one.cache_bytes
         total.adopted += len(one.adopted)
         total.oldest_s = _greater(total.oldest_s, one.oldest_s)

@@ -18,7 +18,7 @@ from django.utils import timezone
 from control.admin import samples
 from control.admin.alarms import Alarm, alarms_of
 from control.admin.ledger import LedgerView, accepted_in, int_of, ledger_views
-from control.admin.logs import LogView, log_view
+from control.admin.logs import AdoptedView, LogView, log_view
 from control.admin.pipelines import PipelineView, stats_pipelines
 from control.admin.samples import PipelineHistory, Window
 
@@ -75,8 +75,15 @@ class Overview:
 
     @property
     def ended_ledgers(self) -> list[ProcessView]:
-        """Processes that have ended, with the ledger of their last heartbeat."""
-        return [one for one in self.ended if one.ledger]
+        """Processes that have ended, with the ledger of their last heartbeat.
+
+        Not those whose log was adopted: its ledger goes on with the adopter.
+        """
+        return [one for one in self.ended if one.ledger and one.adopted_by is None]
+
+    @property
+    def adopted_ledgers(self) -> list[tuple[LogView, AdoptedView]]:
+        return [(log, one) for log in self.logs for one in log.adopted if one.ledger]
 
     @property
     def alive(self) -> list[ProcessView]:

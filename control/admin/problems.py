@@ -98,11 +98,9 @@ def _imbalance(sink: str, alarms: list[Alarm], overview: Overview) -> Problem:
 
 def _place(alarm: Alarm, overview: Overview) -> str:
     since = f" since {alarm.since:%H:%M:%S} UTC" if alarm.since else ""
-    logs = ", ".join(one for one in alarm.logs if one) or "not known"
-    kind = "logs" if len(alarm.logs) > 1 else "log"
     return (
         f"Tenant {alarm.tenant}: {alarm.records:+,} records{since}, in {alarm.process} "
-        f"({kind} {logs})"
+        f"(log {alarm.log_id or 'not known'})"
     )
 
 

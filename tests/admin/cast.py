@@ -72,8 +72,8 @@ def log_stats(**changes: Any) -> dict[str, Any]:
         "torn_frames": 0,
         "quarantined_bytes": 0,
         "adopted": [],
+        "unreadable": {},
         "left_records": 41_200,
-        "oldest_s": 0.21,
     }
     return {**data, **changes}
 
@@ -83,9 +83,11 @@ def adopted_log(**changes: Any) -> dict[str, Any]:
         "log_id": "d4e5f6",
         "state": "delivering",
         "left_records": 1_200,
-        "left_bytes": 250_000,
+        "bytes": 16 * 1024 * 1024,
+        "segments": 1,
         "adopted_at": timezone.now().timestamp() - 30,
         "corrupt_records": 0,
+        "ledger": [ledger_row(sink="database", accepted=1_200, stored=0, in_flight=1_200)],
     }
     return {**data, **changes}
 

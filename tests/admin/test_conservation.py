@@ -17,14 +17,14 @@ from sinks.metricset import Metrics
 PATIENCE_S = 30.0
 
 
-def stats(*rows: tuple[str, str, int], adopted: tuple[str, ...] = ()) -> dict[str, Any]:
-    return {
-        "log_id": "ours",
-        "ledger": [
-            {"sink": sink, "tenant": tenant, "imbalance": size} for sink, tenant, size in rows
-        ],
-        "log": {"adopted": [{"log_id": log_id} for log_id in adopted]},
-    }
+def ledger(*rows: tuple[str, str, int]) -> list[dict[str, Any]]:
+    return [{"sink": sink, "tenant": tenant, "imbalance": size} for sink, tenant, size in rows]
+
+
+def stats(*rows: tuple[str, str, int], adopted: int = 0) -> dict[str, Any]:
+    """Figures with these rows; `adopted` is the imbalance of an adopted log for db and acme."""
+    theirs = [{"log_id": "theirs", "ledger": ledger(("db", "acme", adopted))}] if adopted else []
+    return {"log_id": "ours", "ledger": ledger(*rows), "log": {"adopted": theirs}}
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ def test_an_imbalance_that_lasts_is_told_once_with_its_place_and_again_when_it_e
     caplog.set_level(logging.INFO)
     since = clock.time_us() / 1e6
     for _ in range(int(ALARM_AFTER_S)):
-        watch.check(stats(("db", "acme", 7), ("db", "other", 0), adopted=("theirs",)))
+        watch.check(stats(("db", "acme", 7), ("db", "other", 0)))
         assert watch.alarms() == []
         assert lines(caplog) == []
         clock.advance(1.0)
     for size in (7, 9):
-        watch.check(stats(("db", "acme", size), ("db", "other", 0), adopted=("theirs",)))
+        watch.check(stats(("db", "acme", size), ("db", "other", 0)))
         clock.advance(1.0)
     (line,) = lines(caplog)
     assert line.levelno == logging.ERROR
@@ -77,7 +77,7 @@ def test_an_imbalance_that_lasts_is_told_once_with_its_place_and_again_when_it_e
             "tenant": "acme",
             "records": 9,
             "since": since,
-            "logs": ["ours", "theirs"],
+            "log_id": "ours",
         }
     ]
     assert alarm(registry, "db") == 1
@@ -112,6 +112,16 @@ def test_each_row_has_an_alarm_of_its_own_and_a_sink_is_well_when_all_its_rows_a
     ]
     watch.check(stats(("db", "b", -5)))
     assert (alarm(registry, "db"), alarm(registry, "file")) == (1, 0)
+
+
+def test_the_ledger_of_an_adopted_log_has_its_own_alarm(
+    watch: ConservationWatch, clock: FakeClock
+) -> None:
+    for _ in range(2):
+        watch.check(stats(("db", "acme", 0), adopted=3))
+        clock.advance(ALARM_AFTER_S)
+    (alarm,) = watch.alarms()
+    assert (alarm["log_id"], alarm["sink"], alarm["records"]) == ("theirs", "db", 3)
 
 
 def test_a_report_without_figures_raises_no_alarm(watch: ConservationWatch) -> None:

@@ -104,18 +104,20 @@ def test_dead_letters_are_counted_by_reason(metrics: EngineMetrics, value: Any) 
 
 def test_the_log_is_measured(metrics: EngineMetrics, value: Any) -> None:
     metrics.log_synced(3, 600, 0.0004)
-    metrics.log_failed(OSError(28, "No space left on device"))
+    metrics.log_failed("No space left on device")
     log = {"bytes": 4096, "segments": 2, "cache_bytes": 512, "left_records": 40}
-    for adopted, torn in (([{"log_id": "old"}], 2), ([], 3)):
+    old = {"log_id": "old", "bytes": 1, "segments": 1, "left_records": 1, "corrupt_frames": 5}
+    for adopted, torn in (([old], 2), ([old], 3), ([], 3)):
         metrics.refresh(
             stats(log={**log, "adopted": adopted, "corrupt_frames": 1, "torn_frames": torn})
         )
         assert value("wal_adopted_logs") == len(adopted)
+        assert value("log_left_records") == 40 + len(adopted)
     assert value("wal_bytes") == 4096
     assert value("wal_segments") == 2
     assert value("wal_cache_bytes") == 512
     assert value("log_left_records") == 40
-    assert value("wal_corrupt_frames_total") == 4
+    assert value("wal_corrupt_frames_total") == 4 + 5
     assert value("wal_errors_total") == 1
     assert value("wal_fsync_seconds_count") == 1
     assert value("wal_fsync_seconds_bucket", le="0.0005") == 1
@@ -159,10 +161,10 @@ def test_a_log_that_fails_is_said_once_a_minute_and_when_it_works_again(
     log = BatchLog(clock=clock)
     log.log_synced(1, 100, 0.001)
     for _ in range(100):
-        log.log_failed(OSError(28, "No space left on device"))
+        log.log_failed("No space left on device")
     assert [level for level, _ in said(caplog)] == [logging.ERROR]
     clock.advance(61)
-    log.log_failed(OSError(28, "No space left on device"))
+    log.log_failed("No space left on device")
     assert len(said(caplog)) == 2
     log.log_synced(1, 100, 0.001)
     log.log_synced(1, 100, 0.001)

@@ -208,6 +208,15 @@ def test_a_log_that_nobody_takes_is_an_error_after_a_minute(wal: Path) -> None:
     assert "left (4 KiB, last written 1 h ago)" in problem.cause
 
 
+def test_a_log_that_cannot_be_adopted_is_told_with_why(wal: Path) -> None:
+    make_process(stats=stats(unreadable={"left": "[Errno 13] Permission denied"}))
+    log_directory(wal, "left", age_s=3600)
+    (problem,) = problems()
+    assert problem.severity == "error"
+    assert problem.title == "server ops-1:4711 cannot adopt 1 log of ended processes"
+    assert problem.cause == "left: [Errno 13] Permission denied"
+
+
 def test_without_a_process_the_remedy_is_to_start_one(wal: Path) -> None:
     log_directory(wal, "left", age_s=3600)
     log_directory(wal, "left-too", age_s=3600)
@@ -227,7 +236,9 @@ def test_what_is_being_delivered_of_an_ended_process_is_said(wal: Path) -> None:
 def test_figures_of_another_version_or_of_nonsense_do_not_break_the_page(
     admin_client: Client, wal: Path
 ) -> None:
-    for pid, log in enumerate((7, [], {"adopted": 3, "bytes": "many"}, {"adopted": [4, {}]})):
+    for pid, log in enumerate(
+        (7, [], {"adopted": 3, "bytes": "many", "unreadable": 3}, {"adopted": [4, {}]})
+    ):
         make_process(pid=pid + 1, stats={"pipelines": [{"breaker": 3}], "log": log, "alarms": 5})
     for page in (PAGE, "/admin/"):
         assert admin_client.get(page).status_code == 200

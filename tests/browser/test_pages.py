@@ -71,7 +71,7 @@ def _troubled_dashboard() -> str:
         stats={
             "pipelines": [pipeline_stats(breaker=open_breaker(cause="refused " * 60)), stuck, half],
             "log": log_stats(state="full", error="No space left", adopted=[adopted_log()]),
-            "alarms": [{**alarm, "since": timezone.now().timestamp(), "logs": ["a1b2c3"]}],
+            "alarms": [{**alarm, "since": timezone.now().timestamp(), "log_id": "a1b2c3"}],
         },
         ledger=[
             ledger_row(sink="database", tenant="t" * 80, imbalance=7, dropped={"corrupt": 3}),
