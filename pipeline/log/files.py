@@ -251,5 +251,6 @@ class LogFiles:
                 "appended_bytes": writer.appended_bytes,
                 "fsyncs": writer.syncs,
                 "fsync_seconds_sum": writer.sync_seconds,
+                "fsync_p99_s": writer.sync_p99_s,
             }
         return figures

@@ -11,6 +11,7 @@ import errno
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 # After a failure the disk is tried again so often (seconds).
 RETRY_S = 1.0
+_SYNCS_REMEMBERED = 1_024
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 Publish = Callable[[Sequence[Frame], int], None]
@@ -108,6 +110,7 @@ class SegmentWriter:
         self.appended_bytes = 0
         self.syncs = 0
         self.sync_seconds = 0.0
+        self._recent_syncs: deque[float] = deque(maxlen=_SYNCS_REMEMBERED)
 
     def bind(self, lock: threading.Lock, publish: Publish) -> None:
         self._lock, self._publish = lock, publish
@@ -214,7 +217,14 @@ class SegmentWriter:
     def _count_sync(self, frames: int, nbytes: int, seconds: float) -> None:
         self.syncs += 1
         self.sync_seconds += seconds
+        self._recent_syncs.append(seconds)
         self._observer.log_synced(frames, nbytes, seconds)
+
+    @property
+    def sync_p99_s(self) -> float:
+        """What of the recent syncs all but one in a hundred took at most (seconds)."""
+        recent = sorted(self._recent_syncs)
+        return recent[round((len(recent) - 1) * 0.99)] if recent else 0.0
 
     # --- failures --------------------------------------------------------------------------
 

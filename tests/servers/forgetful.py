@@ -27,7 +27,7 @@ def forget_a_batch() -> None:
             return None
         return finish(pipeline, worker, batch, *rest)
 
-    Pipeline._finish = forget  # type: ignore[method-assign]
+    Pipeline._finish = forget  # type: ignore[method-assign, assignment]
 
 
 def main() -> None:
