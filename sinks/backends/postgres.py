@@ -29,8 +29,9 @@ from pipeline.sink import Written
 from sinks.base import BaseSink
 from sinks.options import Secret, SinkOptions
 from sinks.postgresql.connections import Connection, Connections
-from sinks.postgresql.copy import CopyJob, Keeping, copy_statement, probe, store_batch
+from sinks.postgresql.copy import Keeping, probe, store_batch
 from sinks.postgresql.guarantee import found_forbidden, found_sound, risk_of
+from sinks.postgresql.job import CopyJob, copy_statement
 from sinks.postgresql.mapping import RowMapping, source_problem
 from sinks.postgresql.ownids import OwnIdTable
 from sinks.postgresql.poison import PoisonRate

@@ -7,16 +7,15 @@ stores nothing late, unless it was COMMIT itself, and then the proof's key is he
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
-from psycopg import sql
 
 from pipeline.errors import PartialFailure, PermanentError
 from pipeline.record import Batch
 from pipeline.sink import Written
 from sinks.postgresql.connections import Connection
+from sinks.postgresql.job import CopyJob
 from sinks.postgresql.ownids import OwnIdTable
 from sinks.postgresql.poison import PoisonRate, most_refused
 from sinks.postgresql.proofs import Proofs
@@ -28,37 +27,6 @@ from sinks.postgresql.sqlstate import (
     row_at_fault,
 )
 from sinks.recordids import Key, OwnIds
-
-
-@dataclass(slots=True, kw_only=True)
-class CopyJob:
-    """The rows of a batch that go to one table; `indices` are their places in the batch."""
-
-    table: str
-    statement: sql.Composed
-    rows: list[bytes]
-    indices: list[int]
-    header: bytes = b""
-    trailer: bytes = b""
-
-    def without(self, left_out: set[int]) -> CopyJob:
-        """The rows of other records than these."""
-        kept = [n for n, index in enumerate(self.indices) if index not in left_out]
-        return self._of(kept)
-
-    def only(self, wanted: set[int]) -> CopyJob:
-        """The rows of these records."""
-        return self._of([n for n, index in enumerate(self.indices) if index in wanted])
-
-    def _of(self, kept: list[int]) -> CopyJob:
-        return CopyJob(
-            table=self.table,
-            statement=self.statement,
-            rows=[self.rows[n] for n in kept],
-            indices=[self.indices[n] for n in kept],
-            header=self.header,
-            trailer=self.trailer,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,15 +45,6 @@ class _Refused(Exception):
     def __init__(self, job: CopyJob, row: int | None, error: psycopg.Error) -> None:
         super().__init__()
         self.job, self.row, self.error = job, row, error
-
-
-def copy_statement(table: Sequence[str], columns: Sequence[str], *, binary: bool) -> sql.Composed:
-    """COPY into `table` (schema and name, or the name alone)."""
-    return sql.SQL("COPY {} ({}) FROM STDIN{}").format(
-        sql.Identifier(*table),
-        sql.SQL(", ").join(map(sql.Identifier, columns)),
-        sql.SQL(" (FORMAT binary)" if binary else ""),
-    )
 
 
 def store_batch(

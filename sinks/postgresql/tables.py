@@ -13,7 +13,8 @@ from pipeline.errors import PartialFailure, PermanentError, RetryableError, Sink
 from pipeline.record import Batch
 from pipeline.sink import Written
 from sinks.postgresql.connections import Connections
-from sinks.postgresql.copy import CopyJob, Keeping, copy_statement, probe, store_batch
+from sinks.postgresql.copy import Keeping, probe, store_batch
+from sinks.postgresql.job import CopyJob, copy_statement
 from sinks.postgresql.ownids import OwnIdTable
 from sinks.postgresql.packer import HEADER, TRAILER, RowError, pack_rows
 from sinks.postgresql.poison import PoisonRate, most_refused

@@ -14,35 +14,21 @@ import time
 from collections.abc import Callable
 from itertools import chain
 
-from pipeline.errors import (
-    PartialFailure,
-    PermanentError,
-    RetryableError,
-    SinkError,
-    SinkFault,
-)
+from pipeline.errors import PartialFailure, RetryableError, SinkFault
 from pipeline.record import Batch
 from pipeline.sink import Written
 from sinks.recordids import OwnIds
 from sinks.sqlite.beside import PROOFS, OwnIdRows, PieceProofs
-from sinks.sqlite.values import convert_rows
-from sinks.tablerows import TableRows, rows_by_table
+from sinks.sqlite.errors import BAD_VALUE, as_sink_error, is_record_fault
+from sinks.sqlite.pieces import MAX_ROWS, Piece, Values, chosen, cut
+from sinks.tablerows import rows_by_table
 
-__all__ = ["MAX_ROWS", "PROOFS", "SqliteTables", "as_sink_error"]
+__all__ = ["MAX_ROWS", "PROOFS", "SqliteTables"]
 
 ROWS_A_STATEMENT = 50
 _MAX_VARIABLES = 999  # what any build of SQLite takes
-MAX_ROWS = 1_000
 LOOK_EVERY_MS = 100
 """How long SQLite itself waits for another's lock before this sink looks for an abort."""
-
-_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOMEM",
-            "SQLITE_INTERRUPT", "SQLITE_PROTOCOL", "SQLITE_SCHEMA")  # fmt: skip
-_RECORD = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLITE_RANGE")
-_BAD_VALUE = (OverflowError, ValueError, TypeError, sqlite3.InterfaceError)
-
-Values = tuple[object, ...]
-Piece = list[tuple[str, list[Values], list[int]]]  # statement, rows, places in the batch
 
 
 class SqliteTables:
@@ -73,7 +59,7 @@ class SqliteTables:
 
     def write(self, batch: Batch) -> Written:
         failures: dict[int, str] = {}
-        pieces = _pieces(rows_by_table(batch), failures)
+        pieces = cut(rows_by_table(batch), failures)
         heard: dict[int, str] = {}
         already = 0
         with self._lock:
@@ -112,7 +98,7 @@ class SqliteTables:
             connection = self._ready()
             try:
                 self._begin(connection, aborts)
-                for statement, rows, _ in (part for piece in _pieces(tables, {}) for part in piece):
+                for statement, rows, _ in (part for piece in cut(tables, {}) for part in piece):
                     connection.executemany(statement, rows)
                 connection.execute("ROLLBACK")
             except sqlite3.Error as error:
@@ -196,7 +182,7 @@ class SqliteTables:
                     heard.update(known)
                     connection.execute("ROLLBACK")
                     return count
-                piece = _chosen(piece, known.__contains__)
+                piece = chosen(piece, known.__contains__)
             refused: dict[int, str] = {}
             already = self._insert_new(connection, batch, piece, refused, aborts)
             if refused or known:
@@ -224,11 +210,11 @@ class SqliteTables:
         ids = OwnIds.of(batch, chain.from_iterable(indices for _, _, indices in piece))
         known = self._own_ids.claim(connection, batch.sink, ids.first)
         left_out = ids.stored_before(known)
-        self._insert(connection, _chosen(piece, lambda i: i not in left_out), refused, aborts)
+        self._insert(connection, chosen(piece, lambda i: i not in left_out), refused, aborts)
         bare = {ids.key_of[index] for index in refused if index in ids.key_of}
         last = set(refused)
         while successors := ids.successors(last, known):
-            self._insert(connection, _chosen(piece, successors.__contains__), refused, aborts)
+            self._insert(connection, chosen(piece, successors.__contains__), refused, aborts)
             left_out -= successors.keys()
             bare -= {key for index, key in successors.items() if index not in refused}
             last = successors.keys() & refused.keys()
@@ -255,52 +241,13 @@ class SqliteTables:
                 many = f"{head} VALUES {', '.join([marks] * len(some))}"
                 try:
                     connection.execute(many, list(chain.from_iterable(some)))
-                except (sqlite3.Error, *_BAD_VALUE) as error:
-                    if isinstance(error, sqlite3.Error) and not _is_record_fault(error):
+                except (sqlite3.Error, *BAD_VALUE) as error:
+                    if isinstance(error, sqlite3.Error) and not is_record_fault(error):
                         raise
                     # The statement has undone itself and nothing else.
                     refused |= _one_by_one(
                         connection, statement, some, indices[start : start + most]
                     )
-
-
-def _chosen(piece: Piece, wanted: Callable[[int], bool]) -> Piece:
-    chosen: Piece = []
-    for statement, rows, indices in piece:
-        places = [n for n, index in enumerate(indices) if wanted(index)]
-        chosen.append((statement, [rows[n] for n in places], [indices[n] for n in places]))
-    return chosen
-
-
-def _pieces(tables: list[TableRows], failures: dict[int, str]) -> list[Piece]:
-    """The rows in transactions of at most MAX_ROWS; a row with an impossible value is a failure."""
-    pieces: list[Piece] = []
-    room = 0
-    for table in tables:
-        spec = table.spec
-        names = ", ".join(f'"{column.name}"' for column in spec.columns)
-        marks = ", ".join("?" * len(spec.columns))
-        statement = f'INSERT INTO "{spec.table}" ({names}) VALUES ({marks})'  # noqa: S608
-        try:
-            rows, indices = convert_rows(spec.columns, table.rows), table.indices
-        except _BAD_VALUE:
-            rows, indices = [], []
-            for row, index in zip(table.rows, table.indices, strict=True):
-                try:
-                    rows += convert_rows(spec.columns, [row])
-                    indices.append(index)
-                except _BAD_VALUE as error:
-                    failures[index] = f"{type(error).__name__}: {error}"
-        taken = 0
-        while taken < len(rows):
-            if not room:
-                pieces.append([])
-                room = MAX_ROWS
-            end = taken + room
-            pieces[-1].append((statement, rows[taken:end], indices[taken:end]))
-            room -= len(pieces[-1][-1][1])
-            taken = end
-    return pieces
 
 
 def _one_by_one(
@@ -316,26 +263,9 @@ def _one_by_one(
         try:
             connection.execute(statement, row)
         except sqlite3.Error as error:
-            if not _is_record_fault(error):
+            if not is_record_fault(error):
                 raise
             refused[index] = str(error)
-        except _BAD_VALUE as error:
+        except BAD_VALUE as error:
             refused[index] = f"{type(error).__name__}: {error}"
     return refused
-
-
-def _is_record_fault(error: sqlite3.Error) -> bool:
-    if isinstance(error, sqlite3.InterfaceError | sqlite3.DataError):
-        return True
-    return str(getattr(error, "sqlite_errorname", "")).startswith(_RECORD)
-
-
-def as_sink_error(error: sqlite3.Error, *, doing: str) -> SinkError:
-    """Whose fault an SQLite error is: "locked" and a full disk pass, a missing table does not."""
-    name = str(getattr(error, "sqlite_errorname", ""))
-    text = f"{doing}: {error}"
-    if name.startswith(_PASSING):
-        return RetryableError(text)
-    if _is_record_fault(error):
-        return PermanentError(text)
-    return SinkFault(text)
