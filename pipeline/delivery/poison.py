@@ -74,7 +74,7 @@ class PoisonWindow:
         gone = outcome.drop_reason != "permanent"  # given up, which says nothing of the records
         if outcome.split:
             return dataclasses.replace(outcome, inconclusive=self.suspects_sink)
-        if self._limit >= 1 or gone or outcome.retry_in_s is not None:
+        if gone or outcome.retry_in_s is not None:
             return outcome
         refused = len(outcome.failures)
         tried_all, refused_all = self._count(now, count, refused)

@@ -240,6 +240,16 @@ def test_what_an_attempt_says_about_the_sink(outcome: Outcome, state: str) -> No
         assert breaker.cause == f"{type(outcome.error).__name__}: {outcome.error}"
 
 
+def test_an_outcome_that_is_proof_enough_opens_the_breaker_alone() -> None:
+    for trip, state in ((False, "closed"), (True, "open")):
+        breaker = Breaker(BreakerSettings(), 0.0)
+        permit = breaker.permit(0.0)
+        assert permit is not None
+        outcome = Outcome(seconds=1, error=SinkFault("too much"), retry_in_s=1, trip=trip)
+        report(outcome, breaker=breaker, permit=permit, now=0.0)
+        assert breaker.state == state
+
+
 def test_the_breaker_hears_how_long_the_sink_asked_to_be_left_alone() -> None:
     breaker = Breaker(BreakerSettings(consecutive=1), 0.0)
     permit = breaker.permit(0.0)

@@ -138,6 +138,13 @@ def test_a_batch_that_is_taken_apart_says_nothing_of_a_sink_that_is_suspected() 
     assert not sink.writes(1000, **apart).inconclusive
 
 
+def test_a_clean_batch_is_not_held_for_the_refusals_before_it() -> None:
+    """Even where it is the one that makes the count large enough to speak."""
+    sink = Sink()
+    assert not held(sink.writes(100, refused=100))
+    assert sink.writes(150).error is None
+
+
 def test_a_batch_with_little_poison_passes_while_the_sink_is_suspected() -> None:
     """The sink was repaired, and the window still remembers."""
     sink = Sink()

@@ -258,8 +258,9 @@ def test_an_abort_that_hangs_holds_up_nobody() -> None:
         def abort(self) -> None:
             super().abort()
             assert go.wait(PATIENCE_S)
+            ended.set()
 
-    go = threading.Event()
+    go, ended = threading.Event(), threading.Event()
     old, new = Stubborn(), ScriptedSink()
     slot = make_from(old, new)
     with slot.use("hung"):
@@ -267,7 +268,10 @@ def test_an_abort_that_hangs_holds_up_nobody() -> None:
         old.wait_for(lambda: old.aborted == 1)
         with slot.use("next") as got:
             assert got is new
+        assert old.aborted == 1
+        assert not ended.is_set()
         go.set()
+        assert ended.wait(PATIENCE_S)
 
 
 def test_the_error_of_a_write_that_was_cut_off_says_so_and_an_answer_stays_an_answer() -> None:
