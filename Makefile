@@ -1,5 +1,5 @@
 # The two commands are `make run` and `make test`; the others are for development.
-.PHONY: help run setup test check format bench
+.PHONY: help run setup test check format bench chaos
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -23,3 +23,6 @@ format: setup ## bring the code into shape
 
 bench: setup ## measure, as JSON and a table, each figure as a ratio taken in the same run
 	@.venv/bin/python -m benchmarks
+
+chaos: setup ## faults under load, judged from outside: rounds on SQLite and on PostgreSQL
+	@scripts/chaos.sh

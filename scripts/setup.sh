@@ -78,6 +78,21 @@ install_browser() {
     say "       On Debian: apt-get install chromium (as root), then run this again."
 }
 
+# One test looks at the system calls of the real server.
+install_tracer() {
+    command -v strace >/dev/null && return
+    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+        say "Installing strace for the test that sees records synced before they are acknowledged …"
+        if { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+            --no-install-recommends strace; } >"$log" 2>&1; then
+            return
+        fi
+        tail -n 5 "$log" >&2
+    fi
+    say "setup: no strace was found, and one test will fail without it."
+    say "       On Debian: apt-get install strace (as root), then run this again."
+}
+
 case $wanted in
     run | dev) ;;
     *) die "unknown argument: $wanted (none, or dev)" ;;
@@ -91,4 +106,7 @@ if command -v flock >/dev/null; then flock 9; fi
 
 "$venv/bin/python" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || make_venv
 install_packages
-if [[ $wanted == dev ]]; then install_browser; fi
+if [[ $wanted == dev ]]; then
+    install_browser
+    install_tracer
+fi
