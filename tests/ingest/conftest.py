@@ -16,6 +16,21 @@ from tests.ingest.front import Front
 
 
 @pytest.fixture
+def log_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that keeps no log on the disk, for tests that name it before `front`."""
+    from sinks import service
+
+    monkeypatch.setattr(service, "_log_settings", lambda: None)
+
+
+@pytest.fixture
+def log_unsynced(settings: Any) -> None:
+    """An engine whose log is not synced for each request, likewise."""
+    log = dataclasses.replace(settings.COLLECTOR.log, fsync="never")
+    settings.COLLECTOR = dataclasses.replace(settings.COLLECTOR, log=log)
+
+
+@pytest.fixture
 def front(db: None, settings: Any, request: pytest.FixtureRequest) -> Iterator[Front]:
     from control.auth.keys import keyring
     from ingest.api import door

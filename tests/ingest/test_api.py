@@ -40,7 +40,7 @@ def test_one_record(front: Front) -> None:
         "accepted": 1,
         "rejected": 0,
         "errors": [],
-        "ack": "memory",
+        "ack": "wal",
         "request_id": "mine",
     }
     assert front.sink.join(1)
@@ -356,7 +356,7 @@ def test_stored_that_takes_too_long_is_answered_with_what_is_true(front: Front) 
     front.limits(ack_timeout_s=0.01)
     front.sink.hold()
     told = answer(front.post("/logs?ack=stored", {"message": "m"}))
-    assert (told["accepted"], told["ack"]) == (1, "memory")
+    assert (told["accepted"], told["ack"]) == (1, "wal")
     front.sink.release()
     assert front.sink.join(1)
 
@@ -369,27 +369,46 @@ def test_stored_waits_through_a_retry(front: Front) -> None:
 def test_stored_is_not_said_of_what_a_sink_refused(front: Front) -> None:
     front.sink.fail_next(PermanentError("this record cannot be stored"))
     told = answer(front.post("/logs?ack=stored", {"message": "m"}))
-    assert (told["accepted"], told["ack"], told["unstored"]) == (1, "memory", 1)
+    assert (told["accepted"], told["ack"], told["unstored"]) == (1, "wal", 1)
 
 
-@pytest.mark.parametrize("ack", ["wal", "all", ""])
-def test_an_acknowledgement_that_is_not_there(front: Front, ack: str) -> None:
-    response = front.post(f"/logs?ack={ack}", {"message": "m"})
-    if ack == "":
-        assert answer(response)["ack"] == "memory"
-    else:
-        told = answer(response, 400)
-        assert (told["code"], told["available"]) == ("ack_unavailable", ["memory", "stored"])
+@pytest.mark.parametrize(
+    ("query", "ack"),
+    [("", "wal"), ("?ack=", "wal"), ("?ack=wal", "wal"), ("?ack=memory", "memory")],
+)
+def test_what_is_asked_is_what_is_answered(front: Front, query: str, ack: str) -> None:
+    assert answer(front.post(f"/logs{query}", {"message": "m"}))["ack"] == ack
 
 
-def test_a_keys_minimum_is_kept(front: Front) -> None:
-    _, token = create_key(tenant="default", name="k", scopes=["logs"], min_ack="stored")
+def test_an_acknowledgement_that_is_not_there(front: Front) -> None:
+    told = answer(front.post("/logs?ack=all", {"message": "m"}), 400)
+    assert (told["code"], told["available"]) == ("ack_unavailable", ["memory", "wal", "stored"])
+
+
+@pytest.mark.usefixtures("log_in_memory")
+def test_without_a_log_on_the_disk_there_is_no_wal(front: Front) -> None:
+    assert answer(front.post("/logs", {"message": "m"}))["ack"] == "memory"
+    told = answer(front.post("/logs?ack=wal", {"message": "m"}), 400)
+    assert (told["code"], told["available"]) == ("ack_unavailable", ["memory", "stored"])
+
+
+@pytest.mark.usefixtures("log_unsynced")
+def test_a_log_that_is_not_synced_is_not_called_synced(front: Front) -> None:
+    for query in ("", "?ack=wal"):
+        assert answer(front.post(f"/logs{query}", {"message": "m"}))["ack"] == "wal-unsynced"
+    assert answer(front.post("/logs?ack=memory", {"message": "m"}))["ack"] == "memory"
+
+
+@pytest.mark.parametrize("minimum", ["wal", "stored"])
+def test_a_keys_minimum_is_kept(front: Front, minimum: str) -> None:
+    _, token = create_key(tenant="default", name="k", scopes=["logs"], min_ack=minimum)
     keyring().invalidate()
     for query in ("", "?ack=memory"):
         response = front.post(f"/logs{query}", {}, Authorization=f"Bearer {token}")
-        assert answer(response)["ack"] == "stored"
+        assert answer(response)["ack"] == minimum
 
 
+@pytest.mark.usefixtures("log_in_memory")
 def test_a_minimum_that_this_process_cannot_keep_is_a_503(front: Front) -> None:
     """There is no log on the disk here; a stronger promise can still be asked for."""
     _, token = create_key(tenant="default", name="k", scopes=["logs"], min_ack="wal")
@@ -438,7 +457,7 @@ def test_no_more_than_some_wait(front: Front, monkeypatch: pytest.MonkeyPatch) -
     for _ in threads:
         assert waits.acquire(timeout=30)
     assert door().waiters.waiting == door().waiters.limit
-    assert answer(front.post("/logs?ack=stored", {}))["ack"] == "memory"
+    assert answer(front.post("/logs?ack=stored", {}))["ack"] == "wal"
     front.sink.release()
     for thread in threads:
         thread.join(30)
