@@ -65,15 +65,21 @@ def balanced(stats: dict[str, Any]) -> bool:
 def log(stats: dict[str, Any], *, settled: bool) -> None:
     """The same as one log line for machines."""
     stats = closed(stats)
-    say = logger.info if settled and balanced(stats) else logger.error
+    rows = stats["ledger"]
+    left = sum(row["left_in_log"] for row in rows)
+    lost = sum(row["dropped_on_shutdown"] + row["in_flight"] for row in rows)
+    if lost or not balanced(stats):
+        say = logger.error
+    else:
+        say = logger.info if settled else logger.warning
     say(
         "pipelines stopped",
         extra={
             "log_id": stats["log_id"],
             "settled": settled,
             "balanced": balanced(stats),
-            "left_in_log": sum(row["left_in_log"] for row in stats["ledger"]),
-            "ledger": stats["ledger"],
+            "left_in_log": left,
+            "ledger": rows,
         },
     )
 

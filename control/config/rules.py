@@ -79,6 +79,12 @@ def _log(settings: Settings) -> Iterator[Mistake]:
             hint="Raise COLLECTOR_WAL_MAX_BYTES, or lower COLLECTOR_WAL_SEGMENT_BYTES or "
             "COLLECTOR_MAX_INFLATED_BYTES.",
         )
+    if log.segment_bytes % 8:
+        yield Mistake(
+            id="collector.E019",
+            message=f"The log's segment_bytes ({log.segment_bytes}) is not a multiple of 8.",
+            hint="Frames are aligned to 8 bytes: use a size such as 16MiB.",
+        )
     if log.cache_bytes < pipeline.max_bytes:
         yield Mistake(
             id="collector.E018",

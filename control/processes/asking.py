@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from control.processes.ledgers import Totals
 from control.processes.models import DEAD_AFTER, Process, ProcessRequest
 
 POLL_S = 0.2
@@ -32,8 +33,14 @@ class Answer:
         return list(self.process.ledger if told is None else told)
 
     @property
+    def totals(self) -> Totals:
+        return Totals(self.ledger)
+
+    @property
     def imbalance(self) -> int:
-        return sum(abs(int(row.get("imbalance", 0))) for row in self.ledger)
+        """By how much it does not balance: by the process's own count, or by its rows' sums."""
+        told = sum(abs(int(row.get("imbalance", 0))) for row in self.ledger)
+        return max(told, self.totals.imbalance)
 
 
 def living(now: datetime | None = None) -> list[Process]:

@@ -19,8 +19,53 @@ _HEADINGS = (
     "dead-lettered",
     "dropped",
     "in flight",
+    "left in log",
     "imbalance",
 )
+
+
+class Totals:
+    """Many rows as the law of a stop has them:
+
+    enqueued = flushed_ok + flushed_fail + dropped_on_shutdown + left_in_log (+ in_flight)
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        self.enqueued = self.flushed_ok = self.flushed_fail = self.dropped_on_shutdown = 0
+        self.left_in_log = self.in_flight = self.imbalance = 0
+        for row in rows:
+            self._add(row)
+
+    def _add(self, row: Mapping[str, Any]) -> None:
+        dropped = row.get("dropped") or {}
+        on_shutdown = int(dropped.get("shutdown", 0))
+        enqueued = _count(row, "accepted", "redriven")
+        ok = _count(row, "stored", "already_stored")
+        fail = _count(row, "dead_lettered") + sum(map(int, dropped.values())) - on_shutdown
+        left, held = _count(row, "left_in_log"), _count(row, "in_flight")
+        self.enqueued += enqueued
+        self.flushed_ok += ok
+        self.flushed_fail += fail
+        self.dropped_on_shutdown += on_shutdown
+        self.left_in_log += left
+        self.in_flight += held
+        # Row by row: what one has too much must not hide what another lacks.
+        self.imbalance += abs(enqueued - ok - fail - on_shutdown - left - held)
+
+    def as_json(self) -> dict[str, int]:
+        return dict(vars(self))
+
+    def __str__(self) -> str:
+        ended = ["flushed_ok", "flushed_fail", "dropped_on_shutdown", "left_in_log"]
+        if self.in_flight:
+            ended.append("in_flight")
+        parts = " + ".join(f"{name} {getattr(self, name):,}" for name in ended)
+        verdict = f"OUT OF BALANCE BY {self.imbalance:,}" if self.imbalance else "balanced"
+        return f"enqueued {self.enqueued:,} = {parts}: {verdict}"
+
+
+def _count(row: Mapping[str, Any], *names: str) -> int:
+    return sum(int(row.get(name, 0)) for name in names)
 
 
 def process_json(process: Process) -> dict[str, Any]:
@@ -64,6 +109,7 @@ def _line(process: Process, row: Mapping[str, Any]) -> tuple[str, ...]:
         *(f"{int(row.get(name, 0)):,}" for name in _COLUMNS),
         reasons or "0",
         f"{int(row.get('in_flight', 0)):,}",
+        f"{int(row.get('left_in_log', 0)):,}",
         f"{int(row.get('imbalance', 0)):,}",
     )
 

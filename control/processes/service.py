@@ -83,15 +83,22 @@ class HeartService:
             identity, desk = self._identity, self._desk
         if identity is None or desk is None:
             return
-        ended = self._heart.stop(deadline_s)
+        ended = self._heart.stop(deadline_s / 2)
+        if not ended and not self._waits_for_records():
+            ended = self._heart.stop(deadline_s / 2)
         self._stalls.stop()
-        if not ended:
+        if not ended and not self._waits_for_records():
             logger.error("the heart did not stop in time; its last figures are not written")
         else:
             self._last_beat(identity, desk)
         set_current_identity(None)
         with self._lock:
             self._identity = self._desk = self._sampler = self._lives = None
+
+    def _waits_for_records(self) -> bool:
+        """Whether the heart hangs at the records' database, which the last beat does not need."""
+        busy = self._heart.busy()
+        return busy is not None and busy[0] == RECORDS and not settings.RECORDS_SHARE_DEFAULT
 
     def after_fork(self) -> None:
         """The parent's identity is not the child's."""

@@ -122,6 +122,7 @@ def test_nested_settings_are_read_from_both_sources(tmp_path: Path) -> None:
         ({"COLLECTOR_OTLP_ENDPOINT": "127.0.0.1:4318"}, "collector.E016"),
         ({"COLLECTOR_WAL_MAX_BYTES": "95MiB"}, "collector.E017"),
         ({"COLLECTOR_WAL_CACHE_BYTES": "3MiB"}, "collector.E018"),
+        ({"COLLECTOR_WAL_SEGMENT_BYTES": "1000001"}, "collector.E019"),
         ({"COLLECTOR_THREDS": "8"}, "collector.W001"),
         ({"HOST": "0.0.0.0"}, "collector.W002"),
         ({"COLLECTOR_WAL_MAX_BYTES": "100MiB", "COLLECTOR_PIPELINE_BACKLOG_MAX_BYTES": "1GiB"},

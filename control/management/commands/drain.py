@@ -13,14 +13,16 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from control.processes.asking import Answer, ask, has_pipelines, living
-from control.processes.ledgers import process_json, table
+from control.processes.ledgers import Totals, process_json, table
 
 
 class Command(BaseCommand):
     help = (
         "Ask every living process to refuse new records, send what it holds and settle; wait, "
-        "print the ledgers, and exit with 1 if one does not balance, was not settled in time, or "
-        "a process does not answer. A drained process refuses records until it is restarted."
+        "print the ledgers, and exit with 1 if one does not balance, if records are neither "
+        "delivered in time nor in a log on the disk, or if a process does not answer. What is left "
+        "in the log is delivered later, and no failure. A drained process refuses records until it "
+        "is restarted."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -40,6 +42,7 @@ class Command(BaseCommand):
             document = {
                 "ok": not failures,
                 "failures": failures,
+                **_totals(answers).as_json(),
                 "processes": [_as_json(answer) for answer in answers],
             }
             self.stdout.write(json.dumps(document))
@@ -47,10 +50,11 @@ class Command(BaseCommand):
             self.stdout.write("No living process has pipelines: there is nothing to drain.")
         else:
             self.stdout.write(table((answer.process, answer.ledger) for answer in answers))
+            self.stdout.write(str(_totals(answers)))
             for failure in failures:
                 self.stderr.write(failure)
             if not failures:
-                self.stdout.write(f"Drained; every ledger balances. Processes: {len(answers)}")
+                self.stdout.write(_success(answers))
         if failures:
             sys.exit(1)
 
@@ -68,12 +72,27 @@ def failures_of(answer: Answer) -> list[str]:
     failures = []
     if answer.imbalance:
         failures.append(f"{answer.process}: the ledger is out of balance by {answer.imbalance:,}")
-    if answer.result.get("settled") is False:
-        held = sum(int(row.get("in_flight", 0)) for row in answer.ledger)
+    held = answer.totals.in_flight
+    if answer.result.get("settled") is False and held:
         failures.append(
-            f"{answer.process}: not everything was settled in time; {held:,} records are in flight"
+            f"{answer.process}: not everything was settled in time; {held:,} records are in flight "
+            "and in no log on the disk"
         )
     return failures
+
+
+def _totals(answers: list[Answer]) -> Totals:
+    return Totals(row for answer in answers for row in answer.ledger)
+
+
+def _success(answers: list[Answer]) -> str:
+    left = _totals(answers).left_in_log
+    if left:
+        return (
+            f"Every ledger balances; {left:,} records stay in the log for the next start. "
+            f"Processes: {len(answers)}"
+        )
+    return f"Drained; every ledger balances. Processes: {len(answers)}"
 
 
 def _as_json(answer: Answer) -> dict[str, Any]:
@@ -82,5 +101,6 @@ def _as_json(answer: Answer) -> dict[str, Any]:
         "error": answer.error,
         "settled": answer.result.get("settled"),
         "ledger": answer.ledger,
+        "left_in_log": answer.totals.left_in_log,
         "imbalance": answer.imbalance,
     }

@@ -6,13 +6,14 @@ Runs on the command's main thread; living processes are asked to write their fig
 from __future__ import annotations
 
 import json
+import sys
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
 from control.processes.asking import Answer, ask, has_pipelines, living
-from control.processes.ledgers import process_json, table
+from control.processes.ledgers import Totals, process_json, table
 from control.processes.models import Process
 
 
@@ -20,8 +21,9 @@ class Command(BaseCommand):
     help = (
         "Show the ledger: per process, sink and tenant, what was accepted and how it ended. "
         "Living processes are asked for fresh figures; of ended ones the last written are shown. "
-        "accepted + redriven = stored + already stored + dead-lettered + dropped + in flight; "
-        "a difference is shown as the imbalance."
+        "accepted + redriven = stored + already stored + dead-lettered + dropped + in flight, for "
+        "an ended process left in log instead of in flight; a difference is shown as the "
+        "imbalance, and the exit status is 1 then."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -37,10 +39,20 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         answers = self.collect(timeout_s=options["timeout"], live_only=options["live"])
+        totals = Totals(row for answer in answers for row in answer.ledger)
+        uneven = any(answer.imbalance for answer in answers)
         if options["json"]:
-            self.stdout.write(json.dumps({"processes": [_as_json(answer) for answer in answers]}))
-            return
+            processes = [_as_json(answer) for answer in answers]
+            self.stdout.write(json.dumps({"processes": processes, **totals.as_json()}))
+        else:
+            self._show(answers, totals)
+        if uneven:
+            sys.exit(1)
+
+    def _show(self, answers: list[Answer], totals: Totals) -> None:
         self.stdout.write(table((answer.process, answer.ledger) for answer in answers))
+        if totals.enqueued:
+            self.stdout.write(str(totals))
         for answer in answers:
             if answer.error:
                 seen = f"{answer.process.last_seen_at:%Y-%m-%d %H:%M:%S} UTC"
@@ -61,5 +73,6 @@ def _as_json(answer: Answer) -> dict[str, Any]:
         "fresh": bool(answer.result) and not answer.error,
         "error": answer.error,
         "ledger": answer.ledger,
+        "left_in_log": answer.totals.left_in_log,
         "imbalance": answer.imbalance,
     }
