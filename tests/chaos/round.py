@@ -163,6 +163,7 @@ class _Round:
         finally:
             self.watch.stop()
             self.outcome.seen = self.watch.seen
+            self.outcome.problems += self.watch.alarms
 
     def _owed(self) -> Iterator[str]:
         """What is missing or moving still; the cheap questions first."""

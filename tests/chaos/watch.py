@@ -9,12 +9,14 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 _EVERY_S = 0.15
 _ANSWER_S = 5.0
+ALARM_S = 5.0
 
 RETRY, BREAKER, ADOPTED = "retry", "breaker opened", "log adopted"
 LETTER, ALREADY, CORRUPT = "dead letter", "proof found", "damage counted"
@@ -43,6 +45,8 @@ class Watch:
         self._url = url
         self._lock = threading.Lock()
         self._seen: set[str] = set()
+        self._unbalanced: dict[tuple[str, str, str], float] = {}
+        self._alarms: dict[tuple[str, str, str], int] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -66,29 +70,46 @@ class Watch:
                 self.look(stats)
 
     def look(self, stats: dict[str, Any]) -> None:
-        found = sightings(stats)
+        found, now = sightings(stats), time.monotonic()
+        unbalanced = imbalances(stats)
         with self._lock:
             self._seen |= found
+            self._unbalanced = {
+                place: since
+                for place, since in self._unbalanced.items()
+                if place[0] != stats["log_id"] or place in unbalanced
+            }
+            for place, count in unbalanced.items():
+                if now - self._unbalanced.setdefault(place, now) > ALARM_S:
+                    self._alarms[place] = count
+
+    @property
+    def alarms(self) -> list[str]:
+        """Ledgers that did not balance for as long as an operator is told of it."""
+        with self._lock:
+            return [
+                f"the ledger of {sink}, {tenant} was out by {count} for over {ALARM_S:g} s"
+                for (_, sink, tenant), count in self._alarms.items()
+            ]
 
 
 def sightings(stats: dict[str, Any]) -> set[str]:
     found = set()
     for pipeline in stats["pipelines"]:
-        breaker = pipeline.get("breaker") or {}
         signs = {
             RETRY: pipeline["retries"],
-            BREAKER: breaker.get("trips") or breaker.get("state") not in (None, "closed"),
+            BREAKER: pipeline["breaker"]["trips"],
             LETTER: pipeline["dead_lettered"],
             ALREADY: pipeline["already_stored"],
             CORRUPT: pipeline["dropped"].get("corrupt"),
-            STUCK: pipeline.get("hung_workers"),
+            STUCK: pipeline["hung_workers"],
         }
         found |= {name for name, sign in signs.items() if sign}
-    log = stats.get("log") or {}
+    log = stats["log"]
     signs = {
-        ADOPTED: log.get("adopted"),
-        CORRUPT: log.get("corrupt_frames") or log.get("torn_frames"),
-        LOG_FAILED: log.get("state") in ("full", "failing"),
+        ADOPTED: log["adopted"],
+        CORRUPT: any(one["corrupt_frames"] or one["torn_frames"] for one in log["adopted"]),
+        LOG_FAILED: log["state"] in ("full", "failing"),
     }
     return found | {name for name, sign in signs.items() if sign}
 
@@ -103,5 +124,14 @@ def unsettled(stats: dict[str, Any]) -> list[str]:
     held = [
         f"{row['sink']} holds {row['in_flight']}" for row in stats["ledger"] if row["in_flight"]
     ]
-    adopted = (stats.get("log") or {}).get("adopted") or []
-    return problems + held + [f"log {one['log_id']} is still being adopted" for one in adopted]
+    adopted = [f"log {one['log_id']} is still adopted" for one in stats["log"]["adopted"]]
+    return problems + held + adopted
+
+
+def imbalances(stats: dict[str, Any]) -> dict[tuple[str, str, str], int]:
+    """What does not balance, by process, sink and tenant."""
+    return {
+        (stats["log_id"], row["sink"], row["tenant"]): row["imbalance"]
+        for row in stats["ledger"]
+        if row["imbalance"]
+    }
