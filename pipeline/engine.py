@@ -31,7 +31,7 @@ from pipeline.redrive import Redriven, redrive_batch
 from pipeline.runtime.clock import Clock, SystemClock
 from pipeline.sink import Sink
 from pipeline.spec import PipelineSpec
-from pipeline.stats import engine_stats
+from pipeline.stats import adopted_stats, engine_stats
 
 log = logging.getLogger(__name__)
 
@@ -234,8 +234,12 @@ class Engine:
         pipeline.adopt(adopted.log, replays)
 
     def _detach(self, journal: Log) -> None:
+        """An adopted log is settled: nobody reads it any more, and its ledger is told."""
+        last = [one for one in adopted_stats(self) if one["log_id"] == journal.log_id]
         for pipeline in (*self.pipelines, *self.retired):
             pipeline.let_go(journal)
+        for figures in last:
+            self._observers.log_finished(journal.log_id, figures)
 
     def _look(self) -> None:
         """The watchdog's round."""

@@ -7,8 +7,9 @@ and must not raise (an exception is logged and swallowed).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from pipeline.deadletter import DeadLetter
 from pipeline.delivery.workers import WorkerRun
@@ -55,6 +56,9 @@ class Observer:
 
     def log_adopted(self, log_id: str, records: int) -> None:
         """The log of a process that is gone was taken over, with so many records to deliver."""
+
+    def log_finished(self, log_id: str, figures: Mapping[str, Any]) -> None:
+        """An adopted log is delivered; its last figures, as in `stats()["log"]["adopted"]`."""
 
     def worker_ended(self, run: WorkerRun) -> None:
         """A worker thread has ended."""
@@ -112,6 +116,9 @@ class Observers(Observer):
 
     def log_adopted(self, log_id: str, records: int) -> None:
         self._each("log_adopted", log_id, records)
+
+    def log_finished(self, log_id: str, figures: Mapping[str, Any]) -> None:
+        self._each("log_finished", log_id, figures)
 
     def worker_ended(self, run: WorkerRun) -> None:
         self._each("worker_ended", run)

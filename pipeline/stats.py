@@ -63,24 +63,28 @@ def _log_stats(engine: Engine, in_flight: dict[tuple[str, str], int]) -> dict[st
     if files is not None:
         figures |= files.stats()
     adoption = engine.adoption
-    adopted = []
-    for one in adoption.stats() if adoption is not None else []:
-        for held in adoption.adopted if adoption is not None else []:
-            if held.log.log_id == one["log_id"]:
-                tallies, left = count_adopted(engine, held)
-                adopted.append(
-                    {
-                        **one,
-                        "left_records": sum(left.values()),
-                        "ledger": ledger_rows(tallies, left, engine.names),
-                    }
-                )
     return figures | {
         "cache_bytes": engine.journal.cached_bytes,
         "left_records": sum(in_flight.values()),
-        "adopted": adopted,
+        "adopted": adopted_stats(engine),
         "unreadable": dict(adoption.failed) if adoption is not None else {},
     }
+
+
+def adopted_stats(engine: Engine) -> list[dict[str, Any]]:
+    """The figures of each adopted log, with its ledger."""
+    adoption = engine.adoption
+    if adoption is None:
+        return []
+    held = {one.log.log_id: one for one in adoption.adopted}
+    found = []
+    for one in adoption.stats():
+        adopted = held.get(one["log_id"])
+        if adopted is not None:
+            tallies, left = count_adopted(engine, adopted)
+            rows = ledger_rows(tallies, left, engine.names)
+            found.append({**one, "left_records": sum(left.values()), "ledger": rows})
+    return found
 
 
 Counts = tuple[dict[tuple[str, str], Tally], dict[tuple[str, str], int]]

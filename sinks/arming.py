@@ -12,6 +12,7 @@ def arm() -> None:
     from sinks.deadletters import problems as dead_letter_problems
     from sinks.deadletters.metrics import metrics as dead_letter_metrics
     from sinks.deadletters.service import current_service as dead_letters
+    from sinks.finished import finished_logs
     from sinks.metrics import metrics
     from sinks.service import current
 
@@ -22,5 +23,6 @@ def arm() -> None:
         lifecycle.register(service)
         service.register_ports()
     lifecycle.register(dead_letters())
+    finished_logs().register()
     problems.register()
     dead_letter_problems.register()

@@ -115,6 +115,10 @@ class EngineMetrics(Observer):
     def log_failed(self, error: str) -> None:
         self._into.wal_errors.inc()
 
+    def log_finished(self, log_id: str, figures: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._count_damaged(figures)
+
     def refresh(self, stats: Mapping[str, Any]) -> None:
         """Set the gauges from the engine's statistics; a sink that is gone reads 0."""
         imbalances: dict[str, int] = {}
@@ -158,9 +162,13 @@ class EngineMetrics(Observer):
         self._into.wal_adopted_logs.set(len(logs) - 1)
         self._into.log_left_records.set(sum(one.get("left_records", 0) for one in logs))
         for one in logs:
-            damaged = one.get("corrupt_frames", 0) + one.get("torn_frames", 0)
-            more = self._more("damaged", one.get("log_id", ""), damaged)
-            self._into.wal_corrupt_frames.inc(more)
+            self._count_damaged(one)
+
+    def _count_damaged(self, one: Mapping[str, Any]) -> None:
+        """Called with `_lock` held."""
+        damaged = one.get("corrupt_frames", 0) + one.get("torn_frames", 0)
+        more = self._more("damaged", one.get("log_id", ""), damaged)
+        self._into.wal_corrupt_frames.inc(more)
 
     def _more(self, what: str, of: str, total: int) -> int:
         """By how much a total of the engine's has grown since it was last seen."""

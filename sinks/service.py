@@ -30,6 +30,7 @@ from pipeline.runtime.clock import Clock, SystemClock
 from sinks import backlog, drainwatch, report, snapshot
 from sinks.closing import closed, in_files
 from sinks.configuration import rows_fingerprint, spec_for
+from sinks.finished import finished_logs
 from sinks.logs import BatchLog
 from sinks.metrics import EngineMetrics
 from sinks.models import SinkConfig
@@ -114,7 +115,13 @@ class SinkService:
         with self._lock:
             self._engine, self._metrics = engine, metrics
             self._applied, self._draining, self._log_error = "", False, ""
-        observers = [metrics, worker_history(), BatchLog(), tracing_observer()]
+        observers = [
+            metrics,
+            worker_history(),
+            BatchLog(),
+            finished_logs(),
+            tracing_observer(),
+        ]
         for observer in observers:
             if observer is not None:
                 engine.observe(observer)

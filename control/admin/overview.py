@@ -19,6 +19,7 @@ from control.admin import samples
 from control.admin.alarms import Alarm, alarms_of
 from control.admin.ledger import LedgerView, accepted_in, int_of, ledger_views
 from control.admin.logs import AdoptedView, LogView, log_view
+from control.admin.moments import moment
 from control.admin.pipelines import PipelineView, stats_pipelines
 from control.admin.samples import PipelineHistory, Window
 
@@ -46,6 +47,12 @@ class ProcessView:
     alarms: list[Alarm] = field(default_factory=list)
     log: LogView | None = None
     adopted_by: Any = None
+
+    @property
+    def delivered_at(self) -> datetime | None:
+        """When another process had delivered what this one left in its log."""
+        told = self.process.stats.get("delivered") if isinstance(self.process.stats, dict) else None
+        return moment(told.get("at")) if isinstance(told, dict) else None
 
     @property
     def imbalance(self) -> int:

@@ -49,6 +49,8 @@ def _processes(overview: Overview) -> list[Problem]:
     for one in overview.ended:
         if one.state != "lost" or overview.now - one.process.last_seen_at > LOST_FOR:
             continue
+        if one.delivered_at is not None:
+            continue
         held = one.in_flight
         problems.append(
             Problem(

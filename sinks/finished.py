@@ -1,0 +1,82 @@
+"""The last ledgers of adopted logs, written to the rows of the processes that had begun them.
+
+A process that was killed left its row with records in flight.  Whoever adopted its log knows how
+they ended, and says so there once the log is delivered: the books of a dead process close, too.
+
+The engine tells on its watchdog's thread; the heart writes, as soon as the process counts as ended
+(until then it may be writing its own farewell).  `_lock` guards what waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from django.utils import timezone
+
+from control.models import Process
+from control.processes import heart
+from control.processes.identity import plain
+from pipeline.observer import Observer
+
+logger = logging.getLogger(__name__)
+
+WRITE_INTERVAL_S = 5.0
+TASK = "ledgers of adopted logs"
+# Each is a few rows; more than these many logs at once end only where hundreds of processes died.
+MAX_WAITING = 1_000
+# A process whose row nobody has closed by then has none, or has it on another control database.
+MAX_ROUNDS = 720
+
+
+class FinishedLogs(Observer):
+    """Remembers what is told, until it is written down."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[str, tuple[dict[str, Any], int]] = {}
+
+    def log_finished(self, log_id: str, figures: Mapping[str, Any]) -> None:
+        told: dict[str, Any] = plain({**figures, "at": timezone.now().timestamp()})
+        with self._lock:
+            while len(self._waiting) >= MAX_WAITING:
+                del self._waiting[next(iter(self._waiting))]
+            self._waiting[log_id] = (told, 0)
+
+    def register(self) -> None:
+        """Have the heart write what waits."""
+        heart.every(TASK, WRITE_INTERVAL_S, self.write)
+
+    def write(self) -> None:
+        """Close the books of processes that have ended.  Raises what the database raises."""
+        with self._lock:
+            waiting = list(self._waiting.items())
+        for log_id, (figures, rounds) in waiting:
+            written = self._close(log_id, figures)
+            with self._lock:
+                if written or rounds >= MAX_ROUNDS:
+                    self._waiting.pop(log_id, None)
+                elif log_id in self._waiting:
+                    self._waiting[log_id] = (figures, rounds + 1)
+
+    def _close(self, log_id: str, figures: dict[str, Any]) -> bool:
+        process = Process.objects.filter(log_id=log_id).exclude(stopped_at=None).first()
+        if process is None:
+            return False
+        stats = process.stats if isinstance(process.stats, dict) else {}
+        delivered = {name: value for name, value in figures.items() if name != "ledger"}
+        process.stats = {**stats, "delivered": delivered, "alarms": []}
+        process.ledger = figures.get("ledger", [])
+        process.save(update_fields=["stats", "ledger"])
+        logger.info("the ledger of an ended process is closed", extra={"log_id": log_id})
+        return True
+
+
+_finished = FinishedLogs()
+
+
+def finished_logs() -> FinishedLogs:
+    """This process's."""
+    return _finished
