@@ -135,6 +135,19 @@ def test_a_letter_that_comes_back_from_a_redrive_waits_again():
 
 
 @pytest.mark.django_db
+def test_a_replay_does_not_undo_a_redrive_that_came_after_another():
+    """A log is adopted and its batch refused again, when the edited letter is stored already."""
+    one = letter()
+    store.keep([one])
+    store.keep([msgspec.structs.replace(one, error="again", origin="redrive-1-1")])
+    DeadLetter.objects.update(state="redriven")
+    tally.moved("sink-a", "waiting", "redriven", 1)
+    store.keep([one])
+    assert DeadLetter.objects.get().state == "redriven"
+    assert tally.differences("sink-a") == {}
+
+
+@pytest.mark.django_db
 def test_a_tally_that_lies_is_seen():
     store.keep(letters(3))
     DeadLetter.objects.first().delete()
