@@ -103,6 +103,22 @@ def test_a_refused_record_leaves_its_id_to_the_mended_one(sink, dsn):
     assert sink.write(batch(own("bad"))).stored == 1
 
 
+def test_a_refused_record_of_a_batch_in_pieces_leaves_its_id(sink, dsn):
+    expect_refusals(sink)
+    filler = [event(n) for n in range(1_000)]
+    with pytest.raises(PartialFailure) as caught:
+        sink.write(batch([*own("a"), *filler, *own("bad", action="forbidden")]))
+    assert list(caught.value.failures) == [1_001]
+    assert kept(dsn) == ['"a"']
+    assert sink.write(batch(own("bad"))).stored == 1
+
+
+def expect_refusals(sink: PostgresSink) -> None:
+    """So that the next batch is sent in pieces, its bad rows and their ids with it."""
+    sink._keeping.poison.count(rows=20_000, refused=200)
+    assert sink._keeping.poison.pieces_expected(1_000) > 0
+
+
 def test_the_next_of_the_same_id_takes_the_place_of_a_refused_one(sink, dsn):
     sent = [
         *own("twin", action="forbidden"), *own("other"), *own("twin", action="forbidden"),
@@ -116,9 +132,9 @@ def test_the_next_of_the_same_id_takes_the_place_of_a_refused_one(sink, dsn):
             assert len(connection.execute("DELETE FROM events RETURNING 1").fetchall()) == 2
             connection.execute("DELETE FROM collector_record_id")
     # In pieces from the start, too.
-    filler = [event(n) for n in range(1_000)]
+    expect_refusals(sink)
     with pytest.raises(PartialFailure) as caught:
-        sink.write(batch([*filler, *sent]))
+        sink.write(batch([*(event(n) for n in range(1_000)), *sent]))
     assert sorted(caught.value.failures) == [1_000, 1_002]
     assert len(rows(dsn)) == 1_002
 

@@ -52,7 +52,7 @@ def engine(sink):
     engine.stop(5.0)
 
 
-def offer(engine: Engine, count: int = 1, **fields: str):
+def offer(engine: Engine, count: int = 1, **fields: Any):
     return engine.offer(type="log", tenant="default", records=records(count), **fields)
 
 
