@@ -142,8 +142,10 @@ class Load:
                 )
                 return
             time.sleep(rng.uniform(0.1, 0.4))
+            self._oracle.resent(request.records)
         if status // 100 == 2 and rng.random() < 0.2:
             # The client never learned of the answer: the same again must store nothing more.
+            self._oracle.resent(request.records)
             self._send(connection, request)
 
 

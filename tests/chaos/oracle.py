@@ -71,8 +71,9 @@ class Oracle:
         self._requests = 0
         self._poison: set[str] = set()
         self._excused: set[str] = set()
+        self._resent: set[str] = set()
         self.poison_refused = False  # by the database; set before the first poison is posted
-        self.violations: list[str] = []
+        self._violations: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
 
     # --- issuing ---------------------------------------------------------------------------
@@ -122,10 +123,10 @@ class Oracle:
         with self._lock:
             self.answers[f"2xx {ack}"] += 1
             if ack == "memory" and asked != "memory":
-                self.violations.append(f"ack={asked} was asked for and memory answered")
+                self._violated(f"ack={asked} was asked for and memory answered")
             bad = {index for index, record in enumerate(records) if _is_bad(record)}
             if refused != bad or answer.get("accepted") != len(records) - len(bad):
-                self.violations.append(
+                self._violated(
                     f"the answer counts {answer.get('accepted')} accepted and refuses the indexes "
                     f"{sorted(refused)[:MAX_SHOWN]}; of {len(records)} posted the bad ones are "
                     f"{sorted(bad)[:MAX_SHOWN]}"
@@ -141,14 +142,33 @@ class Oracle:
         with self._lock:
             self.answers[what] += 1
 
+    def resent(self, records: Sequence[Record]) -> None:
+        """The very same request goes out again, under its key."""
+        with self._lock:
+            self._resent |= {record["id"] for record in records}
+
     def violated(self, text: str) -> None:
         with self._lock:
-            self.violations.append(text)
+            self._violated(text)
+
+    def _violated(self, text: str) -> None:
+        self._violations[text] += 1
+
+    @property
+    def violations(self) -> list[str]:
+        with self._lock:
+            return [
+                text + (f" ({count} times)" if count > 1 else "")
+                for text, count in self._violations.items()
+            ]
 
     # --- what a torn file may cost ---------------------------------------------------------
 
     def excuse_requests_of(self, ids: Iterable[str]) -> int:
-        """The frames of these ids were damaged on purpose: their records may be missing."""
+        """The frames of these ids were damaged on purpose: their records may be missing.
+
+        With a frame its key is lost too, so that a request that is sent again is a new one.
+        """
         with self._lock:
             hit = {self._request[name] for name in ids if name in self._request}
             excused = {name for name, request in self._request.items() if request in hit}
@@ -211,7 +231,9 @@ class Oracle:
         several = sorted(name for name, count in counts.items() if count > 1)
         result.again = sum(counts[name] - 1 for name in several)
         if once:
-            result.duplicates = several
+            result.duplicates = [
+                name for name in several if name not in self._excused & self._resent
+            ]
         return result
 
 

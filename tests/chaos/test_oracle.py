@@ -144,3 +144,8 @@ def test_a_damaged_frame_excuses_its_request_and_no_other():
         mind.accepted(records, answer(2))
     assert mind.excuse_requests_of([hit[1]["id"]]) == 2
     assert judge(mind, stored(near[0])).missing == [near[1]["id"]]
+    # Sent again without its key it would be its own duplicate; a key that was lost excuses it.
+    assert judge(mind, stored(*near, *hit, hit[0])).duplicates == [hit[0]["id"]]
+    mind.resent([*hit, *near])
+    assert not judge(mind, stored(*near, *hit, hit[0])).faults
+    assert judge(mind, stored(*near, *hit, near[0])).duplicates == [near[0]["id"]]
