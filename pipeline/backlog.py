@@ -66,10 +66,19 @@ class Backlog:
         due = min((due for due in dues if due is not None), default=None)
         return None if due == math.inf else due
 
-    def next(self, now: float, *, shutdown: bool) -> Batch | Chore | None:
-        """What a worker is to do now."""
+    def next(self, now: float, *, shutdown: bool, probing: bool = False) -> Batch | Chore | None:
+        """What a worker is to do now.
+
+        What probes a sink whose breaker is not closed is a fresh batch, if one may be formed: one
+        that has failed may be at fault itself, and would keep the breaker open for all others.
+        """
+        if probing and (found := self._next_fresh(now, shutdown=shutdown)) is not None:
+            return found
         if (batch := self.waiting.pop_due(now)) is not None:
             return batch
+        return self._next_fresh(now, shutdown=shutdown)
+
+    def _next_fresh(self, now: float, *, shutdown: bool) -> Batch | Chore | None:
         if not self._may_batch():
             return None
         for index, source in enumerate(self._sources):

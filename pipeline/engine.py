@@ -90,7 +90,9 @@ class Engine:
         self._flush_for = self._request_flush  # one bound method for all receipts
         # By the machine's own clock: it only makes the pipelines look at theirs.
         self._watchdog = Watchdog(look=self._look, clock=SystemClock())
-        self._keeper = Keeper(own=self._log, logs=self.logs, clock=self._clock)
+        self._keeper = Keeper(
+            own=self._log, logs=self.logs, relieve=self._relieve, clock=self._clock
+        )
         self._adoption: Adoption | None = None
         if log_settings is not None:
             self._adoption = Adoption(
@@ -241,6 +243,12 @@ class Engine:
         for figures in last:
             self._observers.log_finished(journal.log_id, figures)
 
+    def _relieve(self, file: int) -> None:
+        """The log is nearly full: optional sinks that lag let go of what is in its first file."""
+        for pipeline in self.pipelines:
+            if not pipeline.spec.required:
+                pipeline.let_file_go(file)
+
     def _look(self) -> None:
         """The watchdog's round."""
         for pipeline in (*self.pipelines, *self.retired):
@@ -266,7 +274,7 @@ class Engine:
             pipelines = [*self._pipelines.values(), *self._retired]
         due = self._clock.monotonic() + timeout_s
         for pipeline in pipelines:
-            pipeline.begin_drain()
+            pipeline.begin_drain(last=True)
         return self._all_settled(pipelines, None, due)
 
     def _all_settled(self, pipelines: list[Pipeline], below: int | None, due: float) -> bool:
@@ -389,6 +397,12 @@ class Engine:
             self._adoption.close()
         if not self._log.close():
             log.warning("log %s keeps what is left for the next process", self.log_id)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the locks that belong to the parent."""
+        for journal in self.logs():
+            if journal.files is not None:
+                journal.files.owned.release()
 
     # --- request threads -------------------------------------------------------------------
 

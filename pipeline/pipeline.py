@@ -81,6 +81,7 @@ class Pipeline:
         self._something_settled = threading.Condition(self.lock)
         self._phase = NEW
         self._retiring = False
+        self._last_try = False
         self._given_up = ""
         self._idle = 0
         self._alarm: float | None = None
@@ -167,12 +168,16 @@ class Pipeline:
                 if source.log is journal:
                     self._backlog.remove(source)
 
-    def begin_drain(self) -> None:
-        """Close every batch at once and try again at once what waits to be tried again."""
+    def begin_drain(self, *, last: bool = False) -> None:
+        """Close every batch at once and try again at once what waits to be tried again.
+
+        With `last`, what fails then is left in the log's files, if it has any.
+        """
         with self.lock:
             if self._phase in (NEW, STOPPED):
                 return
             self._phase = DRAINING
+            self._last_try = last and self._on_disk
             # Whatever kept it waiting, everything is tried once more.
             self.breaker.reset(self._clock.monotonic())
             self._backlog.waiting.collapse(self._clock.monotonic())
@@ -248,7 +253,7 @@ class Pipeline:
             return False
         if self._phase in (NEW, STOPPED) or not self._deliverable():
             return True
-        if self._phase != DRAINING or not self._on_disk:
+        if not self._last_try:
             return False
         now = self._clock.monotonic()
         return self.breaker.state != CLOSED or self._backlog.due_s(now, shutdown=True) is None
@@ -345,6 +350,37 @@ class Pipeline:
             return True
         return False
 
+    def let_file_go(self, file: int) -> None:
+        """Drop the waiting records of an optional sink that stand in `file` of the own log."""
+        own = self._backlog.own
+        dropped = 0
+        while True:
+            part: Part | None = None
+            chore: Chore | None = None
+            with self.lock:
+                if own.batcher.head_file() == file:
+                    part = own.batcher.take_oldest()
+                elif own.batcher.lags:
+                    chore = own.chore(self._clock.monotonic())
+                    self._chores += chore is not None
+                done = self._drop_unread(own, part, "backlog") if part is not None else []
+            if part is not None:
+                dropped += part.count
+                self._ends.tell_dropped(self.spec.name, [part], "backlog", "the log was full")
+                tell_receipts(done)
+            elif chore is None:
+                break
+            else:
+                self._run_chore(chore)
+                if chore.failed:
+                    break
+        if dropped:
+            log.warning(
+                "sink %s: its %d oldest records are dropped (backlog), as the log was nearly full",
+                self.spec.name,
+                dropped,
+            )
+
     def _drop_unread(self, source: Source, part: Part, reason: str) -> list[Settled]:
         done = self._ends.drop_unread(source.log, part, source.batcher.rest, reason)
         self._something_settled.notify_all()
@@ -390,6 +426,7 @@ class Pipeline:
         if outcome is None:
             if not self._commit(worker, batch):
                 return
+            worker.sending(self._clock.monotonic())
             outcome = deliver(
                 batch,
                 slot=self._slot,
@@ -488,8 +525,10 @@ class Pipeline:
                     return found
                 if found is not None:
                     batch = found
-                    permit = self.breaker.permit(now)
-                    worker.begin(batch, now, permit)
+                    before = self.breaker.state
+                    worker.begin(batch, now, self.breaker.permit(now))
+                    worker.answered()  # the manifest comes first
+                    probing = self.breaker.state != before
                     worker.sink = self._sinks
                     if batch.outcome is None:
                         batch.attempt += 1
@@ -510,6 +549,8 @@ class Pipeline:
                     worker.idle_since = now
                     continue
                 self._wait(now, idle_left)
+        if probing:
+            self._observer.breaker_changed(self.spec.name, self.breaker.state, self.breaker.cause)
         if fresh:
             self._observer.batch_closed(batch)
         return batch
@@ -547,7 +588,8 @@ class Pipeline:
     def _next(self, now: float) -> Batch | Chore | None:
         if self._due_s(now) != 0:
             return None
-        return self._backlog.next(now, shutdown=self._phase == DRAINING)
+        probing = self.breaker.state != CLOSED
+        return self._backlog.next(now, shutdown=self._phase == DRAINING, probing=probing)
 
     def _finish(self, worker: Worker, batch: Batch, outcome: Outcome) -> None:
         """A worker has made an attempt: settle its batch, let it wait, or split it."""
@@ -655,8 +697,7 @@ class Pipeline:
         with self.lock:
             if delay is not None:
                 if self._phase == DRAINING:
-                    # On disk it is safe: one last try is enough.
-                    delay = math.inf if self._on_disk else min(delay, DRAIN_RETRY_CAP_S)
+                    delay = math.inf if self._last_try else min(delay, DRAIN_RETRY_CAP_S)
                 if worker.sink != self._sinks and not outcome.bystander:
                     delay = 0.0  # the sink that failed has been replaced meanwhile
                 self.figures.retries += 1
@@ -717,7 +758,7 @@ class Pipeline:
                 if orphan.permit is not None:
                     self.breaker.failed(orphan.permit, now, "the sink hangs in a write")
                 self._backlog.waiting.push(orphan.batch, now + RECOVER_S)
-            if orphans and not self._pool.stuck(self.spec.settings.max_hung_workers):
+            if not self._pool.stuck(self.spec.settings.max_hung_workers):
                 self._grow_to_least()
             state, cause = self.breaker.state, self.breaker.cause
             self._work_to_do.notify_all()

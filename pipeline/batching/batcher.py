@@ -62,6 +62,11 @@ class Batcher:
         head = self._cursor.head
         return head.arrived_s if head else None
 
+    def head_file(self) -> int:
+        """The log's file that the first waiting frame is in, -1 for none."""
+        head = self._rest.frame if self._rest else self._cursor.head
+        return head.file if head else -1
+
     def lowest_position(self) -> int | None:
         """The position of the first waiting frame."""
         head = self._rest.frame if self._rest else self._cursor.head

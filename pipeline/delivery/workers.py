@@ -83,10 +83,14 @@ class Worker:
         self.batch, self.permit = batch, permit
         self.writing_since = now
 
+    def sending(self, now: float) -> None:
+        """The attempt's deadline counts from here: what came before was no fault of the sink."""
+        self.writing_since = now
+
     def answered(self) -> None:
         """The sink has answered: what is done for the batch from here on has no deadline.
 
-        The one thing that its worker may do without the pipeline's lock.
+        Like `sending`, a thing that its worker may do without the pipeline's lock.
         """
         self.writing_since = None
 

@@ -31,6 +31,8 @@ from pipeline.observer import Observer
 log = logging.getLogger(__name__)
 
 LOCK = "lock"
+# Of `max_bytes`: above it, optional sinks that lag let go of the oldest file.
+CROWDED = 0.9
 
 
 class Owned:
@@ -179,6 +181,13 @@ class LogFiles:
     def wants_checkpoint(self) -> bool:
         """Whether a checkpoint would free files or room in the journal."""
         return self._deletable or self.journal.nearly_full
+
+    def crowded(self) -> int | None:
+        """The first file that is awaited, when all files take nearly what they may."""
+        with self._lock:
+            if self.segments.nbytes < CROWDED * self.settings.max_bytes:
+                return None
+            return self.segments.oldest_owed
 
     def checkpoint(self) -> None:
         """Write the state, then delete the files of which nothing is awaited.  Raises OSError.

@@ -22,7 +22,7 @@ from pipeline.log.journal import read_checkpoint, read_journal
 from pipeline.log.manifest import Manifest
 from pipeline.log.root import log_directories
 from pipeline.log.scan import FIRST_OFFSET, Damage, Found, scan
-from pipeline.log.segmentfile import number_of, sound_head
+from pipeline.log.segmentfile import VERSION, number_of, version_of
 
 __all__ = [
     "Damage",
@@ -241,7 +241,7 @@ def scan_segment(path: Path, *, end: int | None = None) -> Iterator[FrameInfo | 
     try:
         size = disk.size(fd)
         head = disk.read(fd, FIRST_OFFSET, 0)
-        if any(head) and not sound_head(head):
+        if any(head) and version_of(head) != VERSION:
             yield Damage(0, len(head), "it does not begin as a segment does")
         for found in scan(disk, fd, start=FIRST_OFFSET, end=size if end is None else end):
             yield _info(found) if isinstance(found, Found) else found

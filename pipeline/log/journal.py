@@ -98,6 +98,10 @@ class Journal:
                     self._fds[name] = self._disk.create(path, size)
 
     def close(self) -> None:
+        """Write nothing more; a second time does nothing."""
+        self._group.alone(self._close)
+
+    def _close(self) -> None:
         for fd in self._fds.values():
             self._disk.close(fd)
         self._fds.clear()
@@ -119,8 +123,6 @@ class Journal:
 
     def commit(self, *, sync: bool) -> None:
         """Write what is queued by now; returns when that is done.  Raises OSError."""
-        if not self._fds:
-            raise OSError(errno.ESHUTDOWN, "the log is closed")
         waiting = _Commit(sync and self._durable)
         self._group.do(waiting)
         if waiting.error is not None:
@@ -131,7 +133,15 @@ class Journal:
         self._group.alone(self._write_checkpoint)
 
     def _carry_out(self, waiting: list[_Commit]) -> None:
-        sync = any(one.sync for one in waiting)
+        try:
+            self._write_queued(sync=any(one.sync for one in waiting))
+        except OSError as error:
+            for one in waiting:
+                one.error = error
+
+    def _write_queued(self, *, sync: bool) -> None:
+        if not self._fds:
+            raise OSError(errno.ESHUTDOWN, "the log is closed")
         with self._lock:
             entries, self._queued = self._queued, []
         try:
@@ -140,16 +150,12 @@ class Journal:
             if sync and not self._synced:
                 self._disk.sync(self._fds[f"journal.{self._generation % 2}"])
                 self._synced = True
-        except OSError as error:
+        except OSError:
             # What a failed sync left is not known: a file that failed is not used again.
             self._failed.add(f"journal.{self._generation % 2}")
             with self._lock:
                 self._queued[:0] = entries
-            try:
-                self._write_checkpoint()
-            except OSError:
-                for one in waiting:
-                    one.error = error
+            self._write_checkpoint()
 
     def _write(self, entries: list[Entry]) -> None:
         data = b"".join(_encode_entry(entry, self._generation) for entry in entries)
@@ -168,6 +174,8 @@ class Journal:
 
     def _write_checkpoint(self) -> None:
         """The state with all that is queued; whatever fails, the old state stays valid."""
+        if not self._fds:
+            raise OSError(errno.ESHUTDOWN, "the log is closed")
         assert self._snapshot is not None, "bound when the log is made"
         with self._lock:
             checkpoint, written = self._snapshot()

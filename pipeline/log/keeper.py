@@ -1,7 +1,8 @@
 """The keeper: one thread that does for an engine's logs what no request and no worker waits for.
 
 It writes frames that were acknowledged from memory, makes the next segment file ahead, writes the
-journal's rest, and checkpoints a log when that frees files.  `turn` may be called by tests without
+journal's rest, checkpoints a log when that frees files, and has optional sinks let go of the oldest
+file before the log is full for the required ones.  `turn` may be called by tests without
 the thread.
 """
 
@@ -22,9 +23,17 @@ LOOK_EVERY_S = 0.2
 class Keeper:
     """Looks after the logs that `logs` tells, the process's own first."""
 
-    def __init__(self, *, own: Log, logs: Callable[[], Sequence[Log]], clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        own: Log,
+        logs: Callable[[], Sequence[Log]],
+        relieve: Callable[[int], None],
+        clock: Clock,
+    ) -> None:
         self._own = own
         self._logs = logs
+        self._relieve = relieve
         self._clock = clock
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -72,6 +81,8 @@ class Keeper:
             if now - self._synced_at >= writer.sync_every_s:
                 self._synced_at = now
                 writer.sync()
+        if self._own.files is not None and (file := self._own.files.crowded()) is not None:
+            self._relieve(file)
         for journal in self._logs():
             files = journal.files
             if files is None:

@@ -219,7 +219,7 @@ class Log:
         with self.lock:
             place, stop = cursor.behind, self._evicted_below
             if place is None or self.files is None:
-                return Counter(), 0
+                return self._reconcile(cursor)
             pieces = self.files.segments.pieces(place)
         frames: list[Frame] = []
         room, after, damaged, here = max_bytes, None, False, place
@@ -244,13 +244,18 @@ class Log:
             if after is None and self._evicted_below > stop:
                 after = here  # more has left memory meanwhile; what was loaded is passed over
             cursor.loaded(frames, after, self._first)
-            if after is not None or not cursor.damaged:
-                return Counter(), 0
-            lost, lost_bytes = cursor.reconcile(self._first)
+            return self._reconcile(cursor)
+
+    def _reconcile(self, cursor: Cursor) -> tuple[Counter[str], int]:
+        """End what a cursor counts as unread and nothing holds any more; `lock` is held."""
+        if cursor.behind is not None or not (cursor.damaged or cursor.head is None):
+            return Counter(), 0
+        lost, lost_bytes = cursor.reconcile(self._first)
+        if lost:
             ends = [End(tenant, CORRUPT, count) for tenant, count in lost.items()]
             self._count(cursor.sink, ends)
             self._note_end(cursor.sink, set(lost), 0, None)
-            return lost, lost_bytes
+        return lost, lost_bytes
 
     def load(self, sink: str, extents: Sequence[Extent], place: Place) -> list[Part]:
         """The parts of a batch that was formed by a process that is gone, read from the files.

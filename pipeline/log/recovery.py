@@ -7,6 +7,7 @@ are read later, as they are needed.  Runs on the thread that adopts.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from pipeline.log.manifest import Extent, Manifest
 from pipeline.log.quarantine import Quarantine
 from pipeline.log.scan import FIRST_OFFSET, Found
 from pipeline.log.segmentfile import (
+    VERSION,
     Piece,
     Place,
     SegmentFile,
@@ -32,6 +34,7 @@ from pipeline.log.segmentfile import (
     number_of,
     path_of,
     read_from,
+    version_of,
 )
 from pipeline.log.settings import LogSettings
 from pipeline.runtime.clock import Clock
@@ -152,8 +155,13 @@ def _files(
         fd = disk.open(path)
         try:
             size = disk.size(fd)
+            version = version_of(disk.read(fd, FIRST_OFFSET, 0))
         finally:
             disk.close(fd)
+        if version not in (None, VERSION):
+            raise OSError(
+                errno.EPROTO, f"{path} is of version {version} and this program reads {VERSION}"
+            )
         end = min(ends.get(number, size), size)
         files.append(
             SegmentFile(

@@ -62,13 +62,14 @@ def encode_head(log_id: str, number: int) -> bytes:
     return (packed + struct.pack("<I", zlib.crc32(packed))).ljust(FIRST_OFFSET, b"\0")
 
 
-def sound_head(data: bytes) -> bool:
-    """Whether a file begins as a segment of this version does."""
+def version_of(data: bytes) -> int | None:
+    """The version that a file's first 64 bytes tell; None where they cannot be believed."""
     packed = data[: _HEAD.size]
     if len(data) < FIRST_OFFSET or not packed.startswith(MAGIC):
-        return False
+        return None
     (crc,) = struct.unpack_from("<I", data, _HEAD.size)
-    return bool(crc == zlib.crc32(packed) and _HEAD.unpack(packed)[1] == VERSION)
+    version: int = _HEAD.unpack(packed)[1]
+    return version if crc == zlib.crc32(packed) else None
 
 
 class Piece(NamedTuple):
@@ -89,7 +90,10 @@ def read_from(
         start = place.offset if piece.number == place.file else FIRST_OFFSET
         if start >= piece.end:
             continue
-        fd = disk.open(piece.path)
+        try:
+            fd = disk.open(piece.path)
+        except FileNotFoundError:
+            continue  # everything in it had settled; or it is lost, which the counts will show
         try:
             for found in scan(disk, fd, start=start, end=piece.end):
                 yield Place(piece.number, found.offset), found
@@ -144,6 +148,11 @@ class SegmentFiles:
             for _, file in sorted(self._files.items())
             if file.number >= place.file
         ]
+
+    @property
+    def oldest_owed(self) -> int | None:
+        """The first file that something is awaited of."""
+        return min((n for n, file in self._files.items() if file.owed), default=None)
 
     def take_settled(self) -> list[SegmentFile]:
         """The sealed files of which nothing is awaited; they are not known here any more."""

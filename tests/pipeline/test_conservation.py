@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.delivery.breaker import BreakerSettings
 from pipeline.delivery.retry import RetryPolicy
 from pipeline.engine import Engine
 from pipeline.errors import (
@@ -101,6 +102,9 @@ def test_every_record_ends_once_whatever_fails(seed: int) -> None:
         "backlog_max_bytes": 100_000,
         "max_workers": 3,
         "retry": RETRY,
+        # Faults come all the time, and so does poison: neither may be waited for here.
+        "breaker": BreakerSettings(open_s=0.01),
+        "poison_limit": 1.0,
     }
     engine.configure(
         [
