@@ -84,7 +84,7 @@ def tell(found: list[Running], *, seconds: float, say: Callable[[str], None]) ->
             extra={
                 "seconds": round(seconds, 1),
                 "sink": one.pipeline,
-                "thread": one.thread,
+                "worker": one.thread,
                 "batch_id": one.batch,
                 "records": one.records,
                 "writing_s": round(one.seconds, 1),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +16,8 @@ from control.processes.ledgers import Totals
 from control.processes.models import DEAD_AFTER, Process, ProcessRequest
 
 POLL_S = 0.2
+# The second heartbeat comes by then.
+FIRST_FIGURES = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,9 @@ def living(now: datetime | None = None) -> list[Process]:
 
 
 def has_pipelines(process: Process) -> bool:
+    """Whether it takes records in."""
+    if process.role == "server" and process.last_seen_at - process.started_at < FIRST_FIGURES:
+        return True  # what it said first was said before its pipelines began
     return bool(process.stats.get("pipelines")) or bool(process.ledger)
 
 

@@ -22,6 +22,8 @@ from typing import Protocol, runtime_checkable
 logger = logging.getLogger(__name__)
 
 LEAST_SHARE_S = 1.0
+# Of the whole deadline, for all that stop after the one that has something to deliver.
+KEPT_AT_MOST = 0.15
 
 
 @runtime_checkable
@@ -144,6 +146,7 @@ class Services:
         for position, group in enumerate(groups):
             # Kept back for those that stop later, such as the last heartbeat.
             kept = (len(groups) - 1 - position) * min(LEAST_SHARE_S, deadline_s / 10)
+            kept = min(kept, deadline_s * KEPT_AT_MOST)
             ended = self._stop_group(group, due - kept) and ended
         with self._state:
             self._pid, self._role = 0, ""

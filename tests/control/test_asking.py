@@ -104,7 +104,10 @@ def test_the_living_are_those_that_beat() -> None:
 
 
 def test_a_process_without_pipelines_has_nothing_to_drain() -> None:
-    assert not has_pipelines(a_process(ledger=[]))
+    old = datetime.now(UTC) - timedelta(minutes=1)
+    assert not has_pipelines(a_process(ledger=[], started_at=old))
+    assert not has_pipelines(a_process(ledger=[], role="checker"))
+    assert has_pipelines(a_process(ledger=[])), "it began a moment ago"
     assert has_pipelines(a_process())
     assert has_pipelines(a_process(ledger=[], stats={"pipelines": [{"key": "k"}]}))
 
@@ -182,7 +185,29 @@ def test_with_no_process_there_is_nothing_to_drain(run: Run) -> None:
     code, out, _ = run("drain")
     assert code == 0
     assert "nothing to drain" in out
-    assert json.loads(run("drain", "--json")[1]) == {"ok": True, "failures": [], "processes": []}
+    document = json.loads(run("drain", "--json")[1])
+    assert (document["ok"], document["failures"], document["processes"]) == (True, [], [])
+    assert document["enqueued"] == document["left_in_log"] == 0
+
+
+def test_what_is_left_in_the_log_is_no_failure_and_said(replier: Replier, run: Run) -> None:
+    process = a_process()
+    left = {**ROW, "in_flight": 0, "left_in_log": 4}
+    replier.answers[process.pk] = {"settled": False, "ledger": [left]}
+    code, out, err = run("drain", "--timeout", "1")
+    assert (code, err) == (0, "")
+    assert "4 records stay in the log for the next start" in out
+    assert "left_in_log 4: balanced" in out
+
+
+def test_a_closed_ledger_that_does_not_add_up_fails(replier: Replier, run: Run) -> None:
+    process = a_process()
+    lost = {**ROW, "in_flight": 0, "left_in_log": 1}
+    replier.answers[process.pk] = {"settled": True, "ledger": [lost]}
+    code, out, err = run("drain", "--timeout", "1")
+    assert code == 1
+    assert "out of balance by 3" in err
+    assert "OUT OF BALANCE BY 3" in out
 
 
 # --- ledger ----------------------------------------------------------------------------------
@@ -192,7 +217,8 @@ def test_the_ledger_asks_the_living_and_shows_the_dead(replier: Replier, run: Ru
     alive = a_process()
     dead = a_process(stopped_at=datetime.now(UTC), exit_reason="stopped")
     a_process(ledger=[], stopped_at=datetime.now(UTC))
-    replier.answers[alive.pk] = {"ledger": [{**ROW, "accepted": 5_555}]}
+    more = {**ROW, "accepted": 5_555, "stored": ROW["stored"] + 5_555 - ROW["accepted"]}
+    replier.answers[alive.pk] = {"ledger": [more]}
     code, out, _ = run("ledger", "--json")
     processes = {p["id"]: p for p in json.loads(out)["processes"]}
     assert code == 0

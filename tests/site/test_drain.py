@@ -101,7 +101,7 @@ def test_the_deadline_holds_against_a_hung_sink_and_stalled_clients(
         server = collector_server(
             environ={
                 "COLLECTOR_RECORDS_DATABASE_URL": database.url,
-                "COLLECTOR_STOP_DEADLINE_S": "10",
+                "COLLECTOR_STOP_DEADLINE_S": "14",
                 "COLLECTOR_READ_DEADLINE_S": "600",
             }
         )
@@ -114,7 +114,7 @@ def test_the_deadline_holds_against_a_hung_sink_and_stalled_clients(
             client.post("/logs", length=1000, body=b'[{"mess')
         began = time.monotonic()
         assert server.stop() == 0, server.output
-        assert time.monotonic() - began < 10 + SLACK_S
+        assert time.monotonic() - began < 14 + SLACK_S
         assert "Worker exiting" in server.output
         named = server.wait_for_line(lambda line: "has written batch" in line)
         assert "thread sink-database" in named
@@ -241,7 +241,9 @@ def test_drain_and_ledger_know_what_is_left(collector_server: Start) -> None:
         assert document["imbalance"] == 0
     refused = server.client().post("/logs", json=batch(0, 1))
     assert refused.status_code == 503
-    eventually(lambda: stored(server) == messages(0, 100), "the drain ended the deliveries")
-    status, document = manage(server, "drain")
-    assert (status, document["ok"]) == (0, True)
     assert server.stop() == 0
+    follower = again(collector_server, server)
+    eventually(lambda: stored(follower) == messages(0, 100), "the next start did not deliver")
+    status, document = manage(follower, "drain")
+    assert (status, document["ok"], document["left_in_log"]) == (0, True, 0)
+    assert follower.stop() == 0
