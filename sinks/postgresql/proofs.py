@@ -154,7 +154,7 @@ class Proofs:
 
     def prune(self, connection: Connection, batch: Batch) -> None:
         """Now and then drop this sink's proofs of batches that nobody can send again."""
-        log, below = (batch.log_id, batch.sink), getattr(batch, "proofs_below", 0)
+        log, below = (batch.log_id, batch.sink), batch.proofs_below
         with self._lock:
             if below - self._pruned.get(log, 0) < PRUNE_EVERY:
                 return

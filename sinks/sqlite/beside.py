@@ -102,7 +102,7 @@ class PieceProofs:
 
     def prune(self, connection: sqlite3.Connection, batch: Batch) -> None:
         """Now and then drop the proofs of batches that nobody can send again."""
-        below = getattr(batch, "proofs_below", 0)
+        below = batch.proofs_below
         if below - self._pruned.get(batch.log_id, 0) < PRUNE_EVERY:
             return
         connection.execute(

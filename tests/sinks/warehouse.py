@@ -51,19 +51,11 @@ def events(count: int, **bad: str) -> list[Record]:
     return [event(n, bad.get(f"r{n}", "login")) for n in range(count)]
 
 
-class CheckpointedBatch(Batch):
-    """A batch whose log's checkpoint has passed some others."""
-
-    __slots__ = ("proofs_below",)
-
-
 def checkpointed(sent: list[Record], *, log_id: str, number: int, below: int) -> Batch:
+    """A batch whose log's checkpoint has passed all those numbered lower than `below`."""
     one = batch(sent, log_id=log_id)
-    made = CheckpointedBatch(
-        number=number, log_id=log_id, sink=one.sink, reason=one.reason, parts=one.parts
-    )
-    made.proofs_below = below
-    return made
+    one.number, one.proofs_below = number, below
+    return one
 
 
 def proofs(dsn: str) -> list[tuple[str, int]]:
