@@ -11,11 +11,12 @@ from pathlib import Path
 
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import FAULTS, Unavailable
+from tests.chaos.regressions import REGRESSIONS
 from tests.chaos.report import Report
 from tests.chaos.round import play
 from tests.chaos.template import Template
 
-_ENOUGH_FOR_THE_LONG_FORM = 25
+ENOUGH_FOR_THE_LONG_FORM = 25
 
 
 def faults_for(database: str, only: Sequence[str]) -> list[str]:
@@ -38,17 +39,26 @@ def ground(database: str) -> Iterator[tuple[Path, Template, Cluster | None]]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def run(*, rounds: int, seed: int, database: str, only: Sequence[str], report: Report) -> None:
+def plan(*, rounds: int, seed: int, database: str, only: Sequence[str]) -> list[tuple[str, int]]:
+    """The fault and the seed of each round; a long run begins with what once failed."""
     order = faults_for(database, only)
     random.Random(seed).shuffle(order)
-    long_is_due = rounds >= _ENOUGH_FOR_THE_LONG_FORM
+    known = [
+        (one.fault, one.seed)
+        for one in REGRESSIONS
+        if one.database == database and one.fault in order and rounds >= ENOUGH_FOR_THE_LONG_FORM
+    ]
+    return known + [(order[n % len(order)], seed + n) for n in range(rounds - len(known))]
+
+
+def run(*, rounds: int, seed: int, database: str, only: Sequence[str], report: Report) -> None:
+    long_is_due = rounds >= ENOUGH_FOR_THE_LONG_FORM
     with ground(database) as (directory, template, cluster):
-        for number in range(rounds):
-            fault = order[number % len(order)]
+        for fault, its_seed in plan(rounds=rounds, seed=seed, database=database, only=only):
             long = long_is_due and fault == "cut"
             try:
                 outcome = play(
-                    seed=seed + number,
+                    seed=its_seed,
                     fault=fault,
                     template=template,
                     cluster=cluster,

@@ -8,6 +8,8 @@ from collections import Counter
 import pytest
 
 from tests.chaos.oracle import Judgement, Oracle, Record, Stored, same_json
+from tests.chaos.regressions import REGRESSIONS
+from tests.chaos.run import faults_for, plan
 
 
 def oracle(*, kills: bool = False) -> Oracle:
@@ -149,3 +151,16 @@ def test_a_damaged_frame_excuses_its_request_and_no_other():
     mind.resent([*hit, *near])
     assert not judge(mind, stored(*near, *hit, hit[0])).faults
     assert judge(mind, stored(*near, *hit, near[0])).duplicates == [near[0]["id"]]
+
+
+def test_a_run_plays_every_fault_of_its_database_and_begins_with_what_once_failed():
+    for database in ("sqlite", "postgresql"):
+        rounds = plan(rounds=50, seed=3, database=database, only=())
+        assert len(rounds) == 50
+        assert {fault for fault, _ in rounds} == set(faults_for(database, ()))
+        known = [(one.fault, one.seed) for one in REGRESSIONS if one.database == database]
+        assert rounds[: len(known)] == known
+        assert len({(fault, seed) for fault, seed in rounds}) == 50
+    assert plan(rounds=1, seed=208, database="sqlite", only=("cut", "torn_log")) == [
+        ("torn_log", 208)
+    ]
