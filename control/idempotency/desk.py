@@ -22,6 +22,7 @@ from uuid import UUID
 from django.db import InterfaceError, OperationalError
 
 from control.idempotency.claims import Claim, Outcome, Wanted
+from control.idempotency.jobs import Ask, Busy, End, Unavailable, in_doubt, round_of
 from control.idempotency.store import Round
 from control.processes.identity import moment
 from pipeline.runtime.clock import Clock, SystemClock
@@ -34,14 +35,6 @@ RETRY_S = 1.0
 IDLE_S = 5.0
 
 
-class Unavailable(Exception):
-    """The control database does not answer, so that nobody can tell whether a key was used."""
-
-
-class Busy(Exception):
-    """As many requests as may are waiting for the control database."""
-
-
 class Rounds(Protocol):
     """What the desk has done for it, a transaction at a time."""
 
@@ -50,42 +43,6 @@ class Rounds(Protocol):
     def close(self) -> None: ...
 
     def cut(self) -> None: ...
-
-
-class _Ask:
-    """A request that wants its claim."""
-
-    __slots__ = ("abandoned", "error", "outcome", "wanted")
-
-    def __init__(self, wanted: Wanted) -> None:
-        self.wanted = wanted
-        self.outcome: Outcome | None = None
-        self.error: Exception | None = None
-        self.abandoned = False
-
-    @property
-    def answered(self) -> bool:
-        return self.outcome is not None or self.error is not None
-
-
-class _End:
-    """A claim that is done (`response`: otherwise than foreseen), or is given back."""
-
-    __slots__ = ("claim", "on_recorded", "recorded", "released", "response")
-
-    def __init__(
-        self,
-        claim: Claim,
-        *,
-        released: bool,
-        response: str | None = None,
-        on_recorded: Callable[[], None] | None = None,
-    ) -> None:
-        self.claim = claim
-        self.released = released
-        self.response = response
-        self.on_recorded = on_recorded
-        self.recorded = False
 
 
 class Desk:
@@ -98,8 +55,8 @@ class Desk:
         self._limit = limit
         self._clock = clock or SystemClock()
         self._condition = threading.Condition()
-        self._asks: list[_Ask] = []
-        self._ends: list[_End] = []
+        self._asks: list[Ask] = []
+        self._ends: list[End] = []
         self._waiting = 0
         self._active: dict[UUID, Claim] = {}
         self._closed_until: float | None = None
@@ -156,7 +113,7 @@ class Desk:
 
     def claim(self, wanted: Wanted) -> Outcome:
         """Raises Unavailable or Busy; within `wait_s` in any case."""
-        ask = _Ask(wanted)
+        ask = Ask(wanted)
         with self._condition:
             if not self._running or self._stopping or self._closed_until is not None:
                 raise Unavailable
@@ -185,7 +142,7 @@ class Desk:
                 return
             self._clock.wait(self._condition, left)
 
-    def _abandon(self, ask: _Ask) -> None:
+    def _abandon(self, ask: Ask) -> None:
         ask.abandoned = True
         if ask in self._asks:
             self._asks.remove(ask)
@@ -200,13 +157,13 @@ class Desk:
     ) -> None:
         """The claim's records are in the log.  Waits for the database as long as it may, but what
         it does not take now is recorded later; `on_recorded` is called on the desk's thread."""
-        self._hand_in(_End(claim, released=False, response=response, on_recorded=on_recorded))
+        self._hand_in(End(claim, released=False, response=response, on_recorded=on_recorded))
 
     def release(self, claim: Claim) -> None:
         """Nothing was kept: the key may be used again.  Recorded later if need be."""
-        self._hand_in(_End(claim, released=True))
+        self._hand_in(End(claim, released=True))
 
-    def _hand_in(self, end: _End) -> None:
+    def _hand_in(self, end: End) -> None:
         with self._condition:
             self._ends.append(end)
             self._condition.notify_all()
@@ -274,22 +231,22 @@ class Desk:
         self._running = False
         return True
 
-    def _round(self, asks: list[_Ask], ends: list[_End]) -> None:
+    def _round(self, asks: list[Ask], ends: list[End]) -> None:
         try:
-            outcomes = self._store.run(_round_of(asks, ends), self._now())
+            outcomes = self._store.run(round_of(asks, ends), self._now())
         except (OperationalError, InterfaceError) as error:
             with self._condition:
                 self._close(type(error).__name__)
                 self._refuse(asks, error)
                 # The answer to the commit may be what was lost.
-                self._ends += [_End(_unknown(ask.wanted), released=True) for ask in asks]
+                self._ends += [End(in_doubt(ask.wanted), released=True) for ask in asks]
             return
         except Exception as error:
             self._one_by_one(asks, ends, error)
             return
         self._settle(asks, outcomes, ends)
 
-    def _one_by_one(self, asks: list[_Ask], ends: list[_End], error: Exception) -> None:
+    def _one_by_one(self, asks: list[Ask], ends: list[End], error: Exception) -> None:
         """One job that the database refuses must not cost the others of its round theirs."""
         if len(asks) + len(ends) > 1:
             for ask in asks:
@@ -303,7 +260,7 @@ class Desk:
             # Given up: its owner's sweep, or its expiry, will end the claim.
             self._forget(ends)
 
-    def _settle(self, asks: list[_Ask], outcomes: list[Outcome], ends: list[_End]) -> None:
+    def _settle(self, asks: list[Ask], outcomes: list[Outcome], ends: list[End]) -> None:
         with self._condition:
             if self._closed_until is not None:
                 self._closed_until = None
@@ -312,7 +269,7 @@ class Desk:
                 if isinstance(outcome, Claim):
                     self._active[outcome.id] = outcome
                     if ask.abandoned:
-                        self._ends.append(_End(outcome, released=True))
+                        self._ends.append(End(outcome, released=True))
                 ask.outcome = outcome
             self._forget(ends)
         for end in ends:
@@ -322,14 +279,14 @@ class Desk:
                 except Exception:
                     logger.exception("a recorded claim's callback failed")
 
-    def _forget(self, ends: list[_End]) -> None:
+    def _forget(self, ends: list[End]) -> None:
         for end in ends:
             end.recorded = True
             self._active.pop(end.claim.id, None)
         self._ends = [end for end in self._ends if not end.recorded]
         self._condition.notify_all()
 
-    def _refuse(self, asks: list[_Ask], error: Exception | None) -> None:
+    def _refuse(self, asks: list[Ask], error: Exception | None) -> None:
         for ask in asks:
             ask.error = error or Unavailable()
         self._condition.notify_all()
@@ -344,16 +301,3 @@ class Desk:
 
     def _now(self) -> datetime:
         return moment(self._clock.time_us())
-
-
-def _unknown(wanted: Wanted) -> Claim:
-    """A claim that may or may not have been made."""
-    return Claim(id=wanted.id, missing=())
-
-
-def _round_of(asks: list[_Ask], ends: list[_End]) -> Round:
-    return Round(
-        wanted=[ask.wanted for ask in asks],
-        finished=[(end.claim.id, end.response) for end in ends if not end.released],
-        released=[(end.claim.id, end.claim.resumed) for end in ends if end.released],
-    )

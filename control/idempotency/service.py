@@ -15,7 +15,8 @@ from django.conf import settings
 
 from control.idempotency import upkeep
 from control.idempotency.claims import resolve
-from control.idempotency.desk import Desk, Unavailable
+from control.idempotency.desk import Desk
+from control.idempotency.jobs import Unavailable
 from control.idempotency.store import Store
 from control.ports.adoption import register_adoption
 from control.ports.stats import stats

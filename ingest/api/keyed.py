@@ -21,7 +21,8 @@ from django.http import HttpResponse
 
 from control.idempotency import service
 from control.idempotency.claims import Claim, Mismatch, Replay, Wanted
-from control.idempotency.desk import Busy, Desk, Unavailable
+from control.idempotency.desk import Desk
+from control.idempotency.jobs import Busy, Unavailable
 from control.idempotency.models import MAX_KEY_CHARS
 from ingest import metrics
 from ingest.wire.errors import RequestError

@@ -12,7 +12,8 @@ import pytest
 from django.db import DataError, OperationalError
 
 from control.idempotency.claims import Claim, Mismatch, Outcome, Pending, Replay
-from control.idempotency.desk import RETRY_S, Busy, Desk, Unavailable
+from control.idempotency.desk import RETRY_S, Desk
+from control.idempotency.jobs import Busy, Unavailable
 from control.idempotency.models import DONE, PENDING, IdempotencyKey
 from control.idempotency.store import Round
 from pipeline.runtime.clock import FakeClock
