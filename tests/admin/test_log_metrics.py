@@ -124,6 +124,14 @@ def test_the_log_is_measured(metrics: EngineMetrics, value: Any) -> None:
     assert value("wal_fsync_frames_sum") == 3
 
 
+def test_damage_of_a_log_that_is_delivered_within_a_second_is_counted(
+    metrics: EngineMetrics, value: Any
+) -> None:
+    for _ in range(2):
+        metrics.log_finished("old", {"log_id": "old", "corrupt_frames": 1, "torn_frames": 2})
+    assert value("wal_corrupt_frames_total") == 3
+
+
 def test_figures_of_an_engine_without_files_are_enough(metrics: EngineMetrics, value: Any) -> None:
     one = {"key": "key", "name": "db", "held_records": 0, "held_bytes": 0, "workers": 0}
     metrics.refresh({"pipelines": [one], "ledger": []})
