@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 import textwrap
 import threading
@@ -303,26 +302,6 @@ def test_a_mistake_in_the_settings_is_named_before_anything_starts(tmp_path: Pat
     assert server.wait() == 1
     assert "collector.E010" in server.output
     assert "ready" not in server.output
-
-
-def test_a_persons_second_ctrl_c_hurries_what_can_be_hurried(supervise: Start) -> None:
-    server = supervise(patient("server", terms=2, reloads=True), patient("other", terms=2))
-    for name in ("server", "other"):
-        pid_of(server, name)
-    server.send(signal.SIGINT)
-    server.wait_for_line(lambda line: line == "server got SIGTERM")
-    # The same press, told twice, is no second one: it is passed on as the first was.
-    eventually_gone = server.process
-    assert eventually_gone is not None
-    while eventually_gone.poll() is None:
-        server.send(signal.SIGINT)
-        try:
-            eventually_gone.wait(0.3)
-        except subprocess.TimeoutExpired:
-            continue
-    server.wait()
-    assert server.lines.count("other got SIGTERM") == 2
-    assert "other got SIGINT" not in server.lines
 
 
 def test_the_second_ctrl_c_arrives_as_int_and_term_never_hurries(supervise: Start) -> None:
