@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from django.db import OperationalError, connection
 
-from sinks.deadletters import appendfile
+from pipeline.runtime.clock import SystemClock
 from sinks.deadletters.box import LEFT_IN_PEACE_S, DatabaseBox
 from sinks.deadletters.importer import import_spool, quarantine_of
 from sinks.deadletters.ndjson import FileBox
@@ -30,7 +30,7 @@ def spool(tmp_path):
     return Spool(tmp_path / "deadletters" / "spool")
 
 
-class Clock:
+class Clock(SystemClock):
     now = 100.0
 
     def monotonic(self) -> float:
@@ -72,7 +72,7 @@ def test_a_full_disk_raises_and_leaves_no_half_line(spool, monkeypatch):
             return write(descriptor, data[:40])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(appendfile.os, "write", full)
+    monkeypatch.setattr("sinks.deadletters.appendfile.os.write", full)
     with pytest.raises(OSError, match="No space"):
         DatabaseBox(spool=spool, keep=away).put([letter(payload=b"x" * 30)])
     monkeypatch.undo()
@@ -117,7 +117,7 @@ def test_after_a_failed_sync_another_file_is_begun(spool, monkeypatch):
     def broken(descriptor: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(appendfile.os, "fsync", broken)
+    monkeypatch.setattr("sinks.deadletters.appendfile.os.fsync", broken)
     with pytest.raises(OSError, match="fsync"):
         spool.append([failing])
     monkeypatch.undo()
@@ -298,7 +298,7 @@ def test_a_file_takes_nothing_when_the_disk_is_full(tmp_path, monkeypatch):
     def full(descriptor: int, data: memoryview) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(appendfile.os, "write", full)
+    monkeypatch.setattr("sinks.deadletters.appendfile.os.write", full)
     with pytest.raises(OSError, match="No space"):
         box.put(letters(1))
 

@@ -60,7 +60,7 @@ def test_the_list_shows_what_waits_and_filters(admin_client):
             *letters(2, "b", reason="age", tenant="acme", type="event", error="too old"),
         ]
     )
-    DeadLetter.objects.filter(error="too old").order_by("pk").first().delete()
+    DeadLetter.objects.filter(error="too old").order_by("pk")[0].delete()
     assert shown(text_of(admin_client.get(LIST))) == 4
     for query, count in (
         ({"sink": "b"}, 1),
@@ -159,7 +159,7 @@ def test_groups_show_like_errors_once(admin_client):
 
 def test_a_tally_that_does_not_add_up_is_shown(admin_client):
     store.keep(letters(3))
-    DeadLetter.objects.order_by("pk").first().delete()
+    DeadLetter.objects.order_by("pk")[0].delete()
     assert "waiting differs from the rows by 1" in text_of(admin_client.get(GROUPS))
     DeadLetterTally.objects.update(entered=9)
     assert "differs by 6" in text_of(admin_client.get(GROUPS))

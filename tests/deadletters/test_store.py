@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -45,7 +46,7 @@ def test_a_letter_comes_back_as_it_was():
     assert DeadLetter.objects.get().exact is None
 
 
-AWKWARD = {
+AWKWARD: dict[str, Any] = {
     "message": "nul \0 inside",
     "service": "s" * 400,
     "payload": b'\xff\xfe{"not": "utf-8"}\0',
@@ -94,7 +95,7 @@ def test_two_workers_with_the_same_letters_count_them_once():
     start = threading.Barrier(2)
     counts: list[int] = []
 
-    def keep(mine: list[object]) -> None:
+    def keep(mine: list[Any]) -> None:
         with store.own_connection():
             start.wait(30)
             counts.append(store.keep(mine))
@@ -150,7 +151,7 @@ def test_a_replay_does_not_undo_a_redrive_that_came_after_another():
 @pytest.mark.django_db
 def test_a_tally_that_lies_is_seen():
     store.keep(letters(3))
-    DeadLetter.objects.first().delete()
+    DeadLetter.objects.order_by("pk")[0].delete()
     assert tally.differences("sink-a") == {"waiting": 1}
     tally.moved("sink-a", "waiting", "redriven", 1)
     DeadLetterTally.objects.update(entered=4)
