@@ -23,14 +23,16 @@ class PermanentError(SinkError):
 class PartialFailure(SinkError):
     """Some records can never be stored; all others of the batch are.
 
-    `failures` maps an index in `batch.records` to the reason.
+    `failures` maps an index in `batch.records` to the reason; `already_stored` of the others were
+    there before.
     """
 
-    def __init__(self, failures: dict[int, str]) -> None:
+    def __init__(self, failures: dict[int, str], *, already_stored: int = 0) -> None:
         super().__init__(f"{len(failures)} records refused by the sink")
         if not all(type(i) is int and isinstance(why, str) for i, why in failures.items()):
             raise TypeError("PartialFailure takes a dict of record indexes (int) to reasons (str)")
         self.failures = failures
+        self.already_stored = already_stored
 
 
 class SinkFault(SinkError):

@@ -129,7 +129,10 @@ def _failed(
     age_s: Callable[[], float],
 ) -> Outcome:
     if isinstance(error, PartialFailure):
-        return Outcome(seconds=seconds, error=error, failures=error.failures)
+        already = min(max(error.already_stored, 0), batch.count - len(error.failures))
+        return Outcome(
+            seconds=seconds, error=error, failures=error.failures, already_stored=already
+        )
     if isinstance(error, PermanentError) and batch.count > 1:
         # One record is at fault and the sink does not say which: halve until it stands alone.
         return Outcome(seconds=seconds, error=error, split=True)

@@ -143,6 +143,19 @@ class SinkSlot:
         for holder in holders:
             _abort(holder)
 
+    def forget(self, log_id: str) -> None:
+        """Tell the open sink, if it wants to know, that a log is finished and removed."""
+        with self._lock:
+            holder = self._holder
+            sink = holder.sink if holder.opened else None
+        forget = getattr(sink, "forget", None)
+        if forget is None:
+            return
+        try:
+            forget(log_id)
+        except Exception:
+            log.exception("a sink keeps what it need not of the finished log %s", log_id)
+
     def close(self) -> None:
         """Close the sink, now or when its last user is done; a later use opens a new one."""
         self.replace(self._holder.factory)

@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.delivery.breaker import BreakerSettings
 from pipeline.delivery.retry import RetryPolicy
+from pipeline.delivery.verdict import Verdicts
 from pipeline.engine import Engine
 from pipeline.errors import (
     PartialFailure,
@@ -26,7 +27,6 @@ from pipeline.errors import (
 from pipeline.ids import RecordIds
 from pipeline.intake.router import Route
 from pipeline.log.log import Log
-from pipeline.pipeline import Pipeline
 from pipeline.record import ERROR, INFO, Batch
 from pipeline.sink import Written
 from tests.pipeline.rig import Rig, imbalances, run_all
@@ -157,7 +157,7 @@ def test_every_record_ends_once_whatever_fails(seed: int) -> None:
         assert set(sink.stored.values()) <= {1}, "a record was stored twice"
         # Written(already_stored=…) of the faulty sink did store them: it counts as both.
         assert total["stored"] == sum(sink.stored.values())
-        held: Pipeline = next(p for p in engine.pipelines if p.key == name)
+        held = next(p for p in engine.pipelines if p.key == name)
         assert (held.admission.held_records, held.admission.held_bytes) == (0, 0)
     assert engine.journal.manifest.entries("all") == {}
     with engine.journal.lock:
@@ -188,18 +188,18 @@ def test_a_batch_lost_on_purpose_shows_as_an_imbalance_of_its_size(
     """A bug that forgets a batch between the batcher and the sink must not stay hidden."""
     rig.start(spec(ScriptedSink(), max_records=size, max_wait_s=3600))
     assert rig.offer(records(size)).wait(PATIENCE_S)
-    finish = Pipeline._finish
+    finish = Verdicts.finish
 
-    def forget(pipeline: Pipeline, worker: Any, batch: Batch, outcome: Any) -> None:
-        with pipeline.lock:
+    def forget(verdicts: Verdicts, worker: Any, batch: Batch, outcome: Any) -> None:
+        with verdicts._state.lock:
             worker.batch = None
 
-    monkeypatch.setattr(Pipeline, "_finish", forget)
+    monkeypatch.setattr(Verdicts, "finish", forget)
     rig.offer(records(size))
     rig.signals.wait_for(lambda s: len(s.attempts) == 2)
     rig.clock.await_waiting(1)
     assert imbalances(rig.engine) == {("a", "t"): size}
-    monkeypatch.setattr(Pipeline, "_finish", finish)
+    monkeypatch.setattr(Verdicts, "finish", finish)
     assert rig.offer(records(size)).wait(PATIENCE_S)
     assert imbalances(rig.engine) == {("a", "t"): size}
 

@@ -47,7 +47,8 @@ def test_an_error_inside_the_engine_costs_neither_the_worker_nor_the_batch(
     sink = ScriptedSink()
     engine = rig.start(spec(sink, max_records=2))
     (pipeline,) = engine.pipelines
-    finish, broken = pipeline._finish, threading.Event()
+    verdicts = pipeline._consumer._verdicts
+    finish, broken = verdicts.finish, threading.Event()
 
     def finish_badly(*args: Any) -> None:
         if not broken.is_set():
@@ -55,7 +56,7 @@ def test_an_error_inside_the_engine_costs_neither_the_worker_nor_the_batch(
             raise RuntimeError("nobody thought of this")
         finish(*args)
 
-    monkeypatch.setattr(pipeline, "_finish", finish_badly)
+    monkeypatch.setattr(verdicts, "finish", finish_badly)
     done = rig.offer(records(2))
     assert broken.wait(PATIENCE_S)
     rig.clock.await_waiting(1)

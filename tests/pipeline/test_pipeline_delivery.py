@@ -77,9 +77,9 @@ def test_what_waits_for_a_failing_sink_is_bounded_and_the_backlog_stays_in_the_l
     rig.signals.wait_for(lambda s: len(s.retries) >= 3)
     rig.clock.await_waiting(3)  # every worker has looked and found nothing to do
     (pipeline,) = engine.pipelines
-    waiting = len(pipeline._backlog.waiting)
+    waiting = len(pipeline._state.backlog.waiting)
     assert 3 <= waiting < 3 + 3, "fewer than three waited when each of three workers looked"
-    assert pipeline._backlog.own.waiting_records == 300 - 10 * waiting
+    assert pipeline._state.backlog.own.waiting_records == 300 - 10 * waiting
     assert rig.row()["in_flight"] == 300
     sink.heal()
     rig.clock.advance(61)
