@@ -1,8 +1,8 @@
 """The real server with a defect put in: it forgets one batch between its sink and the ledger.
 
 Run as `python -m tests.servers.forgetful`, it patches the engine and goes on as gunicorn.  The
-batch that holds a record with the message `LOST` is taken from its worker without a word, as a
-bug in the engine would; everything else goes its way.
+end of the batch that holds a record with the message `LOST` reaches neither ledger nor log, as
+with a bug in the engine; everything else goes its way.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ LOST = "this one is lost on purpose"
 
 
 def forget_a_batch() -> None:
-    from pipeline.pipeline import Pipeline
+    from pipeline.log.log import Log
 
-    finish = Pipeline._finish
+    end = Log.end
 
-    def forget(pipeline: Any, worker: Any, batch: Any, *rest: Any) -> Any:
-        if any(record.message == LOST for record in batch.records):
-            with pipeline.lock:
-                worker.batch = None
-            return None
-        return finish(pipeline, worker, batch, *rest)
+    def forget(log: Any, sink: str, parts: Any, *rest: Any, **more: Any) -> Any:
+        if any(record.message == LOST for part in parts for record in part.records):
+            return []  # the worker lets go of it, and no account has heard of its end
+        return end(log, sink, parts, *rest, **more)
 
-    Pipeline._finish = forget  # type: ignore[method-assign, assignment]
+    Log.end = forget  # type: ignore[method-assign, assignment]
 
 
 def main() -> None:
