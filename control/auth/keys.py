@@ -71,7 +71,7 @@ class _Keys:
 class Snapshot:
     """Where the last good rows are kept for a start without a database."""
 
-    absent = True
+    absent = False
     """Whether `load` found none, as at the very first start, rather than a damaged one."""
 
     def load(self) -> list[KeyRow] | None:

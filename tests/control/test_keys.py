@@ -492,3 +492,37 @@ def test_uses_noted_while_they_are_taken_are_not_lost() -> None:
     ring.take_used()
     held[7] = NOW  # by a request that had got hold of the dictionary before
     assert ring.take_used() == {7: NOW}
+
+
+def test_a_missing_snapshot_is_a_first_start_and_a_damaged_one_is_not(tmp_path: Path) -> None:
+    from control.auth.snapshot import FileSnapshot
+
+    def away() -> list[KeyRow]:
+        raise OperationalError("away")
+
+    path = tmp_path / "api_keys.json"
+    ring = KeyRing(rows=away, snapshot=FileSnapshot(path=path))
+    assert not ring.known
+    assert ring.first_start
+    path.write_text("[{")
+    damaged = KeyRing(rows=away, snapshot=FileSnapshot(path=path))
+    assert not damaged.known
+    assert not damaged.first_start
+
+
+def test_a_change_is_read_by_the_thread_that_made_it_and_waits_for_nobody_else() -> None:
+    reads: list[str] = []
+
+    def rows() -> list[KeyRow]:
+        reads.append(threading.current_thread().name)
+        return []
+
+    ring = KeyRing(rows=rows)
+    assert ring.known
+    ring.invalidate()
+    other = threading.Thread(target=lambda: ring.known, name="ingest")
+    other.start()
+    other.join(30)
+    assert "ingest" not in reads
+    assert ring.known
+    assert len(reads) == 2
