@@ -279,15 +279,16 @@ class SegmentWriter:
         if current is not None:
             self._seal(current)
         size = max(self._settings.segment_bytes, FIRST_OFFSET + entry.nbytes)
+        # The keeper makes none meanwhile: it would be the earlier one by number, and used later.
         with self._spare_lock:
             spare, self._spare = self._spare, None
-        if spare is not None and spare.file.size < size:
-            self._discard(spare)
-            spare = None
-        fresh = spare or self._make(size)
-        with self._lock:
-            self._segments.add(fresh.file)
-            self.next_file = fresh.file.number + 1
+            if spare is not None and spare.file.size < size:
+                self._discard(spare)
+                spare = None
+            fresh = spare or self._make(size)
+            with self._lock:
+                self._segments.add(fresh.file)
+                self.next_file = fresh.file.number + 1
         self._open = fresh
         return fresh
 
@@ -333,6 +334,7 @@ class SegmentWriter:
             self._disk.write(fd, [encode_head(self._log_id, number)], 0)
         except OSError:
             self._disk.close(fd)
+            self._disk.unlink(path)
             raise
         return _Open(fd, SegmentFile(number=number, path=path, size=size))
 
