@@ -165,7 +165,6 @@ class FaultyDisk(Disk):
 
     def _step(self, what: str, path: Path | None = None) -> bool:
         """Count an operation; returns whether the crash strikes in its middle."""
-        self.before(what, path)
         if self.crashed:
             raise Crash(what)
         self.points += 1
@@ -182,6 +181,7 @@ class FaultyDisk(Disk):
         return False
 
     def create(self, path: Path, size: int) -> int:
+        self.before("create", path)
         with self._lock:
             strikes = self._step("create", path)
             if path in self._files:
@@ -218,6 +218,7 @@ class FaultyDisk(Disk):
         return self._open[fd]
 
     def write(self, fd: int, buffers: Sequence[Buffer], offset: int) -> int:
+        self.before("write", None)
         with self._lock:
             file, data = self._file(fd), b"".join(buffers)
             try:
@@ -245,6 +246,7 @@ class FaultyDisk(Disk):
             return len(self._file(fd).data)
 
     def sync(self, fd: int) -> None:
+        self.before("sync", None)
         with self._lock:
             file = self._file(fd)
             try:
@@ -257,6 +259,7 @@ class FaultyDisk(Disk):
             file.sync()
 
     def truncate(self, fd: int, size: int) -> None:
+        self.before("truncate", None)
         with self._lock:
             file = self._file(fd)
             strikes = self._step("truncate")
@@ -270,6 +273,7 @@ class FaultyDisk(Disk):
             del self._open[fd]
 
     def rename(self, path: Path, to: Path) -> None:
+        self.before("rename", path)
         with self._lock:
             strikes = self._step("rename", path)
             file = self._files.pop(path)
@@ -279,6 +283,7 @@ class FaultyDisk(Disk):
                 raise Crash("rename")
 
     def unlink(self, path: Path) -> None:
+        self.before("unlink", path)
         with self._lock:
             if path not in self._files:
                 if self.crashed:
@@ -298,6 +303,7 @@ class FaultyDisk(Disk):
             return sorted(mine | set(os.listdir(directory)))
 
     def sync_directory(self, directory: Path) -> None:
+        self.before("sync_directory", directory)
         with self._lock:
             if self._step("sync_directory", directory):
                 raise Crash("sync_directory")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from tests.pipeline.support import PATIENCE_S
 
 
 class Named(Entry):
-    def __init__(self, name: object) -> None:
+    def __init__(self, name: Any) -> None:
         super().__init__()
         self.name = name
 
@@ -22,7 +24,7 @@ class Work:
     """Remembers each group; can be held in the middle of one."""
 
     def __init__(self, *, held: bool = False) -> None:
-        self.groups: list[list[object]] = []
+        self.groups: list[list[Any]] = []
         self.entered = threading.Event()
         self.go = threading.Event()
         self.error: Callable[[], BaseException] | None = None
@@ -82,7 +84,7 @@ def test_those_who_come_meanwhile_go_together_next() -> None:
     changed = group._changed = Told()
     leader = begun(lambda: group.do(Named("a")))
     assert work.entered.wait(PATIENCE_S)
-    followers = [begun(lambda name=name: group.do(Named(name))) for name in "bcd"]
+    followers = [begun(partial(group.do, Named(name))) for name in "bcd"]
     for _ in followers:
         assert changed.waiting.acquire(timeout=PATIENCE_S)
     work.go.set()
@@ -102,12 +104,12 @@ def test_many_threads_lose_nothing_and_never_work_at_once() -> None:
             group.do(entry)
             assert entry.done
 
-    run_all([lambda thread=thread: run(thread) for thread in range(8)])
+    run_all([partial(run, thread) for thread in range(8)])
     done = [name for names in work.groups for name in names]
     assert len(done) == len(set(done)) == 1600
     assert work.most_at_once == 1
     for thread in range(8):
-        mine = [number for who, number in done if who == thread]  # type: ignore[misc]
+        mine = [number for who, number in done if who == thread]
         assert mine == sorted(mine), "each thread's entries keep their order"
 
 
