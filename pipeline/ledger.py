@@ -21,7 +21,8 @@ OTHER_TENANTS = "(other)"
 class Tally(msgspec.Struct):
     """Records of one sink and tenant, by how they ended; `dropped` by reason.
 
-    `passed` are those of `accepted` that never were in a frame, as nobody took them.
+    `passed` are those of `accepted` that stand in no file of a log that has files: no sink took
+    them, or the disk did not.
     """
 
     accepted: int = 0
@@ -69,9 +70,12 @@ class Ledger:
             tally = self._tallies.setdefault((sink, tenant), Tally())
         return tally
 
-    def accepted(self, sink: str, tenant: str, count: int) -> None:
+    def accepted(self, sink: str, tenant: str, count: int, *, unlogged: bool = False) -> None:
         with self._lock:
-            self._tally(sink, tenant).accepted += count
+            tally = self._tally(sink, tenant)
+            tally.accepted += count
+            if unlogged:
+                tally.passed += count
 
     def stored(self, sink: str, tenant: str, count: int, *, already: bool = False) -> None:
         with self._lock:

@@ -164,8 +164,9 @@ class Log:
                 self._cached += segment.nbytes - before
                 frame.segment = segment.number
                 owed = 0
+                unlogged = self.files is not None and frame.file < 0
                 for share in frame.shares:
-                    self.ledger.accepted(share.sink, frame.tenant, share.count)
+                    self.ledger.accepted(share.sink, frame.tenant, share.count, unlogged=unlogged)
                     self._cursor(share.sink).appended(segment, frame, share)
                     owed += share.count
                 if self.files is not None and frame.file >= 0:
