@@ -138,6 +138,37 @@ class Drops:
         tell_receipts(done)
         state.end_if_retired()
 
+    def drop_unlogged(self, reason: str) -> None:
+        """At the very end: what no file holds is lost with the process.
+
+        A batch that was formed stays in the manifest, with those of its records that are in files.
+        """
+        state = self._state
+        lost: list[Part] = []
+        done: list[Settled] = []
+        with state.lock:
+            for batch in state.backlog.batches():
+                mine = [part for part in batch.parts if part.frame.file < 0]
+                if mine and batch.redrive is None:
+                    batch.parts = [part for part in batch.parts if part.frame.file >= 0]
+                    batch.count = sum(part.count for part in batch.parts)
+                    done += state.ends.drop_parts(state.log, mine, reason)
+                    lost += mine
+            unread = state.log.drop_unread_unlogged(state.key, reason).total()
+            if unread:
+                state.ends.lost(unread, 0, reason)
+        count = unread + sum(part.count for part in lost)
+        if count:
+            log.error(
+                "sink %s: %d records are lost (%s): they were in memory alone, as the log's files "
+                "could not be written",
+                state.spec.name,
+                count,
+                reason,
+            )
+        state.ends.tell_dropped(state.spec.name, lost, reason, LOST_BECAUSE[reason])
+        tell_receipts(done)
+
     def drop_lagging(self, reason: str) -> None:
         """Drop what has to be read from files first, piece by piece."""
         while True:

@@ -267,14 +267,17 @@ class Engine:
             pipeline.flush(below)
         return self._all_settled(pipelines, below, due)
 
-    def drain(self, timeout_s: float) -> bool:
-        """Refuse what is new, deliver what is held; returns whether all of it settled in time."""
+    def drain(self, timeout_s: float, *, last: bool = False) -> bool:
+        """Refuse what is new, deliver what is held; returns whether all of it settled in time.
+
+        With `last`, what fails is tried once more and then left in the log's files, if it has any.
+        """
         with self._lock:
             self._refusing = True
             pipelines = [*self._pipelines.values(), *self._retired]
         due = self._clock.monotonic() + timeout_s
         for pipeline in pipelines:
-            pipeline.begin_drain(last=True)
+            pipeline.begin_drain(last=last)
         return self._all_settled(pipelines, None, due)
 
     def _all_settled(self, pipelines: list[Pipeline], below: int | None, due: float) -> bool:
@@ -350,6 +353,13 @@ class Engine:
             )
         )
 
+    def forget(self, sink_key: str, log_id: str) -> None:
+        """What was sent under this name is finished, and will never be sent again."""
+        with self._lock:
+            pipeline = self._pipelines.get(sink_key)
+        if pipeline is not None:
+            pipeline.forget(log_id)
+
     def stop(self, timeout_s: float) -> bool:
         """Drain, then end all threads, within `timeout_s`; returns whether everything settled.
 
@@ -359,7 +369,7 @@ class Engine:
         """
         due = self._clock.monotonic() + timeout_s
         grace = min(STOP_GRACE_S, timeout_s / 4)
-        settled = self.drain(timeout_s - grace)
+        settled = self.drain(timeout_s - grace, last=True)
         with self._lock:
             pipelines = [*self._pipelines.values(), *self._retired]
             self._stopped = True
@@ -388,11 +398,8 @@ class Engine:
             self._keeper.turn()
         except OSError as error:
             log.error("the log's files cannot be written: %s", error)
-        dropped = self._log.drop_unlogged("shutdown")
         for pipeline in pipelines:
-            pipeline.figures.dropped["shutdown"] += dropped.get(pipeline.key, 0)
-        if dropped:
-            log.error("records in memory only are lost with the stop (shutdown): %s", dropped)
+            pipeline.drop_unlogged("shutdown")
         if self._adoption is not None:
             self._adoption.close()
         if not self._log.close():

@@ -59,6 +59,7 @@ class Pipeline:
         self.make_room = self._drops.make_room
         self.pass_by = self._drops.pass_by
         self.let_file_go = self._drops.let_file_go
+        self.drop_unlogged = self._drops.drop_unlogged
         self.look = self._consumer.look
 
     @property
@@ -126,6 +127,11 @@ class Pipeline:
                 if source.log is journal:
                     self._state.backlog.remove(source)
                     self._state.finished.append(journal.log_id)
+
+    def forget(self, log_id: str) -> None:
+        """Have the sink told that nothing will be sent again under this name."""
+        with self.lock:
+            self._state.finished.append(log_id)
 
     def begin_drain(self, *, last: bool = False) -> None:
         """Close every batch at once and try again at once what waits to be tried again.

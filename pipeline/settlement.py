@@ -89,6 +89,10 @@ class Settlement:
         ends = self._dropped(batch.parts, reason)
         return journal.end(self._key, batch.parts, ends, number=batch.number)
 
+    def drop_parts(self, journal: Log, parts: list[Part], reason: str) -> list[Settled]:
+        """Some parts of a batch end without being stored, and the batch is still awaited."""
+        return journal.end(self._key, parts, self._dropped(parts, reason))
+
     def drop_unread(
         self, journal: Log, part: Part, rest: Part | None, reason: str
     ) -> list[Settled]:

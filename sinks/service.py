@@ -173,6 +173,8 @@ class SinkService:
 
     def after_fork(self) -> None:
         """The parent's engine has no threads here, and its record-id number is not ours."""
+        if self._engine is not None:
+            self._engine.abandon()
         if self._node is not None:
             self._node.abandon()
         self._reset()
@@ -304,7 +306,7 @@ class SinkService:
         self._draining = True
         with drainwatch.telling(self.engine, clock=self._clock, say=self._on_report):
             settled = self.engine.drain(_seconds(args))
-        return {"settled": settled, "ledger": self.stats()["ledger"]}
+        return {"settled": settled, "ledger": closed(self.stats())["ledger"]}
 
     def _discard(self, args: dict[str, Any]) -> dict[str, Any]:
         """Drop what waits for the sink whose row's key is `sink`; a key that is unknown is fine."""

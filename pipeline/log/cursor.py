@@ -105,7 +105,7 @@ class Cursor:
             return None
         share = frame.share_of(self.sink)
         assert share is not None, "a cursor points only at frames of its own sink"
-        self._unowe(frame.tenant, share)
+        self.disown(frame.tenant, share)
         self.next_position = frame.position + 1
         self.next_load = max(self.next_load, self.next_position)
         if self._loaded:
@@ -151,7 +151,8 @@ class Cursor:
                 segment = segment.next
         return frames
 
-    def _unowe(self, tenant: str, share: Share) -> None:
+    def disown(self, tenant: str, share: Share) -> None:
+        """A frame is unread no longer."""
         self.unread_frames -= 1
         self.unread_records -= share.unread
         self.unread_bytes -= share.weight(share.unread)

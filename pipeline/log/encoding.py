@@ -8,12 +8,12 @@
          8     4  bytes of meta
         12     4  bytes of payload
         16     4  records in the payload
-        20     4  zero
+        20     4  CRC-32 of meta
         24     8  position: the frame's number in its log, from 0
         32     8  records in the log before this frame
         40     8  arrival, microseconds since 1970
         48     8  id of the first record
-        56     4  CRC-32 of meta and payload, in this order
+        56     4  CRC-32 of the payload
         60     4  CRC-32 of the 60 bytes before
 
 All numbers are little-endian.  Meta is a MessagePack array; the payload is what
@@ -75,7 +75,8 @@ class Header(msgspec.Struct, gc=False, frozen=True):
     records_before: int
     received_us: int
     id_base: int
-    crc: int
+    meta_crc: int
+    payload_crc: int
 
     @property
     def length(self) -> int:
@@ -101,16 +102,19 @@ def encode_meta(frame: Frame) -> bytes:
     )
 
 
-def decode_meta(data: bytes) -> Meta:
-    """Raises msgspec.DecodeError on anything but a meta."""
-    return _decoder.decode(data)
+def decode_meta(data: bytes, header: Header) -> Meta | None:
+    """The meta that follows a header; None where it is not what was written."""
+    if len(data) != header.meta_bytes or zlib.crc32(data) != header.meta_crc:
+        return None
+    try:
+        return _decoder.decode(data)
+    except msgspec.DecodeError:
+        return None
 
 
-def checksum(meta: bytes, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(meta))
-
-
-def encode_header(frame: Frame, *, meta_bytes: int, crc: int, records_before: int) -> bytes:
+def encode_header(
+    frame: Frame, *, meta_bytes: int, meta_crc: int, payload_crc: int, records_before: int
+) -> bytes:
     packed = _HEADER.pack(
         MAGIC,
         VERSION,
@@ -119,12 +123,12 @@ def encode_header(frame: Frame, *, meta_bytes: int, crc: int, records_before: in
         meta_bytes,
         len(frame.payload),
         frame.count,
-        0,
+        meta_crc,
         frame.position,
         records_before,
         frame.received_us,
         frame.id_base,
-        crc,
+        payload_crc,
     )
     return packed + _CRC.pack(zlib.crc32(packed))
 
@@ -134,15 +138,25 @@ def decode_header(data: bytes | memoryview, offset: int = 0) -> Header | None:
     end = offset + HEADER_BYTES
     if len(data) < end:
         return None
-    (magic, version, kind, _, meta_bytes, payload_bytes, count, _, position, before, received,
-     id_base, crc) = _HEADER.unpack_from(data, offset)  # fmt: skip
+    (magic, version, kind, _, meta_bytes, payload_bytes, count, meta_crc, position, before,
+     received, id_base, payload_crc) = _HEADER.unpack_from(data, offset)  # fmt: skip
     if magic != MAGIC or version != VERSION or kind != RECORDS:
         return None
     if _CRC.unpack_from(data, end - 4)[0] != zlib.crc32(data[offset : end - 4]):
         return None
     if meta_bytes + payload_bytes > MAX_FRAME_BYTES:
         return None
-    return Header(meta_bytes, payload_bytes, count, position, before, received, id_base, crc)
+    return Header(
+        meta_bytes,
+        payload_bytes,
+        count,
+        position,
+        before,
+        received,
+        id_base,
+        meta_crc,
+        payload_crc,
+    )
 
 
 def shares_of(meta: Meta) -> tuple[Share, ...]:

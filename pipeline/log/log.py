@@ -477,18 +477,23 @@ class Log:
                 or any(cursor.unread_frames for cursor in self._cursors.values())
             )
 
-    def drop_unlogged(self, reason: str) -> dict[str, int]:
-        """End what is in no file, as its only copy in memory goes; returns how many, by sink."""
+    def drop_unread_unlogged(self, sink: str, reason: str) -> Counter[str]:
+        """End what a sink has not read and no file holds, as memory goes; returns it by tenant."""
         dropped: Counter[str] = Counter()
         with self.lock:
+            cursor = self._cursors.get(sink)
+            if cursor is None:
+                return dropped
             for frame in self.frames():
-                for share in frame.shares if frame.file < 0 else ():
-                    left = share.count - share.settled
-                    if left:
-                        dropped[share.sink] += left
-                        self._count(share.sink, [End(frame.tenant, reason, left)])
-                        self._note_end(share.sink, {frame.tenant}, 0, None)
-        return dict(dropped)
+                share = frame.share_of(sink)
+                if share is None or frame.file >= 0 or frame.position < cursor.next_position:
+                    continue
+                dropped[frame.tenant] += share.unread
+                cursor.disown(frame.tenant, share)
+            ends = [End(tenant, reason, count) for tenant, count in dropped.items()]
+            self._count(sink, ends)
+            self._note_end(sink, set(dropped), 0, None)
+        return dropped
 
     def close(self) -> bool:
         """Write the state and let go of the files; returns whether everything had settled.

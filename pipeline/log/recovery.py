@@ -24,7 +24,7 @@ from pipeline.log.journal import Journal, read_journal
 from pipeline.log.log import CORRUPT, End, Log
 from pipeline.log.manifest import Extent, Manifest
 from pipeline.log.quarantine import Quarantine
-from pipeline.log.scan import FIRST_OFFSET, Found
+from pipeline.log.scan import FIRST_OFFSET, Damage, Found
 from pipeline.log.segmentfile import (
     VERSION,
     Piece,
@@ -98,7 +98,7 @@ def recover(
         if isinstance(found, Found):
             reader.frame(place, found)
         else:
-            reader.damaged |= not found.tail
+            reader.damage(place, found)
             quarantine.keep(path_of(owned.path, place.file), found)
     reader.damaged |= bool(set(checkpoint.files) - {file.number for file in files})
     journal = Journal(disk=disk, directory=owned.path, durable=settings.fsync != "never")
@@ -224,6 +224,28 @@ class _Reader:
         assert file is not None, "only known files are read"
         file.owed += owed
 
+    def damage(self, place: Place, damage: Damage) -> None:
+        """What was taken in with a spoilt frame is counted, as far as it can be known."""
+        header, meta = damage.header, damage.meta
+        if header is None:
+            self.damaged |= not damage.tail
+            return
+        self.damaged = True
+        self._records = header.records_before + header.count
+        self.next_position = max(self.next_position, header.position + 1)
+        if header.position < self._counted_below:
+            return  # the checkpoint has counted it
+        if meta is None:
+            self.ledger.passed_by(UNKNOWN, UNKNOWN, header.count, reason=CORRUPT)
+            return
+        for share in meta.shares:
+            self.ledger.accepted(share.sink, meta.tenant, share.count)
+        if meta.key:
+            self.keys[meta.key] = place.file
+            file = self.segments.get(place.file)
+            assert file is not None, "only known files are read"
+            file.owed += 1
+
     def _unread(self, place: Place, position: int, tenant: str, share: Share) -> int:
         read, offset = self.manifest.reads.get(share.sink, (0, 0))
         if position < read:
@@ -273,6 +295,9 @@ class _Reader:
         lost = 0
         for (sink, tenant), tally in self.ledger.tallies().items():
             missing = tally.imbalance(there[sink, tenant])
+            if missing < 0 and self.damaged:
+                # More has ended than was found: it was in frames that nobody can read.
+                self.ledger.accepted(sink, tenant, -missing)
             if missing > 0:
                 lost += missing
                 made.end_lost(sink, [End(tenant, reason, missing)])

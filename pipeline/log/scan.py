@@ -7,6 +7,7 @@ that catch up, the adoption of a log, a command.  Nothing is locked.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 
 import msgspec
@@ -18,7 +19,6 @@ from pipeline.log.encoding import (
     MAGIC,
     Header,
     Meta,
-    checksum,
     decode_header,
     decode_meta,
 )
@@ -40,8 +40,8 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 class Damage(msgspec.Struct, frozen=True, gc=False):
     """Bytes that are no sound frame.
 
-    `header` is that of the frame, where it can be believed, and `meta` too where only the payload
-    is spoilt in a way that leaves it readable.  `tail` tells that no sound frame follows.
+    `header` and `meta` are those of the frame, where they can be believed: each has a checksum of
+    its own.  `tail` tells that no sound frame follows.
     """
 
     offset: int
@@ -49,6 +49,7 @@ class Damage(msgspec.Struct, frozen=True, gc=False):
     why: str
     header: Header | None = None
     tail: bool = False
+    meta: Meta | None = None
 
 
 class _Window:
@@ -87,8 +88,13 @@ def scan(disk: Disk, fd: int, *, start: int, end: int) -> Iterator[Found | Damag
                 held = None
             stop = end if after is None else after
             if after is not None or _anything(window, offset, end):
-                why = "no frame begins here" if header is None else "the frame is cut off"
-                yield Damage(offset, stop - offset, why, header, after is None)
+                why, meta = "no frame begins here", None
+                if header is not None:
+                    why = "the frame is cut off"
+                    data, at = window.at(offset, HEADER_BYTES + header.meta_bytes)
+                    begin = at + HEADER_BYTES
+                    meta = decode_meta(data[begin : begin + header.meta_bytes], header)
+                yield Damage(offset, stop - offset, why, header, after is None, meta)
             offset = stop
             continue
         data, at = window.at(offset, HEADER_BYTES + body)
@@ -98,14 +104,9 @@ def scan(disk: Disk, fd: int, *, start: int, end: int) -> Iterator[Found | Damag
         if held is not None:
             yield held
             held = None
-        meta = None
-        if checksum(meta_bytes, payload) == header.crc:
-            try:
-                meta = decode_meta(meta_bytes)
-            except msgspec.DecodeError:
-                pass
-        if meta is None:
-            held = Damage(offset, header.length, "the checksum does not fit", header)
+        meta = decode_meta(meta_bytes, header)
+        if meta is None or zlib.crc32(payload) != header.payload_crc:
+            held = Damage(offset, header.length, "the checksum does not fit", header, meta=meta)
         else:
             yield Found(offset, header, meta, payload)
         offset += header.length

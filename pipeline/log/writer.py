@@ -11,6 +11,7 @@ import errno
 import logging
 import threading
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 from pipeline.errors import LogUnavailable
 from pipeline.log.checkpoint import Cut
 from pipeline.log.disk import Disk
-from pipeline.log.encoding import checksum, encode_header, encode_meta, padded
+from pipeline.log.encoding import encode_header, encode_meta, padded
 from pipeline.log.frame import Frame
 from pipeline.log.groupcommit import Entry, GroupCommit
 from pipeline.log.journal import Journal
@@ -40,14 +41,15 @@ Publish = Callable[[Sequence[Frame], int], None]
 class _Append(Entry):
     """A frame on its way into a file."""
 
-    __slots__ = ("crc", "durable", "frame", "meta", "nbytes")
+    __slots__ = ("durable", "frame", "meta", "meta_crc", "nbytes", "payload_crc")
 
     def __init__(self, frame: Frame, *, durable: bool) -> None:
         super().__init__()
         self.frame = frame
         self.durable = durable
         self.meta = encode_meta(frame)
-        self.crc = checksum(self.meta, frame.payload)
+        self.meta_crc = zlib.crc32(self.meta)
+        self.payload_crc = zlib.crc32(frame.payload)
         self.nbytes = padded(64 + len(self.meta) + len(frame.payload))
 
 
@@ -179,7 +181,11 @@ class SegmentWriter:
             self._position += 1
             buffers += (
                 encode_header(
-                    frame, meta_bytes=len(entry.meta), crc=entry.crc, records_before=records
+                    frame,
+                    meta_bytes=len(entry.meta),
+                    meta_crc=entry.meta_crc,
+                    payload_crc=entry.payload_crc,
+                    records_before=records,
                 ),
                 entry.meta,
                 frame.payload,

@@ -44,6 +44,8 @@ class Redriver(Protocol):
         on_done: Callable[[Redriven], None],
     ) -> None: ...
 
+    def forget(self, sink_key: str, log_id: str) -> None: ...
+
 
 class Runner:
     """`engine` gives the process's engine, None while it has none."""
@@ -131,6 +133,9 @@ class Runner:
             chunk = tasks.next_chunk(claim, now=self._now())
             if chunk is None:
                 logger.info("a redrive ended", extra=_named(claim))
+                engine = self._engine()
+                if engine is not None:
+                    engine.forget(claim.sink, claim.origin)
                 return
             if not self._send(claim, chunk):
                 return

@@ -78,6 +78,10 @@ class FakeEngine:
         self.missing: set[str] = set()
         self.hold = False
         self.came = threading.Semaphore(0)
+        self.forgotten: list[tuple[str, str]] = []
+
+    def forget(self, sink_key: str, log_id: str) -> None:
+        self.forgotten.append((sink_key, log_id))
 
     def redrive(
         self,

@@ -15,7 +15,12 @@ from tests.pipeline.rig import run_all
 
 
 def admission(clock: FakeClock, **settings: float) -> Admission:
-    defaults = {"capacity_records": 100, "backlog_max_bytes": 10_000, "max_records": 1, "max_bytes": 1}
+    defaults = {
+        "capacity_records": 100,
+        "backlog_max_bytes": 10_000,
+        "max_records": 1,
+        "max_bytes": 1,
+    }
     return Admission(
         name="a",
         settings=PipelineSettings(**{**defaults, **settings}),  # type: ignore[arg-type]

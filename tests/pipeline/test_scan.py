@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from pipeline.log.disk import Disk
 from pipeline.log.encoding import (
     HEADER_BYTES,
     MAX_FRAME_BYTES,
-    checksum,
     decode_header,
     decode_meta,
     encode_header,
@@ -41,7 +41,8 @@ def encoded(one: Frame, *, records_before: int = 0) -> bytes:
     head = encode_header(
         one,
         meta_bytes=len(meta),
-        crc=checksum(meta, one.payload),
+        meta_crc=zlib.crc32(meta),
+        payload_crc=zlib.crc32(one.payload),
         records_before=records_before,
     )
     data = head + meta + one.payload
@@ -105,7 +106,9 @@ def test_a_header_that_is_cut_off_or_asks_for_too_much_is_none() -> None:
     data = encoded(one)
     assert decode_header(data[: HEADER_BYTES - 1]) is None
     assert decode_header(data, len(data)) is None
-    huge = encode_header(one, meta_bytes=MAX_FRAME_BYTES, crc=0, records_before=0)
+    huge = encode_header(
+        one, meta_bytes=MAX_FRAME_BYTES, meta_crc=0, payload_crc=0, records_before=0
+    )
     assert decode_header(huge) is None
 
 
@@ -131,7 +134,11 @@ def test_a_meta_that_fits_its_checksum_and_is_none_is_damage(tmp_path: Path) -> 
     one = a_frame(3)
     meta = b"\xc1nonsense"
     head = encode_header(
-        one, meta_bytes=len(meta), crc=checksum(meta, one.payload), records_before=0
+        one,
+        meta_bytes=len(meta),
+        meta_crc=zlib.crc32(meta),
+        payload_crc=zlib.crc32(one.payload),
+        records_before=0,
     )
     data = head + meta + one.payload
     (damage,) = scanned(tmp_path, data.ljust(padded(len(data)), b"\0"))
@@ -286,6 +293,10 @@ def test_files_are_read_in_order_from_a_place_and_one_that_is_gone_is_passed_ove
 
 
 def test_what_is_no_meta_is_refused() -> None:
-    meta = decode_meta(encode_meta(a_frame(1)))
+    data = encoded(a_frame(1))
+    header = decode_header(data)
+    assert header is not None
+    meta = decode_meta(data[HEADER_BYTES : HEADER_BYTES + header.meta_bytes], header)
+    assert meta is not None
     assert [one.sink for one in meta.shares] == ["a", "b"]
     assert Share(sink="a", count=4, nbytes=10, min_severity=0, required=True).weight(2) == 5
