@@ -59,7 +59,6 @@ class Server:
         }
         self._process: subprocess.Popen[str] | None = None
         self._lines: list[str] = []
-        self._ready = threading.Event()
         self.url = ""
         self.key = ""
 
@@ -103,7 +102,6 @@ class Server:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._ready.clear()
         self.url = ""
         self._start()
 
@@ -135,21 +133,25 @@ class Server:
             start_new_session=True,
         )  # fmt: skip
         assert self._process.stdout is not None
-        threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
-        if not self._ready.wait(_START_S) or not self.url:
+        ready = threading.Event()  # of this process: an earlier one's output may end later
+        reader = threading.Thread(
+            target=self._read, args=(self._process.stdout, ready), daemon=True
+        )
+        reader.start()
+        if not ready.wait(_START_S) or not self.url:
             raise ServerFailed("the server did not become ready:\n" + "\n".join(self._lines))
         self.wait_for(lambda stats: bool(stats.get("pipelines")), what="its pipelines")
 
-    def _read(self, stream: IO[str]) -> None:
+    def _read(self, stream: IO[str], ready: threading.Event) -> None:
         for line in stream:
             # Bounded: what is kept is only for an error's text.
             if len(self._lines) < 500:
                 self._lines.append(line.rstrip("\n"))
             if line.startswith("ready http"):
                 self.url = line.split()[1]
-                self._ready.set()
+                ready.set()
         stream.close()
-        self._ready.set()
+        ready.set()
 
     # -- looking at it -------------------------------------------------------------------------
 

@@ -62,7 +62,8 @@ def _fill(server: Server, plan: Plan) -> float:
     result = _send(server, plan, records=plan.records)
     server.restart_killed()
     server.wait_for(
-        lambda stats: stats["log"]["left_records"] >= plan.records, what="the log's adoption"
+        lambda stats: sum(log["left_records"] for log in stats["log"]["adopted"]) >= plan.records,
+        what="the log's adoption",
     )
     return plan.records / (result["finished"] - result["started"])
 

@@ -22,7 +22,7 @@ from tests.chaos.load import Connection, Load, Request
 from tests.chaos.oracle import Judgement, Oracle
 from tests.chaos.server import World
 from tests.chaos.template import DATABASE, FILES, THIRD_PARTY, Template
-from tests.chaos.watch import Watch, ask_stats, unsettled
+from tests.chaos.watch import Watch, ask_stats, ledgers, unsettled
 
 _BEFORE_S = (0.3, 1.0)
 _AFTER_S = (0.4, 0.9)
@@ -250,6 +250,6 @@ class _Round:
 
     def _look_for_drops(self, stats: dict[str, Any]) -> None:
         allowed = {"corrupt"} if self.outcome.fault == "torn_log" else set()
-        for row in stats["ledger"]:
+        for _, row in ledgers(stats):
             if unexpected := {k: n for k, n in row["dropped"].items() if n and k not in allowed}:
                 self.outcome.problems.append(f"{row['sink']} dropped records: {unexpected}")

@@ -10,7 +10,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,8 +45,8 @@ class Watch:
         self._url = url
         self._lock = threading.Lock()
         self._seen: set[str] = set()
-        self._unbalanced: dict[tuple[str, str, str], float] = {}
-        self._alarms: dict[tuple[str, str, str], int] = {}
+        self._unbalanced: dict[tuple[str, str, str, str], float] = {}
+        self._alarms: dict[tuple[str, str, str, str], int] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -89,7 +89,7 @@ class Watch:
         with self._lock:
             return [
                 f"the ledger of {sink}, {tenant} was out by {count} for over {ALARM_S:g} s"
-                for (_, sink, tenant), count in self._alarms.items()
+                for (_, _, sink, tenant), count in self._alarms.items()
             ]
 
 
@@ -109,6 +109,8 @@ def sightings(stats: dict[str, Any]) -> set[str]:
     signs = {
         ADOPTED: log["adopted"],
         CORRUPT: any(one["corrupt_frames"] or one["torn_frames"] for one in log["adopted"]),
+        ALREADY: any(row["already_stored"] for _, row in ledgers(stats)),
+        LETTER: any(row["dead_lettered"] for _, row in ledgers(stats)),
         LOG_FAILED: log["state"] in ("full", "failing"),
     }
     return found | {name for name, sign in signs.items() if sign}
@@ -128,10 +130,19 @@ def unsettled(stats: dict[str, Any]) -> list[str]:
     return problems + held + adopted
 
 
-def imbalances(stats: dict[str, Any]) -> dict[tuple[str, str, str], int]:
-    """What does not balance, by process, sink and tenant."""
+def ledgers(stats: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row of the process's own ledger and of those of the logs it adopted, with its log."""
+    for row in stats["ledger"]:
+        yield stats["log_id"], row
+    for log in stats["log"]["adopted"]:
+        for row in log["ledger"]:
+            yield log["log_id"], row
+
+
+def imbalances(stats: dict[str, Any]) -> dict[tuple[str, str, str, str], int]:
+    """What does not balance, by process, log, sink and tenant."""
     return {
-        (stats["log_id"], row["sink"], row["tenant"]): row["imbalance"]
-        for row in stats["ledger"]
+        (stats["log_id"], log_id, row["sink"], row["tenant"]): row["imbalance"]
+        for log_id, row in ledgers(stats)
         if row["imbalance"]
     }
