@@ -39,16 +39,17 @@ def traced(server: CollectorServer, to: Path, ack: str) -> list[str]:
     command = [strace, "-f", "-y", "-e", calls, "-s", "64", "-o", str(to)]
     command += ["-p", str(worker_of(server))]
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    said = tracer.stderr
+    assert said is not None
     try:
-        assert tracer.stderr is not None
-        first = tracer.stderr.readline()
+        first = said.readline()
         assert "attached" in first, f"strace cannot attach: {first}"
         answer = server.client().post(f"/logs?ack={ack}", json={"message": "m"})
         assert answer.status_code == 202, answer.text
     finally:
         tracer.send_signal(signal.SIGINT)
         tracer.wait(GENEROUS_S)
-        tracer.stderr.close()
+        said.close()
     return to.read_text().splitlines()
 
 
