@@ -23,7 +23,7 @@ from pipeline.log.frame import Frame
 from pipeline.log.journal import Journal, Snapshot
 from pipeline.log.quarantine import Quarantine
 from pipeline.log.scan import Damage
-from pipeline.log.segmentfile import Place, SegmentFiles
+from pipeline.log.segmentfile import Place, SegmentFiles, number_of
 from pipeline.log.settings import LogSettings
 from pipeline.log.writer import Publish, SegmentWriter
 from pipeline.observer import Observer
@@ -230,11 +230,20 @@ class LogFiles:
         self.owned.release()
 
     def _remove(self) -> None:
-        """The lock goes last: who waits for it finds a directory that is complete, or none."""
+        """What tells that all has settled goes after what has; a crash may come in between.
+
+        The lock goes last: who waits for it finds a directory that is complete, or none.
+        """
         try:
-            for name in self.disk.names(self.directory):
-                if name != LOCK:
+            names = [name for name in self.disk.names(self.directory) if name != LOCK]
+            for stage in (
+                [name for name in names if number_of(name) is not None],
+                [name for name in names if name != self.journal.newest],
+                names,
+            ):
+                for name in stage:
                     self._unlink(self.directory / name)
+                self.disk.sync_directory(self.directory)
             self._unlink(self.directory / LOCK)
             os.rmdir(self.directory)
         except OSError as error:

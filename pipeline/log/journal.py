@@ -113,6 +113,11 @@ class Journal:
         self._queued.append(entry)
 
     @property
+    def newest(self) -> str:
+        """The name of the file that holds the checkpoint that counts."""
+        return f"checkpoint.{self._generation % 2}"
+
+    @property
     def waiting(self) -> bool:
         """Whether entries are queued that nobody has written."""
         return bool(self._queued)

@@ -474,8 +474,16 @@ class Log:
             return not (
                 self._keyed
                 or self.manifest.entries()
-                or any(cursor.unread_frames for cursor in self._cursors.values())
+                or any(
+                    cursor.unread_frames or self._cut_in_a_frame(cursor)
+                    for cursor in self._cursors.values()
+                )
             )
+
+    def _cut_in_a_frame(self, cursor: Cursor) -> bool:
+        """Whether a frame is read of which a part is in no batch yet."""
+        position, _ = self.manifest.reads.get(cursor.sink, (cursor.next_position, 0))
+        return position < cursor.next_position
 
     def drop_unread_unlogged(self, sink: str, reason: str) -> Counter[str]:
         """End what a sink has not read and no file holds, as memory goes; returns it by tenant."""
@@ -503,12 +511,15 @@ class Log:
         if self.files is None:
             return self.settled
         settled = self.settled
-        if not settled:
+        written = False
+        if not self.files.closed:
             try:
+                # A settled log's too: a crash in the middle of its removal must not undo its end.
                 self.checkpoint()
+                written = True
             except OSError as error:
                 log.error("log %s: its last state cannot be written: %s", self.log_id, error)
-        self.files.close(remove=settled)
+        self.files.close(remove=settled and written)
         return settled
 
     # --- the state on disk -----------------------------------------------------------------

@@ -37,13 +37,18 @@ class Store:
         self.stored: Counter[int] = Counter()
         self.messages: dict[int, str] = {}
         self.by_log: Counter[str] = Counter()
+        # Records that were in a batch and are not when it comes again.
+        self.shrunk: set[int] = set()
 
     def write(self, batch: Batch) -> bool:
         """Store a batch once; returns whether it was there already."""
         ids = [one.id for one in batch.records]
         known = self.proofs.setdefault((batch.log_id, batch.number), ids)
         if known is not ids:
-            assert known == ids, f"batch {batch.batch_id} was {known} and is {ids}"
+            # What was in memory alone is gone with its process.
+            self.shrunk.update(set(known) - set(ids))
+            still = [one for one in known if one in ids]
+            assert still == ids, f"batch {batch.batch_id} was {known} and is {ids}"
             return True
         for one in batch.records:
             self.stored[one.id] += 1
@@ -214,6 +219,17 @@ class Life:
         ends = [End(part.tenant, "backlog", part.count)]
         held.log.end("optional", [part], ends, unread=True, rest=source.batcher.rest)
         return [one.id for one in part.records]
+
+    def drop_unlogged(self) -> None:
+        """At a stop, what no file holds is lost with the process."""
+        for sink, batches in self.own.batches.items():
+            for batch in batches:
+                mine = [part for part in batch.parts if part.frame.file < 0]
+                batch.parts = [part for part in batch.parts if part.frame.file >= 0]
+                batch.count = sum(part.count for part in batch.parts)
+                ends = [End(part.tenant, "shutdown", part.count) for part in mine]
+                self.log.end(sink, mine, ends)
+            self.log.drop_unread_unlogged(sink, "shutdown")
 
     # --- other processes' logs -------------------------------------------------------------
 
