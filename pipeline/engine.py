@@ -14,19 +14,20 @@ from collections.abc import Callable, Iterable, Sequence
 from pipeline.adoption import Adopted, Adoption, Hook
 from pipeline.deadletter import DeadLetter
 from pipeline.delivery.watchdog import Watchdog
-from pipeline.errors import Draining, NoSink, Refused
+from pipeline.errors import Draining, Refused
 from pipeline.ids import RecordIds
 from pipeline.intake.admission import Closed
+from pipeline.intake.routing import Routed, RoutingTable, reserve
 from pipeline.log.disk import Disk
 from pipeline.log.files import LogFiles
-from pipeline.log.frame import Frame, Share
+from pipeline.log.frame import Frame
 from pipeline.log.keeper import Keeper
 from pipeline.log.log import Log
 from pipeline.log.settings import LogSettings
 from pipeline.observer import Observer, Observers
 from pipeline.pipeline import Pipeline
 from pipeline.receipt import Receipt
-from pipeline.record import Record, encode_records, payload_bytes
+from pipeline.record import Record, encode_records
 from pipeline.redrive import Redriven, redrive_batch
 from pipeline.runtime.clock import Clock, SystemClock
 from pipeline.sink import Sink
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 
 UNROUTED = "(unrouted)"
 STOP_GRACE_S = 1.0
-_ROUTES_CACHED = 10_000
 
 
 class Engine:
@@ -83,7 +83,7 @@ class Engine:
         self._by_key: dict[str, Pipeline] = {}
         self._retired: list[Pipeline] = []
         self._names: dict[str, str] = {}
-        self._routes: dict[tuple[str, str], tuple[Pipeline, ...]] = {}
+        self._routes = RoutingTable(self._lock, lambda: self._pipelines.values())
         self._started = False
         self._refusing = False
         self._stopped = False
@@ -163,7 +163,7 @@ class Engine:
                 added = [self._add(wanted[key]) for key in wanted if key in new]
                 changed = [p for p in self._pipelines.values() if not _same(p.spec, wanted[p.key])]
                 started = self._started
-                self._routes = {}
+                self._routes.clear()
                 self._names |= {key: spec.name for key, spec in wanted.items()}
                 self._by_key = {p.key: p for p in (*self._retired, *self._pipelines.values())}
             for pipeline in added:
@@ -171,7 +171,7 @@ class Engine:
             for pipeline in changed:
                 pipeline.configure(wanted[pipeline.key])
             with self._lock:
-                self._routes = {}  # some may have been found by the routes of before
+                self._routes.clear()  # some may have been found by the routes of before
             for pipeline in added if started else ():
                 pipeline.start()
             for pipeline in gone:
@@ -451,14 +451,10 @@ class Engine:
         payload = encode_records(records)
         while True:
             try:
-                routed = self._reserve(self._targets(type, tenant), tenant, records, payload)
+                routed = reserve(self._targets(type, tenant), records, payload)
                 break
             except Closed:
                 continue  # the route of a moment ago led to a sink that has been taken away since
-        if routed.nowhere:
-            self._unrouted(tenant, records, routed)
-        for pipeline in routed.full:
-            pipeline.pass_by(tenant, records)
         received_us = self._clock.time_us()
         id_base = self._ids.take(count, now_us=received_us)
         receipt = Receipt(
@@ -484,16 +480,27 @@ class Engine:
         )
         if routed.shares:
             self._append(frame, routed, durable=durable)
+        # Only now is it taken in, and with it what goes nowhere.
+        if routed.nowhere:
+            self._log.ledger.passed_by(UNROUTED, tenant, routed.nowhere, reason="unrouted")
+            self._observers.records_dropped(
+                UNROUTED,
+                tenant,
+                routed.left_out(records),
+                "unrouted",
+                "no sink takes records of this type and level",
+            )
+        for pipeline in routed.full:
+            pipeline.pass_by(tenant, records)
         return receipt
 
-    def _append(self, frame: Frame, routed: _Routed, *, durable: bool) -> None:
+    def _append(self, frame: Frame, routed: Routed, *, durable: bool) -> None:
         """Into the log; whatever comes in between, the room is given back."""
         try:
             # Without the keeper nobody else would write it.
             owed = self._log.append(frame, durable=durable or not self._keeper.running)
         except BaseException:
-            for pipeline, share in zip(routed.pipelines, routed.shares, strict=True):
-                pipeline.give_back(share.count, share.nbytes)
+            routed.give_back()
             raise
         if owed:
             for pipeline in routed.pipelines:
@@ -511,76 +518,11 @@ class Engine:
                         pipeline.appended(frame)
 
     def _targets(self, type: str, tenant: str) -> tuple[Pipeline, ...]:
-        """The pipelines that may take such records, the required ones first."""
         if self._refusing:
             raise Draining(
                 "the server is stopping: send this again to its successor", retry_after_s=5.0
             )
-        targets = self._routes.get((type, tenant))
-        if targets is not None:
-            return targets
-        with self._lock:
-            if not self._pipelines:
-                raise NoSink("no sink is configured: add one in the admin", retry_after_s=5.0)
-            # Only required sinks refuse; after that an optional one would have dropped in vain.
-            found = [p for p in self._pipelines.values() if p.spec.route.takes(type, tenant)]
-            targets = tuple(sorted(found, key=_optional))
-            if len(self._routes) >= _ROUTES_CACHED:
-                self._routes = {}
-            self._routes[type, tenant] = targets
-        return targets
-
-    def _reserve(
-        self,
-        targets: tuple[Pipeline, ...],
-        tenant: str,
-        records: Sequence[Record],
-        payload: bytes,
-    ) -> _Routed:
-        """Room in every pipeline that takes some of the records, or none anywhere."""
-        count, total = len(records), payload_bytes(payload, len(records))
-        routed = _Routed(nowhere=count)
-        try:
-            for pipeline in targets:
-                spec = pipeline.spec
-                wanted = spec.route.count(records)
-                if not wanted:
-                    continue
-                # Severity is a threshold: what the lowest of them lets pass goes somewhere.
-                routed.nowhere = min(routed.nowhere, count - wanted)
-                nbytes = total if wanted == count else total * wanted // count
-                if spec.required:
-                    pipeline.admission.reserve(wanted, nbytes)
-                    routed.owed += 1
-                    if wanted > routed.promised:
-                        routed.promised = wanted
-                elif not pipeline.make_room(wanted, nbytes):
-                    routed.full.append(pipeline)
-                    continue
-                routed.pipelines.append(pipeline)
-                routed.shares.append(
-                    Share(
-                        sink=spec.key,
-                        count=wanted,
-                        nbytes=nbytes,
-                        min_severity=spec.route.min_severity if wanted < count else 0,
-                        required=spec.required,
-                    )
-                )
-        except BaseException:
-            for pipeline, share in zip(routed.pipelines, routed.shares, strict=True):
-                pipeline.give_back(share.count, share.nbytes)
-            raise
-        return routed
-
-    def _unrouted(self, tenant: str, records: Sequence[Record], routed: _Routed) -> None:
-        """Count and tell of records that pass no sink's route, or only part of one."""
-        self._log.ledger.passed_by(UNROUTED, tenant, routed.nowhere, reason="unrouted")
-        taking = [pipeline.spec.route for pipeline in (*routed.pipelines, *routed.full)]
-        gone = [r for r in records if not any(r.severity >= t.min_severity for t in taking)]
-        self._observers.records_dropped(
-            UNROUTED, tenant, gone, "unrouted", "no sink takes records of this type and level"
-        )
+        return self._routes.targets(type, tenant)
 
     def _request_flush(self, receipt: Receipt) -> None:
         below = self._log.next_position
@@ -593,27 +535,8 @@ class Engine:
         return engine_stats(self)
 
 
-class _Routed:
-    """Where an offer goes: a share for each pipeline with room, the optional ones that are full,
-    and how many records no sink takes.  `owed` counts the required sinks, `promised` the records
-    that the one of them with the most of them takes."""
-
-    __slots__ = ("full", "nowhere", "owed", "pipelines", "promised", "shares")
-
-    def __init__(self, *, nowhere: int) -> None:
-        self.nowhere = nowhere
-        self.owed = self.promised = 0
-        self.full: list[Pipeline] = []
-        self.pipelines: list[Pipeline] = []
-        self.shares: list[Share] = []
-
-
 def _no_sink() -> Sink:
     raise RuntimeError("a sink whose configuration is gone is never made")
-
-
-def _optional(pipeline: Pipeline) -> bool:
-    return not pipeline.spec.required
 
 
 def _same(old: PipelineSpec, new: PipelineSpec) -> bool:

@@ -162,7 +162,7 @@ def test_a_route_that_changes_counts_from_the_next_offer(rig: Rig) -> None:
 
 
 def test_the_routes_remembered_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.engine._ROUTES_CACHED", 10)
+    monkeypatch.setattr("pipeline.intake.routing.ROUTES_CACHED", 10)
     rig.start(spec(ScriptedSink()))
     for n in range(35):
         rig.offer(records(1), tenant=f"t{n}")
