@@ -147,6 +147,10 @@ class Journal:
     def _write_queued(self, *, sync: bool) -> None:
         if not self._fds:
             raise OSError(errno.ESHUTDOWN, "the log is closed")
+        name = f"journal.{self._generation % 2}"
+        if name in self._failed:
+            self._write_checkpoint()  # what was added to it now would stand behind what was lost
+            return
         with self._lock:
             entries, self._queued = self._queued, []
         try:
@@ -157,7 +161,7 @@ class Journal:
                 self._synced = True
         except OSError:
             # What a failed sync left is not known: a file that failed is not used again.
-            self._failed.add(f"journal.{self._generation % 2}")
+            self._failed.add(name)
             with self._lock:
                 self._queued[:0] = entries
             self._write_checkpoint()
@@ -195,6 +199,9 @@ class Journal:
             if self._durable:
                 self._disk.sync(fd)
         except OSError:
+            if name in self._failed:
+                # It may count all the same, and what is added to the older one would not.
+                self._failed.add(f"journal.{self._generation % 2}")
             with self._lock:
                 self._queued[:0] = entries
             raise
