@@ -261,9 +261,8 @@ class LogFiles:
         figures |= self.quarantine.stats()
         writer = self.writer
         if writer is not None:
-            state = "full" if writer.full else "failing"
             figures |= {
-                "state": state if writer.error else "ok",
+                "state": writer.state,
                 "error": writer.error,
                 "appended_frames": writer.appended_frames,
                 "appended_bytes": writer.appended_bytes,

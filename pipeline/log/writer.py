@@ -136,9 +136,18 @@ class SegmentWriter:
 
     def refusal(self) -> LogUnavailable | None:
         """Why nothing can be appended now; None once the disk may be tried again."""
-        if self.error and self._monotonic() < self._retry_at:
+        if self._closed or (self.error and self._monotonic() < self._retry_at):
             return self._unavailable()
         return None
+
+    @property
+    def state(self) -> str:
+        """One word for the operator."""
+        if self._closed:
+            return "closed"
+        if not self.error:
+            return "ok"
+        return "full" if self.full else "failing"
 
     def _unavailable(self) -> LogUnavailable:
         what = "is full" if self.full else "cannot be written"
@@ -236,10 +245,11 @@ class SegmentWriter:
 
     def _refuse(self, entries: list[_Append], error: OSError) -> None:
         """These frames are in no file.  What was acknowledged without waiting stays in memory."""
-        first = not self.error
-        self.full = error.errno in _FULL
-        self.error = f"{error.strerror or error} ({self._directory})"
-        self._retry_at = self._monotonic() + RETRY_S
+        first = not (self.error or self._closed)
+        if not self._closed:
+            self.full = error.errno in _FULL
+            self.error = f"{error.strerror or error} ({self._directory})"
+            self._retry_at = self._monotonic() + RETRY_S
         kept = []
         for entry in entries:
             frame = entry.frame
@@ -389,8 +399,6 @@ class SegmentWriter:
 
     def _close(self) -> None:
         self._closed = True
-        self._retry_at = float("inf")
-        self.error = self.error or "it is closed"
         with self._spare_lock:
             spare, self._spare = self._spare, None
         if spare is not None:
