@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 # Never on disk, such as what was acknowledged from memory while the disk was full.
 UNLOGGED = "unlogged"
 UNKNOWN = "(corrupt)"
+# More batches than one process forms.
+NUMBERS = 1 << 32
 
 
 @dataclass(kw_only=True)
@@ -88,6 +90,8 @@ def recover(
     if checkpoint is None:
         checkpoint = Checkpoint(log_id=log_id)
     reader = _Reader(checkpoint, *replay(checkpoint, entries))
+    # Numbers that a spoilt journal has forgotten may have proofs: they are not given again.
+    reader.manifest.next_number = (reader.manifest.next_number // NUMBERS + 1) * NUMBERS
     quarantine = Quarantine(settings.directory, log_id, disk)
     files, stale = _files(disk, owned, checkpoint, reader.ends)
     for file in files:
@@ -292,10 +296,11 @@ class _Reader:
             if not one.extents:
                 self.manifest.forget(one.number)
         reason = CORRUPT if self.damaged else UNLOGGED
+        synced = made.files is not None and made.files.settings.fsync == "group"
         lost = 0
         for (sink, tenant), tally in self.ledger.tallies().items():
             missing = tally.imbalance(there[sink, tenant])
-            if missing < 0 and self.damaged:
+            if missing < 0 and (self.damaged or not synced):
                 # More has ended than was found: it was in frames that nobody can read.
                 self.ledger.accepted(sink, tenant, -missing)
             if missing > 0:
