@@ -3,8 +3,8 @@
 A process that was killed left its row with records in flight.  Whoever adopted its log knows how
 they ended, and says so there once the log is delivered: the books of a dead process close, too.
 
-The engine tells on its watchdog's thread; the heart writes, as soon as the process counts as ended
-(until then it may be writing its own farewell).  `_lock` guards what waits.
+The engine tells on its watchdog's thread; the heart writes, as soon as the process has said its own
+farewell, or has been silent for a while: that it is gone is sure, as its log could be adopted.  `_lock` guards what waits.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
+from django.db.models import Q
 from django.utils import timezone
 
 from control.models import Process
@@ -24,6 +26,8 @@ from pipeline.observer import Observer
 logger = logging.getLogger(__name__)
 
 WRITE_INTERVAL_S = 5.0
+# A process that ends by itself writes its last row within the stop's deadline.
+SILENT = timedelta(seconds=12)
 TASK = "ledgers of adopted logs"
 # Each is a few rows; more than these many logs at once end only where hundreds of processes died.
 MAX_WAITING = 1_000
@@ -62,7 +66,9 @@ class FinishedLogs(Observer):
                     self._waiting[log_id] = (figures, rounds + 1)
 
     def _close(self, log_id: str, figures: dict[str, Any]) -> bool:
-        process = Process.objects.filter(log_id=log_id).exclude(stopped_at=None).first()
+        silent = Q(last_seen_at__lt=timezone.now() - SILENT)
+        ended = Q(stopped_at__isnull=False) | silent
+        process = Process.objects.filter(ended, log_id=log_id).first()
         if process is None:
             return False
         stats = process.stats if isinstance(process.stats, dict) else {}
