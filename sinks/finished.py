@@ -4,7 +4,8 @@ A process that was killed left its row with records in flight.  Whoever adopted 
 they ended, and says so there once the log is delivered: the books of a dead process close, too.
 
 The engine tells on its watchdog's thread; the heart writes, as soon as the process has said its own
-farewell, or has been silent for a while: that it is gone is sure, as its log could be adopted.  `_lock` guards what waits.
+farewell, or has been silent for a while: that it is gone is sure, as its log could be adopted.
+`_lock` guards what waits.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,8 +34,13 @@ class Disk:
         return fd
 
     def open(self, path: Path, *, write: bool = False) -> int:
+        """A file that is there.  What is no file, such as a pipe, is refused and not waited for."""
         flags = os.O_RDWR if write else os.O_RDONLY
-        return os.open(path, flags | os.O_CLOEXEC)
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, f"{path} is not a regular file")
+        return fd
 
     def write(self, fd: int, buffers: Sequence[Buffer], offset: int) -> int:
         """Write all buffers one after the other from `offset`; returns how many bytes."""
