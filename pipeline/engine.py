@@ -76,7 +76,11 @@ class Engine:
             published=self._published,
         )
         if files is not None:
-            self._log.checkpoint()
+            try:
+                self._log.checkpoint()
+            except BaseException:
+                files.close(remove=True)
+                raise
         self._lock = threading.Lock()
         self._configuring = threading.Lock()
         self._pipelines: dict[str, Pipeline] = {}

@@ -133,8 +133,7 @@ class LogFiles:
             journal.create()
             disk.sync_directory(settings.directory)
         except BaseException:
-            journal.close()
-            owned.release()
+            files.close(remove=True)
             raise
         return files
 
