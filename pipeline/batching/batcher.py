@@ -68,7 +68,9 @@ class Batcher:
         return head.file if head else -1
 
     def lowest_position(self) -> int | None:
-        """The position of the first waiting frame."""
+        """The position of the first waiting frame, or one below it where that is in the files."""
+        if self.lags:
+            return self._cursor.next_load
         head = self._rest.frame if self._rest else self._cursor.head
         return head.position if head else None
 

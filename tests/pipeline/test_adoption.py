@@ -426,3 +426,11 @@ def test_an_engine_in_memory_adopts_nothing() -> None:
     engine.key_recorded("x")
     assert engine.unclaimed_sinks() == set()
     assert engine.stop(0.0)
+
+
+def test_flush_says_no_of_a_sink_that_lags_and_delivers_nothing(service: Service) -> None:
+    engine = service.engine(spec(ScriptedSink(), paused=True), cache_bytes=0)
+    for _ in range(600):
+        engine.offer(type="log", tenant="t", records=records(1), durable=True)
+    assert engine.journal.cursor("a").behind is not None
+    assert not engine.flush(0.1)
