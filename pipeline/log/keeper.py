@@ -35,6 +35,7 @@ class Keeper:
         self._logs = logs
         self._relieve = relieve
         self._clock = clock
+        self._lock = threading.Lock()  # guards the two that follow
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._complained = False
@@ -48,12 +49,14 @@ class Keeper:
         return self._thread is not None and not self._stopping
 
     def start(self) -> None:
-        if self._thread is None and not self._stopping:
-            self._thread = threading.Thread(target=self._run, name="log-keeper", daemon=True)
-            self._thread.start()
+        with self._lock:
+            if self._thread is None and not self._stopping:
+                self._thread = threading.Thread(target=self._run, name="log-keeper", daemon=True)
+                self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        self._stopping = True
+        with self._lock:
+            self._stopping = True
         self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout_s)
