@@ -222,12 +222,14 @@ class LogFiles:
         if self._closed:
             return
         self._closed = True
-        if self.writer is not None:
-            self.writer.close()
-        self.journal.close()
-        if remove:
-            self._remove()
-        self.owned.release()
+        try:
+            if self.writer is not None:
+                self.writer.close()
+            self.journal.close()
+            if remove:
+                self._remove()
+        finally:
+            self.owned.release()
 
     def _remove(self) -> None:
         """What tells that all has settled goes after what has; a crash may come in between.
