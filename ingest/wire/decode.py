@@ -1,7 +1,7 @@
 """From a body to records: all at once where it can be, one by one where something is wrong.
 
 A body is worked on in chunks of lines, so that a thread with a large one lets others run in
-between, and so that a bad record slows its chunk only.
+between.  A bad record takes the careful way by itself: its neighbours do not pay for it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -82,7 +83,7 @@ def decode(
     _check_count(len(lines), limits)
     screen = Screen(
         body,
-        records=len(lines),
+        lines,
         max_depth=limits.max_depth,
         max_record_bytes=limits.max_record_bytes,
     )
@@ -124,45 +125,90 @@ class _Work:
     def chunk(self, lines: list[bytes], indexes: Sequence[int]) -> None:
         if not lines:
             return
-        suspects = () if self._screen.clean else self._screen.suspects(lines)
-        if not suspects:
-            try:
-                parsed = list(map(self._kind.decode, lines))
-                named = {one.tenant for one in parsed}
-                if named <= {None, "", self._tenant}:
-                    self._keep(
-                        self._tenant,
-                        self._kind.build(parsed, lines, self._arrival_us),
-                        indexes,
-                    )
-                    return
-            except _UNUSUAL:
-                pass  # the careful way finds out which record, and why
-        self._carefully(lines, indexes, frozenset(suspects))
-
-    def _carefully(
-        self, lines: list[bytes], indexes: Sequence[int], suspects: frozenset[int]
-    ) -> None:
-        decode, build = self._kind.decode, self._kind.build
-        for place, (line, index) in enumerate(zip(lines, indexes, strict=True)):
-            try:
-                if place in suspects:
-                    self._screen.judge(line)
-                try:
-                    one = decode(line)
-                    (record,) = build([one], [line], self._arrival_us)
-                    named = one.tenant
-                except _UNUSUAL:
-                    if not line.strip():
-                        continue
-                    fields = decode_object(line)
-                    record = self._kind.read(fields, line, self._arrival_us)
-                    named = text_of("tenant", fields.get("tenant"))
-                tenant = self._tenant_of(named)
-            except RecordError as error:
-                self.done.reject(index, error.code, error.detail)
+        refused = {} if self._screen.clean else self._refused(lines)
+        sound = lines
+        if refused:
+            # An empty line does not decode, which makes an odd one of it.
+            sound = [b"" if i in refused else line for i, line in enumerate(lines)]
+        parsed, odd = self._parse(sound)
+        start = 0
+        for place in odd:
+            self._build(parsed[start:place], lines[start:place], indexes[start:place])
+            if place in refused:
+                error = refused[place]
+                self.done.reject(indexes[place], error.code, error.detail)
             else:
-                self._keep(tenant, [record], (index,))
+                self._carefully(lines[place], indexes[place])
+            start = place + 1
+        if start:
+            parsed, lines, indexes = parsed[start:], lines[start:], indexes[start:]
+        self._build(parsed, lines, indexes)
+
+    def _refused(self, lines: list[bytes]) -> dict[int, RecordError]:
+        """What the screen refuses, by place."""
+        refused = {}
+        for place in self._screen.suspects(lines):
+            try:
+                self._screen.judge(lines[place])
+            except RecordError as error:
+                refused[place] = error
+        return refused
+
+    def _parse(self, lines: list[bytes]) -> tuple[list[Any], list[int]]:
+        """A struct for each line, None for odd ones, and the places of those.
+
+        Odd is what did not decode, and what names another tenant than the key's.
+        """
+        parsed: list[Any] = []
+        odd: list[int] = []
+        left = map(self._kind.decode, lines)
+        while True:
+            try:
+                parsed.extend(left)
+                break
+            except _UNUSUAL:  # of the line after those in `parsed`; `left` goes on behind it
+                odd.append(len(parsed))
+                parsed.append(None)
+        usual = (None, "", self._tenant)
+        named = {one.tenant for one in parsed} if not odd else {0}
+        if not named.issubset(usual):
+            odd = [i for i, one in enumerate(parsed) if one is None or one.tenant not in usual]
+        return parsed, odd
+
+    def _build(self, parsed: list[Any], lines: list[bytes], indexes: Sequence[int]) -> None:
+        """Keep the records of usual lines: in halves where one of them turns out to be odd."""
+        if not parsed:
+            return
+        try:
+            records = self._kind.build(parsed, lines, self._arrival_us)
+        except _UNUSUAL:
+            if len(lines) == 1:
+                self._carefully(lines[0], indexes[0])
+                return
+            middle = len(lines) // 2
+            self._build(parsed[:middle], lines[:middle], indexes[:middle])
+            self._build(parsed[middle:], lines[middle:], indexes[middle:])
+        else:
+            self._keep(self._tenant, records, indexes)
+
+    def _carefully(self, line: bytes, index: int) -> None:
+        """Keep the record of a line that the screen has no objection to, or say what is wrong."""
+        try:
+            try:
+                one = self._kind.decode(line)
+                (record,) = self._kind.build([one], [line], self._arrival_us)
+                named = one.tenant
+            except _UNUSUAL:
+                if not line.strip():
+                    return
+                fields = decode_object(line)
+                record = self._kind.read(fields, line, self._arrival_us)
+                named = text_of("tenant", fields.get("tenant"))
+            tenant = self._tenant_of(named)
+        except RecordError as error:
+            self.done.reject(index, error.code, error.detail)
+        else:
+            self._keep(tenant, [record], (index,))
 
     def _tenant_of(self, named: str | None) -> str:
         if not named or named == self._tenant:

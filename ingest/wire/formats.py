@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+import re
 
 import msgspec
 
@@ -39,6 +39,20 @@ _FORM_TYPES = frozenset({"", "application/x-www-form-urlencoded", "multipart/for
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 # Splitting a broken array by hand costs Python time for every token.
 _LENIENT_SPLIT_BYTES = 1024 * 1024
+# Each looks at all that follows.
+_MAX_MENDS = 8
+
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_FLAT = rb"[\[{](?:[^\[\]{}\"]++|" + _STRING + rb")*+[\]}]"
+# What decides where an item of a broken array ends.  Objects without much inside, which most are,
+# are passed over whole; a string without its end goes on to the end of the body.
+_TOKENS = re.compile(
+    rb"[\[{](?:[^\[\]{}\"]++|" + _STRING + rb"|" + _FLAT + rb")*+[\]}]|" + _STRING + rb"?|"
+    rb"(?P<opening>[\[{]++)|(?P<closing>[\]}]++)|(?P<comma>,)",
+    re.DOTALL,
+)
+
+_FAULT = re.compile(r"\(byte ([0-9]+)\)\Z")
 
 _BOM = b"\xef\xbb\xbf"
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -165,35 +179,71 @@ def _split_array(body: bytes) -> list[bytes]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if len(body) > _LENIENT_SPLIT_BYTES:
             raise RequestError(400, "malformed_json", malformed(error, len(body))) from None
-        pieces = list(_split_broken_array(body.strip(b" \t\r\n"), error))
+        pieces = _split_broken_array(body.strip(b" \t\r\n"), error)
     if b"\n" in body or b"\r" in body:
         pieces = [_one_line(piece) for piece in pieces]
     return pieces
 
 
-def _split_broken_array(body: bytes, error: Exception) -> Iterator[bytes]:
-    """The items of an array of which some are broken or too deep, as far as brackets can tell."""
-    depth, start, quoted, position = 0, 1, False, 0
-    end = len(body)
-    while position < end:
-        char = body[position]
-        if quoted:
-            if char == 0x5C:  # backslash: the next character is not a quote that ends
-                position += 1
-            elif char == 0x22:
-                quoted = False
-        elif char == 0x22:
-            quoted = True
-        elif char in b"[{":
-            depth += 1
-        elif char in b"]}":
-            depth -= 1
-            if depth == 0:
-                break
-        elif char == 0x2C and depth == 1:
-            yield body[start:position].strip()
-            start = position + 1
-        position += 1
-    if depth != 0 or position != end - 1:
-        raise RequestError(400, "malformed_json", malformed(error, end))
-    yield body[start:position].strip()
+def _split_broken_array(body: bytes, error: Exception) -> list[bytes]:
+    """The items of an array of which some are broken or too deep, as far as brackets can tell.
+
+    What is sound around the first broken items is split at once, as an array of its own.
+    """
+    pieces: list[bytes] = []
+    start, mends, fault = 1, 0, _fault_of(error)
+    while True:
+        if fault >= 0:
+            start += _split_until(body, start, start - 1 + fault, pieces)
+        end = _item_end(body, start)
+        if end < 0 or (body[end] == 0x2C) == (end == len(body) - 1):
+            raise RequestError(400, "malformed_json", malformed(error, len(body)))
+        pieces.append(body[start:end].strip())
+        if end == len(body) - 1:
+            return pieces
+        start = end + 1
+        if fault < 0:
+            continue
+        try:
+            return pieces + (list(map(bytes, _decode_array(b"[" + body[start:]))) or [b""])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as another:
+            mends += 1
+            fault = _fault_of(another) if mends < _MAX_MENDS else -1
+
+
+def _split_until(body: bytes, start: int, fault: int, pieces: list[bytes]) -> int:
+    """Append the items between `start` and the one with the fault, if these are easily told.
+
+    Returns the length of what it has taken.
+    """
+    cut = body.rfind(b"},", start, fault)
+    if cut < 0:
+        return 0
+    try:
+        # What is an array with a bracket put here has this comma between two of its items.
+        pieces += map(bytes, _decode_array(b"[" + body[start : cut + 1] + b"]"))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 0
+    return cut + 2 - start
+
+
+def _fault_of(error: Exception) -> int:
+    """At which byte the decoder stopped, or -1."""
+    found = _FAULT.search(str(error))
+    return int(found[1]) if found else -1
+
+
+def _item_end(body: bytes, start: int) -> int:
+    """Where the item of an array ends that begins at `start`: its comma, the bracket, or -1."""
+    depth = 1
+    for token in _TOKENS.finditer(body, start):
+        if token.lastgroup == "opening":
+            depth += token.end() - token.start()
+        elif token.lastgroup == "closing":
+            count = token.end() - token.start()
+            if count >= depth:
+                return token.start() + depth - 1
+            depth -= count
+        elif depth == 1 and token.lastgroup == "comma":
+            return token.start()
+    return -1

@@ -9,6 +9,7 @@ line, and only a suspicious line is judged by `judge`.
 from __future__ import annotations
 
 import re
+from operator import itemgetter
 
 from ingest.wire.errors import RecordError
 
@@ -16,6 +17,8 @@ from ingest.wire.errors import RecordError
 # Python parses at most 4,300 digits, PostgreSQL keeps at most 16,383 after the point.
 MAX_DIGITS = 1000
 MAX_EXPONENT = 999
+# So many lines are looked at together, before any of them is by itself.
+GROUP_LINES = 32
 
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _BAD_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
@@ -23,6 +26,7 @@ _TOKEN = re.compile(
     rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?([0-9][0-9.]*+)(?:[eE]([+-]?[0-9]++))?', re.DOTALL
 )
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_first = itemgetter(slice(1))
 _BRACKETS = re.compile(rb"[\[{]|[\]}]")
 
 # Digits, points and signs look alike, and so do both letters of an exponent.
@@ -38,39 +42,40 @@ class Screen:
     __slots__ = ("clean", "depth", "encoding", "escapes", "max_depth", "max_record_bytes",
                  "numbers", "size")  # fmt: skip
 
-    def __init__(self, body: bytes, *, records: int, max_depth: int, max_record_bytes: int) -> None:
+    def __init__(
+        self, body: bytes, lines: list[bytes], *, max_depth: int, max_record_bytes: int
+    ) -> None:
         self.max_depth = max_depth
         self.max_record_bytes = max_record_bytes
         self.encoding = not _is_utf8(body)
         self.escapes = b"\\" in body and b"\\u" in body
         self.numbers = _has_large_number(body)
-        # Every record opens at least one bracket of its own. Looking for a byte that is not
-        # there is far faster than counting it.
-        opened = body.count(b"{") + (body.count(b"[") if b"[" in body else 0)
-        self.depth = opened - records >= max_depth
+        self.depth = _nests(body, lines, max_depth)
         self.size = len(body) > max_record_bytes
         self.clean = not (self.encoding or self.escapes or self.numbers or self.depth or self.size)
 
     def suspects(self, lines: list[bytes]) -> list[int]:
         """Places in `lines` that `judge` should look at."""
-        found: set[int] = set()
-        if self.encoding:
-            found.update(i for i, line in enumerate(lines) if not _is_utf8(line))
-        if self.escapes:
-            found.update(
-                i for i, line in enumerate(lines) if b"\\u" in line and _BAD_ESCAPE.search(line)
-            )
-        if self.numbers:
-            found.update(i for i, line in enumerate(lines) if _has_large_number(line))
-        if self.depth:
-            limit = self.max_depth
-            found.update(
-                i for i, line in enumerate(lines) if line.count(b"{") + line.count(b"[") > limit
-            )
-        if self.size:
-            limit = self.max_record_bytes
-            found.update(i for i, line in enumerate(lines) if len(line) > limit)
-        return sorted(found)
+        found: list[int] = []
+        for start in range(0, len(lines), GROUP_LINES):
+            group = lines[start : start + GROUP_LINES]
+            if self._is_suspect(b"\n".join(group), group):
+                found += (
+                    start + place
+                    for place, line in enumerate(group)
+                    if self._is_suspect(line, [line])
+                )
+        return found
+
+    def _is_suspect(self, data: bytes, lines: list[bytes]) -> bool:
+        """Whether something is suspicious about any of some lines, which `data` is all of."""
+        return (
+            (self.size and len(data) > self.max_record_bytes)
+            or (self.encoding and not _is_utf8(data))
+            or (self.escapes and b"\\" in data and _BAD_ESCAPE.search(data) is not None)
+            or (self.depth and _nests(data, lines, self.max_depth))
+            or (self.numbers and _has_large_number(data))
+        )
 
     def judge(self, line: bytes) -> None:
         """Raise RecordError if this line has any of the poisons."""
@@ -91,6 +96,13 @@ class Screen:
             _judge_depth(line, self.max_depth)
         if _has_large_number(line):
             _judge_numbers(line)
+
+
+def _nests(data: bytes, lines: list[bytes], max_depth: int) -> bool:
+    # Looking for a byte that is not there is far faster than counting it.
+    opened = data.count(b"{") + (data.count(b"[") if b"[" in data else 0)
+    # A line that is an object opens a bracket of its own; what else a line may be opens none.
+    return opened >= max_depth and opened - list(map(_first, lines)).count(b"{") >= max_depth
 
 
 def _is_utf8(data: bytes) -> bool:

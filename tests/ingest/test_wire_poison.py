@@ -106,6 +106,13 @@ def test_depth_is_counted_to_the_level() -> None:
     assert refusal('{"x":[[[{}]]]}', limits=limits) == "too_deep"
 
 
+def test_lines_without_a_bracket_hide_no_depth() -> None:
+    body = b"\n".join([b"null"] * 300 + [b'{"x":' + b"[" * 200 + b"]" * 200 + b"}"])
+    decoded = take(body, format=Format.LINES)
+    assert decoded.records == {}
+    assert decoded.codes == {"not_an_object": 300, "too_deep": 1}
+
+
 def test_errors_are_listed_up_to_a_hundred_and_counted_beyond() -> None:
     decoded = take(b"\n".join([b"{bad"] * 250 + lines(1)), format=Format.LINES)
     assert decoded.rejected == 250
