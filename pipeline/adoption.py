@@ -50,6 +50,13 @@ class Adopted:
         self.claimed.add(sink)
         return self._replays.get(sink, [])
 
+    def damage(self) -> Counter[str]:
+        """What was found spoilt in it."""
+        found = Counter(corrupt_records=self.lost_records)
+        if self.log.files is not None:
+            found.update(self.log.files.quarantine.stats())
+        return found
+
     def unclaimed(self, sink: str) -> Counter[str]:
         """What waits for a sink without a pipeline, by tenant; the log's lock must be held."""
         count: Counter[str] = Counter()
@@ -83,6 +90,7 @@ class Adoption:
         self._disk = disk
         self._lock = threading.Lock()
         self._turn = threading.Lock()
+        self._finishing = threading.Lock()
         self._adopted: list[Adopted] = []
         self._hooks: list[Hook] = []
         self._unhooked: list[Adopted] = []
@@ -90,6 +98,7 @@ class Adoption:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self.failed: dict[str, str] = {}  # logs that could not be read, and why
+        self._past: Counter[str] = Counter()  # what was found spoilt in logs that are gone by now
 
     def on_adopted(self, hook: Hook) -> None:
         """Have `hook` called with each log's id and keys, until it does not raise."""
@@ -107,7 +116,7 @@ class Adoption:
             self._thread = threading.Thread(target=self._run, name="log-adopter", daemon=True)
             self._thread.start()
 
-    def stop(self, timeout_s: float) -> None:
+    def stop(self, timeout_s: float | None) -> None:
         with self._lock:
             self._stopping = True
             self._wake.notify_all()
@@ -184,12 +193,17 @@ class Adoption:
 
     def finish(self) -> None:
         """Let go of the logs that are settled."""
+        with self._finishing:
+            self._finish()
+
+    def _finish(self) -> None:
         for adopted in self.adopted:
             if adopted in self._unhooked or not adopted.log.settled:
                 continue
             self._finished(adopted.log)
             with self._lock:
                 self._adopted.remove(adopted)
+                self._past += adopted.damage()
             adopted.log.close()
             log.info("log %s is delivered and removed", adopted.log.log_id)
 
@@ -197,6 +211,14 @@ class Adoption:
         """Leave what is not settled to the next process."""
         for adopted in self.adopted:
             adopted.log.close()
+
+    def damage(self) -> Counter[str]:
+        """All that was found spoilt in adopted logs since the start: frames, bytes, records."""
+        with self._lock:
+            found = Counter(self._past)
+            for adopted in self._adopted:
+                found += adopted.damage()
+            return found
 
     def stats(self) -> list[dict[str, Any]]:
         """The adopted logs, as plain JSON values."""

@@ -39,10 +39,11 @@ class Backlog:
         return [source for source in self._sources if source.adopted]
 
     def add(self, source: Source) -> None:
-        self._sources.append(source)
+        self._sources = [*self._sources, source]
 
     def remove(self, source: Source) -> None:
-        self._sources.remove(source)
+        # Replaced whole, as workers look up their batches' sources without the lock.
+        self._sources = [one for one in self._sources if one is not source]
 
     def source_of(self, batch: Batch) -> Source | None:
         """Where a batch came from; None for dead letters that are redriven."""
@@ -120,6 +121,11 @@ class Backlog:
         if first is not None:
             positions.append(first)
         return min(positions, default=None)
+
+    def held_records(self, held: list[Batch]) -> int:
+        """Every record that is somewhere here; `held` are workers' batches."""
+        batches: int = sum(b.count for b in (*held, *self.waiting) if b.redrive is None)
+        return batches + sum(source.waiting_records for source in self._sources)
 
     def held_by_tenant(self, source: Source, held: list[Batch]) -> Counter[str]:
         """Every record of a source that is somewhere, by tenant; its log's lock must be held."""

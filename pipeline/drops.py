@@ -7,6 +7,7 @@ told without it.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 from pipeline.reader import Reader
@@ -18,6 +19,8 @@ from pipeline.state import State
 
 log = logging.getLogger(__name__)
 
+# How often it is said that an optional sink drops (seconds).
+COMPLAIN_EVERY_S = 10.0
 LOST_BECAUSE = {
     "shutdown": "they were not stored before the stop",
     "sink_removed": "the sink they waited for was removed",
@@ -30,6 +33,9 @@ class Drops:
     def __init__(self, state: State, reader: Reader) -> None:
         self._state = state
         self._reader = reader
+        # Guarded by the state's lock.
+        self._untold = 0
+        self._told_at = -math.inf
 
     def make_room(self, records: int, nbytes: int) -> bool:
         """Room for an optional sink's share, if need be by dropping its oldest waiting records."""
@@ -56,12 +62,28 @@ class Drops:
                 self._reader.run(chore)
                 continue
             assert taken is not None
+            self._complain(taken[1].count)
             state.ends.tell_dropped(state.spec.name, [taken[1]], "backlog", "the backlog was full")
             tell_receipts(done)
             state.end_if_retired()
         else:
             return True
         return False
+
+    def _complain(self, records: int) -> None:
+        """Say now and then that an optional sink loses records: each one would be a flood."""
+        state = self._state
+        now = state.clock.monotonic()
+        with state.lock:
+            self._untold += records
+            if now < self._told_at + COMPLAIN_EVERY_S:
+                return
+            untold, self._untold, self._told_at = self._untold, 0, now
+        log.warning(
+            "sink %s is optional and full: its %d oldest records were dropped (backlog)",
+            state.spec.name,
+            untold,
+        )
 
     def let_file_go(self, file: int) -> None:
         """Drop the waiting records of an optional sink that stand in `file` of the own log."""
@@ -104,6 +126,7 @@ class Drops:
         """An optional sink has no room even with its backlog dropped: count the records as gone."""
         state = self._state
         records = state.spec.route.passing(offered)
+        self._complain(len(records))
         with state.lock:
             state.ends.pass_by(state.log, tenant, len(records), "backlog")
         state.observer.records_dropped(

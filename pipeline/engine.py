@@ -387,14 +387,26 @@ class Engine:
                 settled = False
                 log.error("thread %s did not end; its sink hangs in a write", name)
         if self._log.files is not None:
-            self._close_logs(pipelines, max(0.1, due - self._clock.monotonic()))
+            # In a thread of its own: a disk that hangs must not hold up the stop.
+            closing = threading.Thread(
+                target=self._close_logs, args=(pipelines,), name="log-close", daemon=True
+            )
+            closing.start()
+            closing.join(max(0.1, due - self._clock.monotonic()))
+            if closing.is_alive():
+                settled = False
+                log.error(
+                    "thread log-close did not end: the disk under %s hangs; what is in the log is "
+                    "for the next process",
+                    self._log.files.directory,
+                )
         return settled and not any(p.figures.dropped["shutdown"] for p in pipelines)
 
-    def _close_logs(self, pipelines: list[Pipeline], timeout_s: float) -> None:
+    def _close_logs(self, pipelines: list[Pipeline]) -> None:
         """Leave what is left to the next process; a second time does nothing."""
         if self._adoption is not None:
-            self._adoption.stop(timeout_s)
-        self._keeper.stop(timeout_s)
+            self._adoption.stop(None)
+        self._keeper.stop(None)
         files = self._log.files
         if files is None or files.closed:
             return

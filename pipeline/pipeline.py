@@ -225,6 +225,8 @@ class Pipeline:
             return True
         if not state.last_try:
             return False
+        if self.admission.held_records > state.backlog.held_records([]):
+            return False  # an offer is on its way into the log
         now = state.clock.monotonic()
         return self.breaker.state != CLOSED or state.backlog.due_s(now, shutdown=True) is None
 
@@ -383,7 +385,7 @@ class Pipeline:
             held = [*state.in_hand(), *state.backlog.batches()]
             arrivals = [p.frame.arrived_s for batch in held for p in batch.parts]
             for source in state.backlog.sources:
-                waiting = source.batcher.oldest_arrival_s()
+                waiting = source.batcher.waiting_since_s()
                 if waiting is not None:
                     arrivals.append(waiting)
         return max(0.0, state.clock.monotonic() - min(arrivals)) if arrivals else 0.0

@@ -6,8 +6,9 @@ proofs stores it once.  The letters themselves are kept by whoever asked, until 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate, groupby
 
 import msgspec
 
@@ -120,12 +121,11 @@ def letters_of(
 ) -> list[DeadLetter]:
     """The dead letters of an attempt's failures."""
     records = batch.records
-    parts: Iterable[Part] = (part for part in batch.parts for _ in range(part.count))
     origin = batch.batch_id if batch.redrive is not None else ""
+    ends = list(accumulate(part.count for part in batch.parts))
     found = []
-    for index, (record, part) in enumerate(zip(records, parts, strict=True)):
-        if index not in outcome.failures:
-            continue
+    for index in sorted(outcome.failures):
+        record, part = records[index], batch.parts[bisect_right(ends, index)]
         found.append(
             DeadLetter(
                 sink=batch.sink,

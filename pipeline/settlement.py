@@ -149,7 +149,7 @@ class Settlement:
             len(outcome.failures),
             batch.count,
             batch.batch_id,
-            "are dead letters now" if letters else "dropped",
+            _became(batch, letters),
             outcome.drop_reason,
             batch.records[index].id,
             why,
@@ -168,6 +168,12 @@ class Settlement:
         """Tell the observers of records that ended without being stored."""
         for part in parts:
             self._observer.records_dropped(name, part.tenant, part.records, reason, error)
+
+
+def _became(batch: Batch, letters: Sequence[DeadLetter]) -> str:
+    if batch.redrive is not None:
+        return "are refused again, and stay dead letters"
+    return "are dead letters now" if letters else "dropped"
 
 
 def tell_receipts(settled: list[Settled]) -> None:

@@ -6,6 +6,7 @@ and what is held agree to the record.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pipeline.ledger import Tally
@@ -63,6 +64,9 @@ def _log_stats(engine: Engine, in_flight: dict[tuple[str, str], int]) -> dict[st
     if files is not None:
         figures |= files.stats()
     adoption = engine.adoption
+    damage = adoption.damage() if adoption is not None else Counter()
+    for name in ("corrupt_frames", "torn_frames", "quarantined_bytes", "corrupt_records"):
+        figures[name] = int(figures.get(name, 0)) + damage[name]
     return figures | {
         "cache_bytes": engine.journal.cached_bytes,
         "left_records": sum(in_flight.values()),

@@ -46,6 +46,7 @@ ROLES_WITHOUT_ENGINE = frozenset({"command"})
 WATCH, RESERVE, RENEW = "sinks", "record-id reservation", "record-id lease"
 BEGIN, GONE = "log", "backlog of removed sinks"
 GONE_EVERY_S = 10.0
+BEGIN_EVERY_S = 1.0
 
 
 class SinkService:
@@ -107,8 +108,9 @@ class SinkService:
         except OSError as error:
             if not self._log_error:
                 logger.error("the log cannot be made, and nothing is taken in: %s", error)
+                # Once: a task that is registered anew is due at once.
+                heart.every(BEGIN, BEGIN_EVERY_S, lambda: self._begin(node), database=False)
             self._log_error = f"the log cannot be made: {error}"
-            heart.every(BEGIN, 1.0, lambda: self._begin(node), database=False)
             return
         heart.heart().forget(BEGIN)
         metrics = EngineMetrics(engine, clock=self._clock)

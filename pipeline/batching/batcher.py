@@ -62,6 +62,13 @@ class Batcher:
         head = self._cursor.head
         return head.arrived_s if head else None
 
+    def waiting_since_s(self) -> float | None:
+        """Like `oldest_arrival_s`; of a frame that has to be loaded first, about when it came."""
+        oldest = self.oldest_arrival_s()
+        if oldest is None and self._cursor.unread_frames:
+            return self._cursor.behind_since_s
+        return oldest
+
     def head_file(self) -> int:
         """The log's file that the first waiting frame is in, -1 for none."""
         head = self._rest.frame if self._rest else self._cursor.head

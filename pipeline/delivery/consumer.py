@@ -76,9 +76,10 @@ class Consumer:
 
     def _commit(self, worker: Worker, batch: Batch) -> bool:
         """Have the manifest on disk before anything is sent; without it the batch waits."""
-        source = self._state.backlog.source_of(batch)
-        if source is None:
+        if batch.redrive is not None:
             return True
+        source = self._state.backlog.source_of(batch)
+        assert source is not None, "a log is let go of only when no batch of it is left"
         try:
             source.log.commit(sync=True)
         except OSError as error:

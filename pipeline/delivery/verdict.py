@@ -148,6 +148,7 @@ class Verdicts:
         delay = outcome.retry_in_s
         redrive = batch.redrive
         source = state.backlog.source_of(batch)
+        assert (source is None) == (redrive is not None), "every other batch comes from a log"
         with state.lock:
             if delay is not None:
                 if state.phase == DRAINING:

@@ -207,6 +207,7 @@ class Admission:
         seconds = min(max(seconds, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S)
         return Saturated(
             f"sink {self._name!r} holds {self.held_records} records of "
-            f"{settings.capacity_records} and drains {rate:.0f} a second",
+            f"{settings.capacity_records} and {self.held_bytes} bytes of "
+            f"{settings.backlog_max_bytes}, and drains {rate:.0f} records a second",
             retry_after_s=seconds,
         )

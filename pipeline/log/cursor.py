@@ -28,6 +28,7 @@ class Cursor:
         "_loaded",
         "_segment",
         "behind",
+        "behind_since_s",
         "damaged",
         "head",
         "loaded_bytes",
@@ -52,6 +53,8 @@ class Cursor:
         self.loaded_bytes = 0
         # Where the files hold the next frame that is neither loaded nor in memory.
         self.behind: Place | None = None
+        # When that frame, or one shortly before it, arrived.
+        self.behind_since_s: float | None = None
         # Whether anything spoilt was met in the files since the cursor fell behind.
         self.damaged = False
         self._loaded: deque[Frame] = deque()
@@ -85,6 +88,7 @@ class Cursor:
         """`segment` is about to leave memory: what is unread of it is read from the files."""
         if self._chained is not None and segment is self._segment:
             self.behind = Place(self._chained.file, self._chained.offset)
+            self.behind_since_s = self._chained.arrived_s
             self._leave_chain()
 
     def loaded(self, frames: list[Frame], behind: Place | None, first: Segment) -> None:
@@ -92,6 +96,7 @@ class Cursor:
         self._loaded.extend(frames)
         if frames:
             self.next_load = frames[-1].position + 1
+            self.behind_since_s = frames[-1].arrived_s
         self.loaded_bytes += sum(len(frame.payload) for frame in frames)
         self.behind = behind
         if behind is None:

@@ -217,6 +217,11 @@ class LogFiles:
         except OSError as error:
             log.warning("%s is not needed any more and cannot be deleted: %s", path, error)
 
+    def seal(self) -> None:
+        """Append nothing more; what is on its way is in the files, or refused, after this."""
+        if self.writer is not None:
+            self.writer.close()
+
     def close(self, *, remove: bool) -> None:
         """Close all files, delete them with `remove`, and let go of the lock."""
         if self._closed:
@@ -237,7 +242,12 @@ class LogFiles:
         The lock goes last: who waits for it finds a directory that is complete, or none.
         """
         try:
-            names = [name for name in self.disk.names(self.directory) if name != LOCK]
+            ours = ("checkpoint.", "journal.")
+            names = [
+                name
+                for name in self.disk.names(self.directory)
+                if number_of(name) is not None or name.startswith(ours)
+            ]
             for stage in (
                 [name for name in names if number_of(name) is not None],
                 [name for name in names if name != self.journal.newest],

@@ -22,7 +22,7 @@ from pipeline.log.journal import read_checkpoint, read_journal
 from pipeline.log.manifest import Manifest
 from pipeline.log.root import log_directories
 from pipeline.log.scan import FIRST_OFFSET, Damage, Found, scan
-from pipeline.log.segmentfile import VERSION, number_of, version_of
+from pipeline.log.segmentfile import VERSION, head_of, number_of
 
 __all__ = [
     "Damage",
@@ -119,11 +119,11 @@ def inspect_log(path: Path) -> LogReport:
     owner = owner_of(path)
     troubles: list[str] = []
     generation, found, entries = read_journal(disk, path)
-    if found is None:
+    if found is None and not owner:
         troubles += _without_checkpoint(disk, path)
     checkpoint = found or Checkpoint(log_id=path.name)
     manifest, ledger, ends = replay(checkpoint, entries)
-    reader = _Reader(manifest)
+    reader = _Reader(manifest, checkpoint.next_position)
     segments, settled = [], []
     numbered = segments_of(path)
     for number, file in numbered:
@@ -135,6 +135,10 @@ def inspect_log(path: Path) -> LogReport:
             segments.append(_segment(file, number, ends.get(number), living, reader))
         except FileNotFoundError:
             continue  # settled and deleted while the others were read
+        except OSError as error:
+            troubles.append(f"{file.name} cannot be read: {error.strerror or error}")
+    if not owner:  # of a living log something is always on its way
+        troubles += reader.gaps
     missing = set(checkpoint.files) - {number for number, _ in numbered}
     if missing and not owner:
         named = ", ".join(map(str, sorted(missing)[:5]))
@@ -161,7 +165,10 @@ def inspect_log(path: Path) -> LogReport:
 class _Reader:
     """Counts what is owed while the frames go by."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, counted_below: int) -> None:
+        self.gaps: list[str] = []
+        self._counted_below = counted_below
+        self._records: int | None = None if counted_below else 0
         self.left: Counter[str] = Counter()
         self.oldest_us: int | None = None
         self.next_position = 0
@@ -172,6 +179,10 @@ class _Reader:
                 self._extents[sink, position] += count
 
     def frame(self, frame: FrameInfo) -> None:
+        known, before = self._records, frame.records_before
+        if known is not None and before > known and frame.position >= self._counted_below:
+            self.gaps.append(f"{before - known} records before frame {frame.position} are missing")
+        self._records = before + frame.count
         self.next_position = max(self.next_position, frame.position + 1)
         owed = 0
         for share in frame.meta.shares:
@@ -218,7 +229,11 @@ def _without_checkpoint(disk: Disk, path: Path) -> list[str]:
             continue
         if any(data) and read_checkpoint(data) is None:
             spoilt.append(f"checkpoint.{slot}")
-    return [f"no checkpoint is sound: {' and '.join(spoilt)}"] if spoilt else []
+    if spoilt:
+        return [f"no checkpoint is sound: {' and '.join(spoilt)}"]
+    if segments_of(path):
+        return ["there is no checkpoint, and yet there are segments: it was emptied or deleted"]
+    return []
 
 
 def frames_of(path: Path) -> Iterator[tuple[str, FrameInfo]]:
@@ -241,7 +256,8 @@ def scan_segment(path: Path, *, end: int | None = None) -> Iterator[FrameInfo | 
     try:
         size = disk.size(fd)
         head = disk.read(fd, FIRST_OFFSET, 0)
-        if any(head) and version_of(head) != VERSION:
+        known = head_of(head)
+        if any(head) and (known is None or known.version != VERSION):
             yield Damage(0, len(head), "it does not begin as a segment does")
         for found in scan(disk, fd, start=FIRST_OFFSET, end=size if end is None else end):
             yield _info(found) if isinstance(found, Found) else found

@@ -89,13 +89,17 @@ class Journal:
     def take_up(self, generation: int) -> None:
         """Go on with the files of a log that another process wrote.  Raises OSError."""
         self._generation = generation
-        for slot in (0, 1):
-            for name, size in _names(slot):
-                path = self._directory / name
-                try:
-                    self._fds[name] = self._disk.open(path, write=True)
-                except FileNotFoundError:
-                    self._fds[name] = self._disk.create(path, size)
+        try:
+            for slot in (0, 1):
+                for name, size in _names(slot):
+                    path = self._directory / name
+                    try:
+                        self._fds[name] = self._disk.open(path, write=True)
+                    except FileNotFoundError:
+                        self._fds[name] = self._disk.create(path, size)
+        except BaseException:
+            self._close()
+            raise
 
     def close(self) -> None:
         """Write nothing more; a second time does nothing."""

@@ -54,7 +54,7 @@ class Keeper:
                 self._thread = threading.Thread(target=self._run, name="log-keeper", daemon=True)
                 self._thread.start()
 
-    def stop(self, timeout_s: float) -> None:
+    def stop(self, timeout_s: float | None) -> None:
         with self._lock:
             self._stopping = True
         self._wake.set()

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from pipeline.ledger import Ledger
+from pipeline.log.chain import Chain
 from pipeline.log.checkpoint import Checkpoint, Ended, Entry, Formed, Split, TallyEntry
 from pipeline.log.cursor import Cursor
 from pipeline.log.encoding import Header, Meta, shares_of
@@ -26,7 +27,6 @@ from pipeline.log.files import LogFiles
 from pipeline.log.frame import Frame, Share
 from pipeline.log.manifest import Extent, Manifest, Read, extents_of
 from pipeline.log.scan import Found
-from pipeline.log.segment import Segment
 from pipeline.log.segmentfile import Place, read_from
 from pipeline.receipt import Receipt
 from pipeline.record import Part
@@ -74,13 +74,9 @@ class Log:
         self._clock = clock or SystemClock()
         self._published = published or _unheard
         self._cursors: dict[str, Cursor] = {}
-        self._first = self._last = Segment(0)
-        self._segments = {0: self._first}
+        self._chain = Chain(self._cursors.values, next_position)
         self._position = next_position
         self._cache_bytes = cache_bytes
-        self._cached = 0
-        # Frames below it are not in memory.
-        self._evicted_below = next_position
         self._receipts: WeakValueDictionary[int, Receipt] = WeakValueDictionary()
         self._keyed: dict[str, int] = {}
         if files is not None:
@@ -94,7 +90,7 @@ class Log:
     @property
     def cached_bytes(self) -> int:
         """What the frames in memory take."""
-        return self._cached
+        return self._chain.nbytes
 
     def cursor(self, sink: str) -> Cursor:
         """The cursor of a sink, made at the log's end on the first call."""
@@ -156,13 +152,7 @@ class Log:
                 if frame.position < 0:
                     frame.position = self._position
                 self._position = frame.position + 1
-                segment = self._last
-                if segment.full:
-                    segment = self._roll()
-                before = segment.nbytes
-                segment.append(frame)
-                self._cached += segment.nbytes - before
-                frame.segment = segment.number
+                segment = self._chain.append(frame)
                 owed = 0
                 unlogged = self.files is not None and frame.file < 0
                 for share in frame.shares:
@@ -174,7 +164,7 @@ class Log:
                         self._keyed[frame.key] = frame.file
                         owed += 1
                     self.files.segments.owe(frame.file, owed, end=end)
-            if self.files is not None and self._cached > self._cache_bytes:
+            if self.files is not None:
                 self._evict()
 
     def hold_key(self, key: str, file: int) -> None:
@@ -191,17 +181,13 @@ class Log:
 
     def _evict(self) -> None:
         """Let go of the oldest frames in memory, which are in the files."""
-        while self._cached > self._cache_bytes:
-            segment = self._first
-            if segment.next is None or any(f.pending and f.file < 0 for f in segment.frames):
-                return  # the last takes frames still; what no file holds stays
-            for cursor in self._cursors.values():
-                cursor.evicting(segment)
-            for frame in segment.frames:
-                if frame.pending and not frame.receipt.done:
+        while self._chain.nbytes > self._cache_bytes:
+            frames = self._chain.evict()
+            if frames is None:
+                return
+            for frame in frames:
+                if not frame.receipt.done:
                     self._receipts[frame.position] = frame.receipt
-            self._evicted_below = segment.frames[-1].position + 1
-            self._unlink(segment)
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -218,7 +204,7 @@ class Log:
         for them (bytes): they have ended with this, as dropped.  Raises OSError.
         """
         with self.lock:
-            place, stop = cursor.behind, self._evicted_below
+            place, stop = cursor.behind, self._chain.evicted_below
             if place is None or self.files is None:
                 return self._reconcile(cursor)
             pieces = self.files.segments.pieces(place)
@@ -242,16 +228,16 @@ class Log:
                 room -= len(found.payload)
         with self.lock:
             cursor.damaged |= damaged
-            if after is None and self._evicted_below > stop:
+            if after is None and self._chain.evicted_below > stop:
                 after = here  # more has left memory meanwhile; what was loaded is passed over
-            cursor.loaded(frames, after, self._first)
+            cursor.loaded(frames, after, self._chain.first)
             return self._reconcile(cursor)
 
     def _reconcile(self, cursor: Cursor) -> tuple[Counter[str], int]:
         """End what a cursor counts as unread and nothing holds any more; `lock` is held."""
         if cursor.behind is not None or not (cursor.damaged or cursor.head is None):
             return Counter(), 0
-        lost, lost_bytes = cursor.reconcile(self._first)
+        lost, lost_bytes = cursor.reconcile(self._chain.first)
         if lost:
             ends = [End(tenant, CORRUPT, count) for tenant, count in lost.items()]
             self._count(cursor.sink, ends)
@@ -418,52 +404,12 @@ class Log:
             if share.required:
                 done.append((frame, share))
             if frame.settled == len(frame.shares):
-                self._forget(frame)
+                self._chain.forget(frame)
         return done
-
-    # --- frames in memory ------------------------------------------------------------------
-
-    def _roll(self) -> Segment:
-        """A new last segment; what the old one may let go of, it could not before."""
-        sealed, self._last = self._last, Segment(self._last.number + 1)
-        self._segments[self._last.number] = self._last
-        sealed.next, self._last.prev = self._last, sealed
-        self._tidy(sealed)
-        return self._last
-
-    def _forget(self, frame: Frame) -> None:
-        segment = self._segments.get(frame.segment)
-        if segment is None:
-            return  # it has left memory before, or was read from a file
-        before = segment.nbytes
-        segment.forget(frame)
-        self._cached -= before - segment.nbytes
-        if segment is not self._last:
-            self._tidy(segment)
-
-    def _tidy(self, segment: Segment) -> None:
-        """Keep of a segment that takes no more frames only what is still owed."""
-        if not segment.unsettled:
-            self._unlink(segment)
-        elif segment.sparse:
-            for cursor in self._cursors.values():
-                cursor.compacting(segment)
-            segment.compact()
-
-    def _unlink(self, segment: Segment) -> None:
-        self._cached -= segment.nbytes
-        if segment is self._first:
-            assert segment.next is not None, "only the last segment has none after it"
-            self._first = segment.next
-        del self._segments[segment.number]
-        segment.unlink()
 
     def frames(self) -> Iterator[Frame]:
         """Every frame in memory that owes something to a sink, oldest first; `lock` is held."""
-        segment: Segment | None = self._first
-        while segment is not None:
-            yield from (frame for frame in segment.frames if frame.pending)
-            segment = segment.next
+        return self._chain.frames()
 
     # --- the end of a log ------------------------------------------------------------------
 
@@ -510,6 +456,8 @@ class Log:
         """
         if self.files is None:
             return self.settled
+        # First nothing more may come in: what is on its way is published with this, or refused.
+        self.files.seal()
         settled = self.settled
         written = False
         if not self.files.closed:

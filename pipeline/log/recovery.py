@@ -31,10 +31,10 @@ from pipeline.log.segmentfile import (
     Place,
     SegmentFile,
     SegmentFiles,
+    head_of,
     number_of,
     path_of,
     read_from,
-    version_of,
 )
 from pipeline.log.settings import LogSettings
 from pipeline.runtime.clock import Clock
@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 # Never on disk, such as what was acknowledged from memory while the disk was full.
 UNLOGGED = "unlogged"
 UNKNOWN = "(corrupt)"
+# What opening something says that is there and is no file.
+_NO_FILE = frozenset({errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENXIO})
 # More batches than one process forms.
 NUMBERS = 1 << 32
 
@@ -88,12 +90,20 @@ def recover(
     log_id = owned.path.name
     generation, checkpoint, entries = read_journal(disk, owned.path)
     if checkpoint is None:
+        if any(number_of(name) is not None for name in disk.names(owned.path)):
+            log.error(
+                "log %s has no sound checkpoint: all that is in its files is delivered, whatever "
+                "had been delivered before",
+                log_id,
+            )
         checkpoint = Checkpoint(log_id=log_id)
+    if checkpoint.log_id != log_id:
+        raise OSError(errno.EINVAL, f"it is the log {checkpoint.log_id} under another name")
     reader = _Reader(checkpoint, *replay(checkpoint, entries))
     # Numbers that a spoilt journal has forgotten may have proofs: they are not given again.
     reader.manifest.next_number = (reader.manifest.next_number // NUMBERS + 1) * NUMBERS
     quarantine = Quarantine(settings.directory, log_id, disk)
-    files, stale = _files(disk, owned, checkpoint, reader.ends)
+    files, stale = _files(disk, owned, checkpoint, reader)
     for file in files:
         reader.segments.add(file)
     reader.segments.ends = {n: e for n, e in reader.ends.items() if reader.segments.get(n)}
@@ -127,14 +137,17 @@ def recover(
         made.restore_cursor(cursor)
     for key, number in reader.keys.items():
         made.hold_key(key, number)
-    lost = reader.account_for_lost(made)
     try:
+        lost = reader.account_for_lost(made)
         made.checkpoint()
-    except OSError:
+    except BaseException:
         journal.close()
         raise
     for path in stale:
-        disk.unlink(path)
+        try:
+            disk.unlink(path)
+        except OSError as error:
+            log.warning("%s is not needed any more and cannot be deleted: %s", path, error)
     return Recovered(
         log=made,
         replays=reader.found_replays(),
@@ -144,7 +157,7 @@ def recover(
 
 
 def _files(
-    disk: Disk, owned: Owned, checkpoint: Checkpoint, ends: dict[int, int]
+    disk: Disk, owned: Owned, checkpoint: Checkpoint, reader: _Reader
 ) -> tuple[list[SegmentFile], list[Path]]:
     """The segment files that count, in order, and those that were settled before the crash."""
     files, stale = [], []
@@ -156,17 +169,27 @@ def _files(
         if number < checkpoint.next_file and number not in checkpoint.files:
             stale.append(path)
             continue
-        fd = disk.open(path)
+        try:
+            fd = disk.open(path)
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
+            log.error("%s is no segment file, and is passed over: %s", path, error)
+            reader.damaged = True
+            continue
         try:
             size = disk.size(fd)
-            version = version_of(disk.read(fd, FIRST_OFFSET, 0))
+            head = head_of(disk.read(fd, FIRST_OFFSET, 0))
         finally:
             disk.close(fd)
-        if version not in (None, VERSION):
+        if head is not None and head.version != VERSION:
             raise OSError(
-                errno.EPROTO, f"{path} is of version {version} and this program reads {VERSION}"
+                errno.EPROTO,
+                f"{path} is of version {head.version} and this program reads {VERSION}",
             )
-        end = min(ends.get(number, size), size)
+        if head is not None and head.log_id != owned.path.name[: len(head.log_id)]:
+            raise OSError(errno.EINVAL, f"{path} belongs to the log {head.log_id}")
+        end = min(reader.ends.get(number, size), size)
         files.append(
             SegmentFile(
                 number=number, path=path, size=size, end=max(end, FIRST_OFFSET), sealed=True
@@ -188,9 +211,11 @@ class _Reader:
         self.cursors: dict[str, Cursor] = {}
         self.keys: dict[str, int] = {}
         self.damaged = False
+        self.unknown = 0
         self.next_position = checkpoint.next_position
         self._counted_below = checkpoint.next_position
-        self._records: int | None = None
+        # How many records come before the next frame; not known where files have been deleted.
+        self._records: int | None = None if checkpoint.next_position else 0
         self._replays = {
             number: Replay(number=number, sink=sink) for number, sink, _ in manifest.items()
         }
@@ -210,9 +235,8 @@ class _Reader:
         position = header.position
         if self._records is not None and header.records_before > self._records:
             self.damaged = True
-            if position > self._counted_below:
-                gap = header.records_before - self._records
-                self.ledger.passed_by(UNKNOWN, UNKNOWN, gap, reason=CORRUPT)
+            if position > self._counted_below or not self._counted_below:
+                self._lose(header.records_before - self._records)
         self._records = header.records_before + header.count
         self.next_position = max(self.next_position, position + 1)
         owed = 0
@@ -228,6 +252,11 @@ class _Reader:
         assert file is not None, "only known files are read"
         file.owed += owed
 
+    def _lose(self, records: int) -> None:
+        """Records were taken in of which nobody can tell any more for which sinks."""
+        self.unknown += records
+        self.ledger.passed_by(UNKNOWN, UNKNOWN, records, reason=CORRUPT)
+
     def damage(self, place: Place, damage: Damage) -> None:
         """What was taken in with a spoilt frame is counted, as far as it can be known."""
         header, meta = damage.header, damage.meta
@@ -240,7 +269,7 @@ class _Reader:
         if header.position < self._counted_below:
             return  # the checkpoint has counted it
         if meta is None:
-            self.ledger.passed_by(UNKNOWN, UNKNOWN, header.count, reason=CORRUPT)
+            self._lose(header.count)
             return
         for share in meta.shares:
             self.ledger.accepted(share.sink, meta.tenant, share.count)
@@ -297,7 +326,14 @@ class _Reader:
                 self.manifest.forget(one.number)
         reason = CORRUPT if self.damaged else UNLOGGED
         synced = made.files is not None and made.files.settings.fsync == "group"
-        lost = 0
+        lost = self.unknown
+        if lost:
+            log.error(
+                "log %s: %d records are spoilt, and nobody can tell for which sinks they were; "
+                "they are counted as dropped (corrupt)",
+                made.log_id,
+                lost,
+            )
         for (sink, tenant), tally in self.ledger.tallies().items():
             missing = tally.imbalance(there[sink, tenant])
             if missing < 0 and (self.damaged or not synced):

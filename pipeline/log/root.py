@@ -6,13 +6,16 @@ Called by the engine's control threads.  A log belongs to whoever holds the lock
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.log.files import Owned
-from pipeline.log.quarantine import DIRECTORY as QUARANTINE
+from pipeline.log.files import LOCK, Owned
 
 log = logging.getLogger(__name__)
+
+# What else lies in the directory, such as lost+found and the quarantine, is somebody else's.
+_LOG_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 def log_directories(root: Path) -> list[Path]:
@@ -21,11 +24,7 @@ def log_directories(root: Path) -> list[Path]:
         found = sorted(root.iterdir())
     except FileNotFoundError:
         return []
-    return [
-        path
-        for path in found
-        if path.is_dir() and not path.name.startswith(".") and path.name != QUARANTINE
-    ]
+    return [path for path in found if _LOG_ID.fullmatch(path.name) and (path / LOCK).is_file()]
 
 
 def orphans(root: Path) -> Iterator[Owned]:

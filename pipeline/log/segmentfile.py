@@ -62,14 +62,24 @@ def encode_head(log_id: str, number: int) -> bytes:
     return (packed + struct.pack("<I", zlib.crc32(packed))).ljust(FIRST_OFFSET, b"\0")
 
 
-def version_of(data: bytes) -> int | None:
-    """The version that a file's first 64 bytes tell; None where they cannot be believed."""
+class Head(NamedTuple):
+    """What a file says of itself; `log_id` is its log's, or the first 32 characters of it."""
+
+    version: int
+    log_id: str
+    number: int
+
+
+def head_of(data: bytes) -> Head | None:
+    """What a file's first 64 bytes tell; None where they cannot be believed."""
     packed = data[: _HEAD.size]
     if len(data) < FIRST_OFFSET or not packed.startswith(MAGIC):
         return None
     (crc,) = struct.unpack_from("<I", data, _HEAD.size)
-    version: int = _HEAD.unpack(packed)[1]
-    return version if crc == zlib.crc32(packed) else None
+    if crc != zlib.crc32(packed):
+        return None
+    _, version, _, log_id, number = _HEAD.unpack(packed)
+    return Head(version, log_id.rstrip(b"\0").decode(errors="replace"), number)
 
 
 class Piece(NamedTuple):

@@ -94,7 +94,7 @@ def share(
 
 def segments(log: Log) -> list[Segment]:
     """The chain, walked forward; it must read the same backward."""
-    chain, segment = [], log._first
+    chain, segment = [], log._chain.first
     while True:
         chain.append(segment)
         if segment.next is None:
@@ -102,8 +102,8 @@ def segments(log: Log) -> list[Segment]:
         assert segment.next.prev is segment
         segment = segment.next
     assert chain[0].prev is None
-    assert chain[-1] is log._last
-    assert {one.number: one for one in chain} == log._segments
+    assert chain[-1] is log._chain.last
+    assert {one.number: one for one in chain} == log._chain.segments
     return chain
 
 

@@ -431,15 +431,23 @@ class TestOwnership:
 
     def test_only_logs_are_looked_at(self, tmp_path: Path) -> None:
         assert log_directories(tmp_path / "nowhere") == []
-        for name in ("quarantine", ".hidden", "b", "a"):
+        for name in ("quarantine", ".hidden", "lost+found", "b", "a", "notes"):
             (tmp_path / name).mkdir()
+        for name in (".hidden", "lost+found", "b", "a"):
+            (tmp_path / name / "lock").touch()
         (tmp_path / "file").touch()
         assert [path.name for path in log_directories(tmp_path)] == ["a", "b"]
 
     def test_a_directory_that_cannot_be_locked_is_told_and_left(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        (tmp_path / "a" / "lock").mkdir(parents=True)
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "lock").touch()
+
+        def refuse(path: Path) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Owned, "take", refuse)
         assert list(orphans(tmp_path)) == []
         assert "cannot be taken over" in caplog.text
 

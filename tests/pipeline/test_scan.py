@@ -28,10 +28,10 @@ from pipeline.log.segmentfile import (
     Piece,
     Place,
     encode_head,
+    head_of,
     number_of,
     path_of,
     read_from,
-    version_of,
 )
 from tests.pipeline.support import frame, records, share
 
@@ -251,10 +251,12 @@ def test_whatever_is_flipped_or_cut_sound_frames_are_found_and_nothing_is_made_u
 def test_a_segment_says_which_it_is_and_of_which_version() -> None:
     head = encode_head("ab" * 16, 12)
     assert len(head) == FIRST_OFFSET
-    assert version_of(head) == VERSION
-    assert version_of(b"\0" * FIRST_OFFSET) is None
-    assert version_of(head[:-1]) is None
-    assert version_of(head[:20] + b"\xff" + head[21:]) is None
+    told = head_of(head)
+    assert told is not None
+    assert (told.version, told.log_id, told.number) == (VERSION, "ab" * 16, 12)
+    assert head_of(b"\0" * FIRST_OFFSET) is None
+    assert head_of(head[:-1]) is None
+    assert head_of(head[:20] + b"\xff" + head[21:]) is None
 
 
 def test_only_segment_files_have_a_number() -> None:
