@@ -1,6 +1,7 @@
 """Where the pipelines put dead letters: the control database, through the spool when it is away.
 
-Called by the engine's worker threads.  `_lock` guards until when the database is left in peace.
+Called by the engine's worker threads.  `_lock` guards until when the database is left in
+peace, and what waits; `_turn` is held by the one that writes, and taken first.
 """
 
 from __future__ import annotations
@@ -25,8 +26,20 @@ logger = logging.getLogger(__name__)
 
 # So long no worker asks a database that has not answered: each would wait for its own timeout.
 LEFT_IN_PEACE_S = 5.0
+# To open a file and to read its schema anew takes as long as to write some letters.
+REUSED_S = 5.0
 
 Keep = Callable[[Sequence[deadletter.DeadLetter]], int]
+
+
+class _Waiting:
+    """What one worker wants kept."""
+
+    __slots__ = ("kept", "letters")
+
+    def __init__(self, letters: Sequence[deadletter.DeadLetter]) -> None:
+        self.letters = letters
+        self.kept = False
 
 
 class DatabaseBox:
@@ -37,19 +50,18 @@ class DatabaseBox:
         self._clock = clock or SystemClock()
         self._keep = keep
         self._lock = threading.Lock()
+        self._turn = threading.Lock()
+        self._waiting: list[_Waiting] = []
         self._ask_again_at = 0.0
 
     def put(self, letters: Sequence[deadletter.DeadLetter]) -> None:
         """Keep the letters.  Raises OSError when neither the database nor the spool takes them."""
         if not letters:
             return
-        with self._lock:
-            ask = self._clock.monotonic() >= self._ask_again_at
-        if ask:
+        if self._is_asked():
             try:
-                with store.own_connection():
-                    self._keep(letters)
-                return
+                if self._keep_together(_Waiting(letters)):
+                    return
             except DatabaseProblem as error:
                 with self._lock:
                     self._ask_again_at = self._clock.monotonic() + LEFT_IN_PEACE_S
@@ -59,6 +71,44 @@ class DatabaseBox:
                     extra={"letters": len(letters), "error": type(error).__name__},
                 )
         self._spool.append(letters)
+
+    def _is_asked(self) -> bool:
+        with self._lock:
+            return self._clock.monotonic() >= self._ask_again_at
+
+    def _keep_together(self, mine: _Waiting) -> bool:
+        """Keep the letters in one transaction with those of other workers that wait for a turn.
+
+        Returns whether they are kept: not when the database has failed another meanwhile.
+        """
+        with self._lock:
+            self._waiting.append(mine)
+        with self._turn:
+            with self._lock:
+                if mine.kept:
+                    return True
+                # Taken already, and not kept: they failed together, so each is tried by itself.
+                together = [mine]
+                if mine in self._waiting:
+                    together, self._waiting = self._waiting, []
+            if not self._is_asked():
+                return False
+            with store.own_connection(reuse_s=REUSED_S):
+                if len(together) > 1:
+                    try:
+                        self._keep([letter for one in together for letter in one.letters])
+                    except Exception as error:
+                        logger.info(
+                            "letters of several batches were not taken together; one by one now",
+                            extra={"batches": len(together), "error": type(error).__name__},
+                        )
+                    else:
+                        with self._lock:
+                            for one in together:
+                                one.kept = True
+                        return True
+                self._keep(mine.letters)
+        return True
 
 
 class _Rooms:

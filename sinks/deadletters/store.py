@@ -6,6 +6,7 @@ inside somebody's it would not be kept when `keep` returns.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -38,19 +39,48 @@ def keep(letters: Sequence[deadletter.DeadLetter], *, now: datetime | None = Non
 def _keep_chunk(sink: str, letters: list[deadletter.DeadLetter], now: datetime) -> int:
     with transaction.atomic(durable=True):
         tally.lock(sink, letters[-1].sink_name)
-        ids = [letter.record_id for letter in letters]
-        known = set(
-            DeadLetter.objects.filter(sink=sink, record_id__in=ids).values_list(
-                "record_id", flat=True
-            )
-        )
+        known = _known(sink, [letter.record_id for letter in letters])
         fresh = [row_of(letter, now=now) for letter in letters if letter.record_id not in known]
-        DeadLetter.objects.bulk_create(fresh)
+        _insert(fresh)
         tally.entered(sink, len(fresh))
         for letter in letters:
             if letter.origin and letter.record_id in known:
                 _came_back(letter, now)
     return len(fresh)
+
+
+def _known(sink: str, record_ids: list[int]) -> set[int]:
+    table, quote = DeadLetter._meta.db_table, connection.ops.quote_name
+    marks = ", ".join(["%s"] * len(record_ids))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT record_id FROM {quote(table)} "  # noqa: S608
+            f"WHERE sink = %s AND record_id IN ({marks})",
+            [sink, *record_ids],
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
+def _insert(rows: list[DeadLetter]) -> None:
+    """What `bulk_create` does, which makes a statement of as many expressions as there are values.
+
+    A batch has a letter or two, and its worker has others to write meanwhile.
+    """
+    if not rows:
+        return
+    fields = [field for field in DeadLetter._meta.concrete_fields if not field.primary_key]
+    quote = connection.ops.quote_name
+    names = ", ".join(quote(str(field.column)) for field in fields)
+    marks = ", ".join(["%s"] * len(fields))
+    values = [
+        [field.get_db_prep_save(getattr(row, field.attname), connection) for field in fields]
+        for row in rows
+    ]
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"INSERT INTO {quote(DeadLetter._meta.db_table)} ({names}) VALUES ({marks})",  # noqa: S608
+            values,
+        )
 
 
 def _came_back(letter: deadletter.DeadLetter, now: datetime) -> None:
@@ -76,12 +106,23 @@ def _came_back(letter: deadletter.DeadLetter, now: datetime) -> None:
 
 
 @contextmanager
-def own_connection() -> Iterator[None]:
-    """Leave no connection behind on a thread that seldom needs one."""
-    try:
-        if not connection.in_atomic_block:
-            connection.close_if_unusable_or_obsolete()
+def own_connection(*, reuse_s: float = 0.0) -> Iterator[None]:
+    """Leave no connection behind on a thread that seldom needs one.
+
+    With `reuse_s` what follows so soon finds the last one open, where that takes nothing from
+    others: a file, not a server's connection or a place in a pool.
+    """
+    if connection.in_atomic_block:
         yield
+        return
+    connection.close_if_unusable_or_obsolete()
+    left_open = False
+    is_new = connection.connection is None
+    try:
+        yield
+        left_open = reuse_s > 0 and connection.vendor == "sqlite"
+        if left_open and is_new:
+            connection.close_at = time.monotonic() + reuse_s
     finally:
-        if not connection.in_atomic_block:
+        if not left_open and not connection.in_atomic_block:
             connection.close()

@@ -7,7 +7,7 @@ waits in a circle.  SQLite's transactions exclude each other anyway.
 
 from __future__ import annotations
 
-from django.db import models
+from django.db import connection, models
 from django.db.models import Count, F
 
 from sinks.deadletters.models import REDRIVING, STATES, WAITING, DeadLetter, DeadLetterTally
@@ -15,22 +15,39 @@ from sinks.deadletters.models import REDRIVING, STATES, WAITING, DeadLetter, Dea
 
 def lock(sink: str, name: str = "") -> None:
     """Hold the sink's tally until the transaction ends; it is made when there is none."""
-    rows = DeadLetterTally.objects.select_for_update().filter(pk=sink)
-    known = rows.values_list("sink_name", flat=True).first()
+    known = _locked(sink)
     if known is None:
         DeadLetterTally.objects.bulk_create(
             [DeadLetterTally(sink=sink, sink_name=name or sink)], ignore_conflicts=True
         )
-        rows.first()
+        _locked(sink)
     elif name and name != known:
-        rows.update(sink_name=name)
+        DeadLetterTally.objects.filter(pk=sink).update(sink_name=name)
+
+
+def _locked(sink: str) -> str | None:
+    """The name of the sink whose tally is now held, or None.  Asked for with every few letters."""
+    table = connection.ops.quote_name(DeadLetterTally._meta.db_table)
+    wait = " FOR UPDATE" if connection.features.has_select_for_update else ""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT sink_name FROM {table} WHERE sink = %s{wait}",  # noqa: S608
+            [sink],
+        )
+        row = cursor.fetchone()
+    return None if row is None else str(row[0])
 
 
 def entered(sink: str, count: int) -> None:
     """New letters, waiting."""
-    if count:
-        DeadLetterTally.objects.filter(pk=sink).update(
-            entered=F("entered") + count, waiting=F("waiting") + count
+    if not count:
+        return
+    table = connection.ops.quote_name(DeadLetterTally._meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {table} SET entered = entered + %s, waiting = waiting + %s "  # noqa: S608
+            "WHERE sink = %s",
+            [count, count, sink],
         )
 
 
