@@ -237,7 +237,9 @@ class Engine:
             if pipeline.key in adopted.claimed or pipeline.key not in adopted.sinks:
                 return
             replays = adopted.claim(pipeline.key)
-        pipeline.adopt(adopted.log, replays)
+        if not pipeline.adopt(adopted.log, replays):
+            with self._lock:
+                adopted.claimed.discard(pipeline.key)
 
     def _detach(self, journal: Log) -> None:
         """An adopted log is settled: nobody reads it any more, and its ledger is told."""

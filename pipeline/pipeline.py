@@ -100,15 +100,16 @@ class Pipeline:
             state.phase = DRAINING if state.retiring else RUNNING
             state.grow_to_least()
 
-    def adopt(self, journal: Log, replays: Sequence[Replay]) -> None:
+    def adopt(self, journal: Log, replays: Sequence[Replay]) -> bool:
         """Deliver what another process's log holds for this sink, its open batches first.
 
-        It counts against this sink's share of the log, whatever that share is.
+        It counts against this sink's share of the log, whatever that share is.  Returns False when
+        this pipeline has ended: then another has to.
         """
         state = self._state
         with self.lock:
             if state.phase == STOPPED:
-                return
+                return False
             source = Source(
                 log=journal,
                 sink=state.key,
@@ -119,6 +120,7 @@ class Pipeline:
             state.backlog.add(source)
             self.admission.adopt(source.waiting_records, source.waiting_bytes)
             state.work_to_do.notify_all()
+            return True
 
     def let_go(self, journal: Log) -> None:
         """A log that was adopted holds nothing any more."""

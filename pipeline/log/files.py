@@ -208,6 +208,8 @@ class LogFiles:
                 raise
             for file in gone:
                 self._unlink(file.path)
+            with self._lock:
+                self.segments.forget_ends(gone)
 
     def _unlink(self, path: Path) -> None:
         try:

@@ -169,8 +169,12 @@ class SegmentFiles:
         gone = [file for file in self._files.values() if file.sealed and not file.owed]
         for file in gone:
             del self._files[file.number]
-            self.ends.pop(file.number, None)
         return gone
+
+    def forget_ends(self, files: Sequence[SegmentFile]) -> None:
+        """These files are deleted."""
+        for file in files:
+            self.ends.pop(file.number, None)
 
     def put_back(self, files: Sequence[SegmentFile]) -> None:
         """Files that could not be deleted yet."""
