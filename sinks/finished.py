@@ -54,10 +54,12 @@ class FinishedLogs(Observer):
         """Have the heart write what waits."""
         heart.every(TASK, WRITE_INTERVAL_S, self.write)
 
-    def write(self) -> None:
+    def write(self) -> object:
         """Close the books of processes that have ended.  Raises what the database raises."""
         with self._lock:
             waiting = list(self._waiting.items())
+        if not waiting:
+            return heart.NOT_ASKED
         for log_id, (figures, rounds) in waiting:
             written = self._close(log_id, figures)
             with self._lock:
@@ -65,6 +67,7 @@ class FinishedLogs(Observer):
                     self._waiting.pop(log_id, None)
                 elif log_id in self._waiting:
                     self._waiting[log_id] = (figures, rounds + 1)
+        return None
 
     def _close(self, log_id: str, figures: dict[str, Any]) -> bool:
         silent = Q(last_seen_at__lt=timezone.now() - SILENT)

@@ -284,16 +284,17 @@ class SinkService:
             if spec.misconfigured:
                 logger.error("%s", spec.misconfigured, extra={"sink": spec.name})
 
-    def _discard_for_gone(self) -> None:
+    def _discard_for_gone(self) -> object:
         """End what adopted logs hold for sinks that were deleted; the disabled keep theirs."""
         engine = self._engine
         unclaimed = engine.unclaimed_sinks() if engine is not None else set()
         if engine is None or not unclaimed:
-            return
+            return heart.NOT_ASKED
         known = {str(key) for key in SinkConfig.objects.values_list("pk", flat=True)}
         for key in unclaimed - known:
             logger.warning("a log that was adopted holds records for a sink that was deleted")
             engine.discard(key)
+        return None
 
     def _fingerprint(self) -> str:
         return rows_fingerprint(SinkConfig.objects.all())

@@ -31,13 +31,15 @@ RETRY_S = 2.0
 LONGEST_WAIT_S = 60.0
 # A database that is busy for a moment is no reason to send traffic elsewhere.
 PATIENCE_S = 5
+# What a task returns that had nothing to ask its database: that says nothing of the database.
+NOT_ASKED = object()
 
 
 @dataclass(slots=True, kw_only=True)
 class _Task:
     name: str
     interval_s: float
-    run: Callable[[], None]
+    run: Callable[[], object]
     database: str
     due: float = 0.0
     failing: str = ""
@@ -77,7 +79,7 @@ class Heart:
         self,
         name: str,
         interval_s: float,
-        run: Callable[[], None],
+        run: Callable[[], object],
         *,
         database: bool = True,
         alias: str = "default",
@@ -196,11 +198,12 @@ class Heart:
 
     def _run_one(self, task: _Task) -> bool:
         """Run a task; False when it found its database lost."""
+        asked = True
         try:
             if task.database:
                 self._busy = (task.database, self._clock.monotonic())
                 drop_stale_connections()
-            task.run()
+            asked = task.run() is not NOT_ASKED
         except Exception as error:
             self._say_failed(task, error)
             if not task.database or not is_loss(error):
@@ -217,7 +220,7 @@ class Heart:
         if task.failing:
             logger.info("task works again", extra={"task": task.name})
             task.failing = ""
-        if task.database:
+        if task.database and asked:
             self._lost.pop(task.database, None)
         return True
 
@@ -280,7 +283,7 @@ def watch(
 def every(
     name: str,
     interval_s: float,
-    run: Callable[[], None],
+    run: Callable[[], object],
     *,
     database: bool = True,
     alias: str = "default",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from django.db import InterfaceError, OperationalError, ProgrammingError
 
-from control.processes.heart import RETRY_S, WATCH_INTERVAL_S, Heart
+from control.processes.heart import NOT_ASKED, RETRY_S, Heart
 from pipeline.runtime.clock import FakeClock
 
 
@@ -221,3 +221,18 @@ def test_a_forked_child_has_no_thread_of_its_parents(heart: Heart, clock: FakeCl
     child.after_fork()
     assert child._thread is None
     assert os.getpid()
+
+
+def test_a_task_that_asked_nothing_does_not_call_a_lost_database_well(
+    heart: Heart, clock: FakeClock
+) -> None:
+    task = Task()
+    task.error = OperationalError("away")
+    heart.every("idle", 0.5, lambda: NOT_ASKED)
+    heart.every("task", 1.0, task)
+    for _ in range(4):
+        heart.beat()
+        clock.advance(RETRY_S)
+    heart.every("later", 0.5, lambda: NOT_ASKED)
+    heart.beat()
+    assert heart.database_cause("default") is not None
