@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from django.db import InterfaceError, OperationalError, ProgrammingError
 
-from control.processes.heart import NOT_ASKED, RETRY_S, Heart
+from control.processes.heart import NOT_ASKED, RETRY_S, WATCH_INTERVAL_S, Heart
 from pipeline.runtime.clock import FakeClock
 
 
