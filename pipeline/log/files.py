@@ -10,9 +10,11 @@ The log's lock guards `segments`; the journal and the writer have their own text
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,8 @@ class Owned:
         fd = os.open(path / LOCK, flags, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(fd), os.stat(path / LOCK)):
+                raise FileNotFoundError(errno.ENOENT, "it was removed meanwhile", str(path / LOCK))
         except BlockingIOError:
             os.close(fd)
             return None
@@ -69,9 +73,17 @@ def _new_directory(root: Path, log_id: str) -> Owned:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     hidden = root / f".{log_id}"
     hidden.mkdir(mode=0o700)
-    owned = Owned.take(hidden)
-    assert owned is not None, "nobody looks into hidden directories"
-    os.rename(hidden, root / log_id)
+    owned = None
+    try:
+        owned = Owned.take(hidden)
+        assert owned is not None, "nobody looks into hidden directories"
+        os.rename(hidden, root / log_id)
+    except BaseException:
+        # A full disk may have room for the directory alone, and every try would leave one.
+        shutil.rmtree(hidden, ignore_errors=True)
+        if owned is not None:
+            owned.release()
+        raise
     owned.path = root / log_id
     return owned
 
