@@ -85,6 +85,7 @@ class Service:
         signals = Adopters()
         engine.observe(signals)
         self.engines.append(engine)
+        engine._watchdog._every_s = 0.02  # it lets go of what is delivered
         adoption = engine.adoption
         assert adoption is not None
         finish = adoption.finish
