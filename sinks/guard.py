@@ -60,7 +60,10 @@ class GuardedSink:
 
     def _own(self, error: Exception) -> SinkError:
         if isinstance(error, PartialFailure):
-            return PartialFailure({i: self._redact(text) for i, text in error.failures.items()})
+            return PartialFailure(
+                {index: self._redact(text) for index, text in error.failures.items()},
+                already_stored=error.already_stored,
+            )
         if isinstance(error, RetryableError):
             return RetryableError(self._redact(error), retry_after_s=error.retry_after_s)
         if isinstance(error, PermanentError):

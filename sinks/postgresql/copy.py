@@ -93,7 +93,7 @@ def store_batch(
     if keeping.own_ids is not None:
         keeping.own_ids.prune(connection, batch)
     if failures:
-        raise PartialFailure(failures)
+        raise PartialFailure(failures, already_stored=written.already_stored)
     return written
 
 
@@ -138,12 +138,13 @@ class _Writing:
                 return self._try_refused(jobs, failures, keeping.proofs)
             failures.clear()
             failures.update(keeping.proofs.failures_of(connection, self._batch))
-            return Written(stored=0, already_stored=self._batch.count)
+            return Written(stored=0, already_stored=self._batch.count - len(failures))
         left_out = self._store(jobs, failures, piece)
         self.doing = "the batch's transaction"
         connection.execute("COMMIT")
         already = len(left_out)
-        return Written(stored=self._batch.count - already, already_stored=already)
+        stored = self._batch.count - len(failures) - already
+        return Written(stored=stored, already_stored=already)
 
     def _try_refused(
         self, jobs: list[CopyJob], failures: dict[int, str], proofs: Proofs
@@ -159,7 +160,8 @@ class _Writing:
         proofs.refused(self._connection, self._batch, failures)
         self._connection.execute("COMMIT")
         stored = rows - len(failures.keys() & wanted) - len(left_out)
-        return Written(stored=stored, already_stored=self._batch.count - stored)
+        already = self._batch.count - len(failures) - stored
+        return Written(stored=stored, already_stored=already)
 
     def _store(self, jobs: list[CopyJob], failures: dict[int, str], piece: int) -> set[int]:
         """Copy in the open transaction; returns the records whose own ids were stored before."""

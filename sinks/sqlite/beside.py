@@ -24,13 +24,16 @@ KEPT_DAYS = 90
 PRUNE_EVERY = 200
 PRUNE_IDS_EVERY = 20_000
 _ROWS_A_STATEMENT = 100
+_LOGS_FOLLOWED = 1_000
 _TOLD_FOLLOWED = 10_000
 
 _PROOFS_DDL = (
     f"CREATE TABLE IF NOT EXISTS {PROOFS} (log_id text NOT NULL, number integer NOT NULL, "
     "piece integer NOT NULL, stored_at text NOT NULL DEFAULT CURRENT_TIMESTAMP, failures text, "
-    "PRIMARY KEY (log_id, number, piece)) WITHOUT ROWID"
+    "sink text NOT NULL DEFAULT '', PRIMARY KEY (log_id, number, piece)) WITHOUT ROWID"
 )
+# Tables made before there was the column: their rows stay until their log is finished.
+_SINK_DDL = f"ALTER TABLE {PROOFS} ADD COLUMN sink text NOT NULL DEFAULT ''"
 _OWN_IDS_DDL = (
     f"CREATE TABLE IF NOT EXISTS {OWN_IDS} (sink text NOT NULL, tenant text NOT NULL, "
     "type text NOT NULL, id text NOT NULL, stored_at text NOT NULL DEFAULT CURRENT_TIMESTAMP, "
@@ -45,22 +48,35 @@ class PieceProofs:
     """The proofs of one sink object."""
 
     def __init__(self) -> None:
-        self._pruned: dict[str, int] = {}
+        # Up to where the proofs of a log were deleted, for each sink.
+        self._pruned: dict[tuple[str, str], int] = {}
         # Batches that this object stored without some records, and said so.
         self._told: dict[tuple[str, int], None] = {}
 
     def prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute(_PROOFS_DDL)
+        self._add_column(connection)
         connection.execute(
             f"DELETE FROM {PROOFS} WHERE stored_at < datetime('now', ?)",  # noqa: S608
             (f"-{KEPT_DAYS} days",),
         )
 
+    def _add_column(self, connection: sqlite3.Connection) -> None:
+        """Several sinks' batches of one log may stand in the table: each prunes its own."""
+        if _has_sink(connection):
+            return
+        try:
+            connection.execute(_SINK_DDL)
+        except sqlite3.OperationalError:
+            if not _has_sink(connection):  # else another process added it at the same moment
+                raise
+
     def claim(self, connection: sqlite3.Connection, batch: Batch, piece: int) -> bool:
         """Write the piece's proof; False when it is stored already."""
         cursor = connection.execute(
-            f"INSERT OR IGNORE INTO {PROOFS} (log_id, number, piece) VALUES (?, ?, ?)",  # noqa: S608
-            (batch.log_id, batch.number, piece),
+            f"INSERT OR IGNORE INTO {PROOFS} (log_id, number, piece, sink)"  # noqa: S608
+            " VALUES (?, ?, ?, ?)",
+            (batch.log_id, batch.number, piece, batch.sink),
         )
         return cursor.rowcount == 1
 
@@ -101,20 +117,28 @@ class PieceProofs:
         )
 
     def prune(self, connection: sqlite3.Connection, batch: Batch) -> None:
-        """Now and then drop the proofs of batches that nobody can send again."""
-        below = batch.proofs_below
-        if below - self._pruned.get(batch.log_id, 0) < PRUNE_EVERY:
+        """Now and then drop this sink's proofs of batches that nobody can send again."""
+        log, below = (batch.log_id, batch.sink), batch.proofs_below
+        if below - self._pruned.get(log, 0) < PRUNE_EVERY:
             return
         connection.execute(
-            f"DELETE FROM {PROOFS} WHERE log_id = ? AND number < ?",  # noqa: S608
-            (batch.log_id, below),
+            f"DELETE FROM {PROOFS} WHERE log_id = ? AND sink = ? AND number < ?",  # noqa: S608
+            (*log, below),
         )
-        self._pruned[batch.log_id] = below
+        self._pruned.pop(log, None)
+        self._pruned[log] = below
+        if len(self._pruned) > _LOGS_FOLLOWED:
+            del self._pruned[next(iter(self._pruned))]
 
     def forget(self, connection: sqlite3.Connection, log_id: str) -> None:
         """Drop every proof of a log that is finished and removed."""
         connection.execute(f"DELETE FROM {PROOFS} WHERE log_id = ?", (log_id,))  # noqa: S608
-        self._pruned.pop(log_id, None)
+        for log in [log for log in self._pruned if log[0] == log_id]:
+            del self._pruned[log]
+
+
+def _has_sink(connection: sqlite3.Connection) -> bool:
+    return any(row[1] == "sink" for row in connection.execute(f"PRAGMA table_info({PROOFS})"))
 
 
 class OwnIdRows:

@@ -79,7 +79,7 @@ class SqliteTables:
                 self._drop()
                 raise as_sink_error(error, doing="writing to the records database") from error
         if failures:
-            raise PartialFailure(failures)
+            raise PartialFailure(failures, already_stored=already)
         return Written(stored=batch.count - already, already_stored=already)
 
     def forget(self, log_id: str) -> None:
@@ -181,7 +181,7 @@ class SqliteTables:
                     failures.update(known)
                     heard.update(known)
                     connection.execute("ROLLBACK")
-                    return count
+                    return count - len(known)
                 piece = chosen(piece, known.__contains__)
             refused: dict[int, str] = {}
             already = self._insert_new(connection, batch, piece, refused, aborts)

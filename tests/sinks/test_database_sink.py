@@ -188,10 +188,15 @@ def test_refused_records_are_tried_again_by_who_was_told_and_by_nobody_else(sink
             sent["held"][5].service = sent["held"][1_050].service = "bad"
             sent["dead"][3].service = "bad"
             held, dead = (batch(sent[name], type="odd") for name in ("held", "dead"))
-            for one, refused in ((held, [5, 1_050]), (held, [5, 1_050]), (dead, [3])):
+            for one, refused, already in (
+                (held, [5, 1_050], 0),
+                (held, [5, 1_050], 1_098),
+                (dead, [3], 0),
+            ):
                 with pytest.raises(PartialFailure) as caught:
                     sink.write(one)
                 assert sorted(caught.value.failures) == refused
+                assert caught.value.already_stored == already
             odd("DROP INDEX sinks_odd_x")
             again = sink.write(held)
             assert (again.stored, again.already_stored) == (2, 1_098)
@@ -202,6 +207,7 @@ def test_refused_records_are_tried_again_by_who_was_told_and_by_nobody_else(sink
                 with pytest.raises(PartialFailure) as caught:
                     adopter.write(dead)
                 assert list(caught.value.failures) == [3]
+                assert caught.value.already_stored == 9
             adopter.close()
             assert odd("SELECT count(*) FROM sinks_odd") == 1_110
         finally:
@@ -227,6 +233,20 @@ def test_proofs_go_below_the_checkpoint_and_with_their_log(sink, monkeypatch):
     ]
     sink.forget("prunelog")
     assert proofs_of("prunelog", "otherlog") == [("otherlog", 1)]
+
+
+def test_a_sinks_proofs_outlive_the_pruning_of_another(sink, monkeypatch):
+    """Two sinks write to this database; one is slow, and its batches may come again."""
+    monkeypatch.setattr(pg_proofs, "PRUNE_EVERY", 2)
+    monkeypatch.setattr(beside, "PRUNE_EVERY", 2)
+    slow = checkpointed(records(1), log_id="sharedlog", number=7, below=0, sink="slow")
+    sink.write(slow)
+    for number, below in ((1, 0), (400, 300)):
+        sink.write(
+            checkpointed(records(1), log_id="sharedlog", number=number, below=below, sink="swift")
+        )
+    assert proofs_of("sharedlog") == [("sharedlog", 7), ("sharedlog", 400)]
+    assert sink.write(slow).already_stored == 1
 
 
 def test_a_log_that_waited_for_weeks_still_finds_its_proofs(sink):

@@ -95,6 +95,13 @@ def test_the_same_id_of_another_tenant_or_type_is_another_id(sink, dsn):
     assert (written.stored, written.already_stored) == (3, 1)
 
 
+def test_what_was_stored_before_is_told_beside_what_is_refused(sink, dsn):
+    sink.write(batch(own("a", "b")))
+    with pytest.raises(PartialFailure) as caught:
+        sink.write(batch([*own("a", "b", "c"), *own("bad", action="forbidden")]))
+    assert (list(caught.value.failures), caught.value.already_stored) == ([3], 2)
+
+
 def test_a_refused_record_leaves_its_id_to_the_mended_one(sink, dsn):
     with pytest.raises(PartialFailure) as caught:
         sink.write(batch([*own("a", "b"), *own("bad", action="forbidden")]))
@@ -209,7 +216,13 @@ def test_the_records_database_lets_go_of_a_refused_records_id(database):
     with pytest.raises(PartialFailure) as caught:
         database.write(batch([bad, twin, *logs("y")]))
     assert list(caught.value.failures) == [0]
-    assert stored() == 2
+    assert caught.value.already_stored == 0
+    bad = record({})
+    bad.message = None  # type: ignore[assignment]
+    with pytest.raises(PartialFailure) as caught:
+        database.write(batch([bad, *logs("y", "z")]))
+    assert (list(caught.value.failures), caught.value.already_stored) == ([0], 1)
+    assert stored() == 3
     assert database.write(batch(logs("x"))).already_stored == 1
 
 

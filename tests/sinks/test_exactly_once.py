@@ -200,11 +200,13 @@ def test_halves_of_a_batch_are_batches_of_their_own(dsn, sink):
 
 def test_a_repeated_batch_reports_the_same_failures_in_pieces_too(dsn, sink):
     sent = batch(events(3_000, r5="forbidden", r1999="forbidden", r2999="forbidden"))
-    reports = []
+    reports, already = [], []
     for _ in range(3):
         with pytest.raises(PartialFailure) as caught:
             sink.write(sent)
         reports.append(caught.value.failures)
+        already.append(caught.value.already_stored)
+    assert already == [0, 2_997, 2_997]
     assert sorted(reports[0]) == [5, 1999, 2999]
     assert reports[1] == reports[2] == reports[0]
     assert len(rows(dsn)) == 2_997
@@ -229,8 +231,25 @@ def test_refused_records_are_tried_again_by_who_was_told_and_by_nobody_else(dsn,
         with pytest.raises(PartialFailure) as caught:
             adopter.write(dead)
         assert list(caught.value.failures) == [3]
+        assert caught.value.already_stored == 9
     adopter.close()
     assert len(rows(dsn)) == 509
+
+
+def test_of_what_was_refused_before_the_ones_stored_now_are_new(dsn, sink):
+    """One of two causes was repaired: a record is stored, another is refused still."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("ALTER TABLE events ADD CHECK (action <> 'worse')")
+    sent = batch(events(10, r3="forbidden", r6="worse"))
+    with pytest.raises(PartialFailure) as caught:
+        sink.write(sent)
+    assert (sorted(caught.value.failures), caught.value.already_stored) == ([3, 6], 0)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("ALTER TABLE events DROP CONSTRAINT events_action_check")
+    with pytest.raises(PartialFailure) as caught:
+        sink.write(sent)
+    assert (sorted(caught.value.failures), caught.value.already_stored) == ([6], 8)
+    assert len(rows(dsn)) == 9
 
 
 def test_another_log_with_the_same_number_is_another_batch(dsn, sink):
@@ -258,6 +277,16 @@ def test_proofs_go_below_the_checkpoint_and_no_earlier(dsn, sink, monkeypatch):
         *(("log", number) for number in (6, 7, 8, 9)),
         ("other", other.number),
     ]
+
+
+def test_a_sinks_proofs_outlive_the_pruning_of_another(dsn, sink, monkeypatch):
+    monkeypatch.setattr(proofs, "PRUNE_EVERY", 2)
+    slow = checkpointed([event(0)], log_id="log", number=7, below=0, sink="slow")
+    sink.write(slow)
+    for number, below in ((1, 0), (400, 300)):
+        sink.write(checkpointed([event(1)], log_id="log", number=number, below=below, sink="swift"))
+    assert warehouse.proofs(dsn) == [("log", 7), ("log", 400)]
+    assert sink.write(slow).already_stored == 1
 
 
 def test_a_log_that_is_finished_is_forgotten_whole(dsn, sink):

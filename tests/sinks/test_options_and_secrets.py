@@ -221,7 +221,7 @@ class Leaking(BaseSink[Options]):
         (RetryableError("with hunter2", retry_after_s=7), RetryableError),
         (PermanentError("with hunter2"), PermanentError),
         (SinkFault("with hunter2"), SinkFault),
-        (PartialFailure({3: "with hunter2"}), PartialFailure),
+        (PartialFailure({3: "with hunter2"}, already_stored=2), PartialFailure),
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
@@ -245,6 +245,7 @@ def test_no_error_of_a_sink_shows_its_secret(error, kind):
     assert getattr(caught.value, "retry_after_s", None) == getattr(error, "retry_after_s", None)
     if kind is PartialFailure:
         assert caught.value.failures == {3: "with ********"}
+        assert caught.value.already_stored == 2
 
 
 class OwnPermanent(PermanentError):

@@ -51,10 +51,12 @@ def events(count: int, **bad: str) -> list[Record]:
     return [event(n, bad.get(f"r{n}", "login")) for n in range(count)]
 
 
-def checkpointed(sent: list[Record], *, log_id: str, number: int, below: int) -> Batch:
+def checkpointed(
+    sent: list[Record], *, log_id: str, number: int, below: int, sink: str = "testsink"
+) -> Batch:
     """A batch whose log's checkpoint has passed all those numbered lower than `below`."""
     one = batch(sent, log_id=log_id)
-    one.number, one.proofs_below = number, below
+    one.number, one.proofs_below, one.sink = number, below, sink
     return one
 
 
