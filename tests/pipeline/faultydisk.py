@@ -148,6 +148,11 @@ class FaultyDisk(Disk):
     def content(self, path: Path) -> bytes:
         return bytes(self._files[path].data)
 
+    def synced(self, path: Path) -> bytes:
+        """What of a file survives a power cut for certain."""
+        with self._lock:
+            return bytes(self._kept[path].kept) if path in self._kept else b""
+
     def damage(self, path: Path, offset: int, data: bytes) -> None:
         """Other bytes in a file, on the disk itself."""
         file = self._files[path]

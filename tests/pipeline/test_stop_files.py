@@ -13,96 +13,10 @@ import pytest
 
 from pipeline.engine import Engine
 from pipeline.errors import LogUnavailable
-from pipeline.ids import RecordIds
-from pipeline.log.settings import LogSettings
-from pipeline.receipt import Receipt
-from pipeline.record import Record
-from pipeline.runtime.signals import Signals
-from pipeline.spec import PipelineSpec
-from tests.pipeline.faultydisk import FaultyDisk
 from tests.pipeline.rig import imbalances
+from tests.pipeline.stand import Offer, Stand
 from tests.pipeline.support import PATIENCE_S, ScriptedSink, records, spec
 from tests.pipeline.test_log_files import Lives
-
-
-class HeldDisk(FaultyDisk):
-    """A disk whose syncs can be held up."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.entered = threading.Event()
-        self.go = threading.Event()
-        self.gave_up = False
-        self._holds = threading.Event()
-        self.before = self._hold_up
-
-    def hold(self) -> None:
-        self._holds.set()
-
-    def let_go(self) -> None:
-        self._holds.clear()
-        self.go.set()
-
-    def _hold_up(self, what: str, path: Path | None) -> None:
-        if what == "sync" and self._holds.is_set():
-            self.entered.set()
-            if not self.go.wait(PATIENCE_S):
-                self.gave_up = True
-
-
-class Offer:
-    """An offer in a thread of its own, and what came of it."""
-
-    def __init__(self, engine: Engine, of: list[Record]) -> None:
-        self.receipt: Receipt | None = None
-        self.error: Exception | None = None
-        self._engine, self._of = engine, of
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.receipt = self._engine.offer(
-                type="log", tenant="t", records=self._of, durable=True
-            )
-        except Exception as error:
-            self.error = error
-
-    def join(self) -> None:
-        self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive(), "an offer hangs"
-
-
-class Stand:
-    """Engines one after the other on one disk that can be held up."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.disk = HeldDisk()
-        self.signals = Signals()
-        self.engines: list[Engine] = []
-
-    def engine(self, *specs: PipelineSpec) -> Engine:
-        number = len(self.engines) + 1
-        engine = Engine(
-            log_id=f"{number:032x}",
-            ids=RecordIds(node=number),
-            log_settings=LogSettings(directory=self.root, segment_bytes=64 << 10),
-            disk=self.disk,
-        )
-        self.engines.append(engine)
-        engine.observe(self.signals)
-        engine.configure(specs)
-        engine.start()
-        return engine
-
-    def end(self) -> None:
-        self.disk.let_go()
-        for engine in self.engines:
-            engine.stop(0.2)
-        for thread in threading.enumerate():
-            if thread.name in ("log-close", "log-keeper", "log-adopter"):
-                thread.join(PATIENCE_S)
 
 
 @pytest.fixture

@@ -367,8 +367,9 @@ class TestFullDisks:
         second.abandon()
         first.abandon()
 
-    def test_segments_that_had_settled_and_cannot_be_deleted_hold_up_no_adoption(
-        self, service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("deletable", [True, False])
+    def test_segments_that_had_settled_before_the_crash_go_and_hold_up_no_adoption(
+        self, service: Service, deletable: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
         table = Table()
         first = service.engine(spec(table, max_wait_s=0.0))
@@ -379,8 +380,13 @@ class TestFullDisks:
         service.abandon(first)
         directory = service.root / first.log_id
         stale = path_of(directory, 0)
-        stale.mkdir()  # what cannot be unlinked
+        if deletable:
+            stale.write_bytes(path_of(directory, 1).read_bytes())
+        else:
+            stale.mkdir()  # what cannot be unlinked
         second = adopting(service, table)
-        assert f"{stale} is not needed any more and cannot be deleted" in caplog.text
+        assert stale.exists() != deletable
+        told = f"{stale} is not needed any more and cannot be deleted" in caplog.text
+        assert told != deletable
         assert unreadable(second) == {}
         assert table.stored == messages(offered)
