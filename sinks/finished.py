@@ -5,7 +5,8 @@ they ended, and says so there once the log is delivered: the books of a dead pro
 
 The engine tells on its watchdog's thread; the heart writes, as soon as the process has said its own
 farewell, or has been silent for a while: that it is gone is sure, as its log could be adopted.
-`_lock` guards what waits.
+What waits when this process stops is written then, on a thread of its own, as the log has gone and
+nobody could say it later.  `_lock` guards what waits.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from django.db import connections
 from django.db.models import Q
 from django.utils import timezone
 
@@ -34,6 +36,8 @@ TASK = "ledgers of adopted logs"
 MAX_WAITING = 1_000
 # A process whose row nobody has closed by then has none, or has it on another control database.
 MAX_ROUNDS = 720
+# What a stop gives the database for what waits.
+LAST_WRITE_S = 2.0
 
 
 class FinishedLogs(Observer):
@@ -49,19 +53,23 @@ class FinishedLogs(Observer):
             while len(self._waiting) >= MAX_WAITING:
                 del self._waiting[next(iter(self._waiting))]
             self._waiting[log_id] = (told, 0)
+        heart.heart().nudge(TASK)
 
     def register(self) -> None:
         """Have the heart write what waits."""
         heart.every(TASK, WRITE_INTERVAL_S, self.write)
 
-    def write(self) -> object:
-        """Close the books of processes that have ended.  Raises what the database raises."""
+    def write(self, *, last: bool = False) -> object:
+        """Close the books of processes that have ended.  Raises what the database raises.
+
+        The `last` time it waits for no farewell of theirs.
+        """
         with self._lock:
             waiting = list(self._waiting.items())
         if not waiting:
             return heart.NOT_ASKED
         for log_id, (figures, rounds) in waiting:
-            written = self._close(log_id, figures)
+            written = self._close(log_id, figures, last=last)
             with self._lock:
                 if written or rounds >= MAX_ROUNDS:
                     self._waiting.pop(log_id, None)
@@ -69,10 +77,36 @@ class FinishedLogs(Observer):
                     self._waiting[log_id] = (figures, rounds + 1)
         return None
 
-    def _close(self, log_id: str, figures: dict[str, Any]) -> bool:
-        silent = Q(last_seen_at__lt=timezone.now() - SILENT)
-        ended = Q(stopped_at__isnull=False) | silent
-        process = Process.objects.filter(ended, log_id=log_id).first()
+    def write_last(self, within_s: float = LAST_WRITE_S) -> None:
+        """Write what waits before this process ends; a database that is slow is not waited for."""
+        with self._lock:
+            if not self._waiting:
+                return
+        writer = threading.Thread(target=self._write_last, name="ledgers-at-stop", daemon=True)
+        writer.start()
+        writer.join(within_s)
+        with self._lock:
+            left = list(self._waiting)
+        if left:
+            logger.warning(
+                "the rows of ended processes still show records that were delivered meanwhile",
+                extra={"log_ids": left[:10], "count": len(left)},
+            )
+
+    def _write_last(self) -> None:
+        try:
+            self.write(last=True)
+        except Exception as error:
+            logger.warning("the control database is away: %s", type(error).__name__)
+        finally:
+            connections.close_all()
+
+    def _close(self, log_id: str, figures: dict[str, Any], *, last: bool) -> bool:
+        processes = Process.objects.filter(log_id=log_id)
+        if not last:
+            silent = Q(last_seen_at__lt=timezone.now() - SILENT)
+            processes = processes.filter(Q(stopped_at__isnull=False) | silent)
+        process = processes.first()
         if process is None:
             return False
         stats = process.stats if isinstance(process.stats, dict) else {}

@@ -157,6 +157,7 @@ class SinkService:
             metrics.refresh(stats)
         self._on_report(report.table(stats))
         report.log(stats, settled=settled)
+        finished_logs().write_last()
         if node is not None:
             node.release()
         with self._lock:

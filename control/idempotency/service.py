@@ -12,6 +12,7 @@ import threading
 from datetime import timedelta
 
 from django.conf import settings
+from django.db import connections
 
 from control.idempotency import upkeep
 from control.idempotency.claims import resolve
@@ -116,7 +117,10 @@ def settle_adopted(log_id: str, keys: frozenset[str]) -> None:
     try:
         resolved = resolve(log_id, keys)
     finally:
-        heart.drop_stale_connections()
+        # The next adoption may be days away, and the thread end with a connection still open.
+        for connection in connections.all(initialized_only=True):
+            if not connection.in_atomic_block:
+                connection.close()
     if resolved.any:
         logger.info(
             "claims of a dead process were settled by its log",

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +20,7 @@ import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
 GENEROUS_S = 90.0
+LOOK_EVERY_S = 0.25
 SERVER = (
     sys.executable,
     "-m",
@@ -122,9 +124,14 @@ class CollectorServer:
         return line
 
     def wait_until(self, true: Callable[[], bool], timeout_s: float = GENEROUS_S) -> None:
-        """Wait for output that makes `true` so; fails with all output when it does not come."""
+        """Wait until `true` is so; fails with all output when that does not come about."""
+        due = time.monotonic() + timeout_s
         with self._changed:
-            self._changed.wait_for(lambda: true() or self._ended == 2, timeout_s)
+            while self._ended < 2 and (left := due - time.monotonic()) > 0:
+                if true():
+                    return
+                # It may come about without a word from the server.
+                self._changed.wait(min(left, LOOK_EVERY_S))
             if true():
                 return
         raise AssertionError(f"the awaited output did not come; all of it:\n{self.output}")

@@ -258,11 +258,14 @@ def test_the_ledger_is_a_table(capsys):
         "dropped",
         "in",
         "flight",
+        "left",
+        "in",
+        "log",
         "imbalance",
     ]
-    assert lines[2].split() == ["kept", "default", "12", "0", "10", "0", "0", "2", "0", "0"]
+    assert lines[2].split() == ["kept", "default", "12", "0", "10", "0", "0", "2", "0", "0", "0"]
     assert "\x1b" not in text
-    assert lines[4].split() == ["total", "17", "0", "14", "0", "0", "2", "0", "1"]
+    assert lines[4].split() == ["total", "17", "0", "14", "0", "0", "2", "0", "0", "1"]
     assert lines[5].strip() == "dropped by kept/default: 2 (shutdown)"
     assert not report.balanced({"ledger": rows})
     report.to_stderr(text)
@@ -275,15 +278,23 @@ def test_an_empty_ledger_says_so():
 
 
 @pytest.mark.parametrize(
-    ("settled", "imbalance", "level"), [(True, 0, "INFO"), (False, 0, "ERROR"), (True, 3, "ERROR")]
+    ("settled", "fields", "level"),
+    [
+        (True, {}, "INFO"),
+        (False, {"left_in_log": 5}, "WARNING"),  # the next process delivers it
+        (False, {"dropped": {"shutdown": 5}}, "ERROR"),
+        (False, {"in_flight": 5}, "ERROR"),
+        (True, {"imbalance": 3}, "ERROR"),
+    ],
 )
-def test_the_ledger_is_also_one_log_line(caplog, settled, imbalance, level):
+def test_the_ledger_is_also_one_log_line(caplog, settled, fields, level):
     with caplog.at_level(logging.INFO, logger="sinks.report"):
-        stats = {"log_id": "x", "ledger": [entry(imbalance=imbalance)]}
+        stats = {"log_id": "x", "ledger": [entry(**fields)]}
         report.log(stats, settled=settled)
     (line,) = caplog.records
     assert line.levelname == level
-    assert line.balanced is (imbalance == 0)
+    assert line.balanced is ("imbalance" not in fields)
+    assert line.left_in_log == fields.get("left_in_log", 0)
 
 
 # --- problems ------------------------------------------------------------------------------
