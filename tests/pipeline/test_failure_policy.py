@@ -6,8 +6,9 @@ from pipeline.delivery.breaker import BreakerSettings
 from pipeline.delivery.watchdog import GRACE_S
 from pipeline.errors import SinkFault
 from pipeline.record import Batch
+from pipeline.sink import Written
 from tests.pipeline.rig import Rig
-from tests.pipeline.support import PATIENCE_S, ScriptedSink, records, spec
+from tests.pipeline.support import PATIENCE_S, HeldSink, ScriptedSink, records, spec
 
 
 def test_a_hung_write_loses_its_batch_to_another_worker_and_settles_nothing(rig: Rig) -> None:
@@ -86,3 +87,44 @@ def test_a_batch_that_keeps_failing_does_not_keep_the_breaker_open_for_the_other
     rig.clock.advance(31)
     sink.await_stored(1)
     assert sink.stored == {good.message: 1}
+
+
+class FailsThenHangs(HeldSink):
+    """Its first write fails, the second hangs."""
+
+    def write(self, batch: Batch) -> Written | None:
+        with self._changed:
+            first = not self._writes
+            self._writes += first
+        if first:
+            raise SinkFault("down")
+        return super().write(batch)
+
+
+def test_a_probe_that_hangs_gives_its_place_back(rig: Rig) -> None:
+    """Else a half-open breaker would wait for it for ever."""
+    hung, fresh = FailsThenHangs(obeys_abort=False), ScriptedSink()
+    rig._held.append(hung)
+    sinks = iter([hung, fresh])
+    settings = BreakerSettings(consecutive=1, open_s=30)
+    rig.start(spec(lambda: next(sinks), max_records=1, attempt_timeout_s=60.0, breaker=settings))
+    (pipeline,) = rig.engine.pipelines
+    done = rig.offer(records(1))
+    rig.signals.wait_for(lambda s: len(s.retries) == 1)
+    assert pipeline.breaker.state == "open"
+    rig.clock.await_waiting(1)
+    rig.clock.advance(31)
+    hung.await_writes(2)
+    assert pipeline.breaker.state == "half_open"
+    rig.clock.advance(60)
+    pipeline.look()
+    hung.wait_for(lambda: hung.aborted == 1)
+    rig.clock.advance(GRACE_S)
+    pipeline.look()
+    assert (pipeline.breaker.state, pipeline.breaker.cause) == ("open", "the sink hangs in a write")
+    rig.clock.await_waiting(1)
+    rig.clock.advance(31)
+    assert done.wait(PATIENCE_S)
+    assert fresh.stored.total() == 1
+    assert pipeline.breaker.state == "closed"
+    hung.let_go()

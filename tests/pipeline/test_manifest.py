@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from pipeline.log.log import Log
@@ -51,13 +53,15 @@ def test_a_batch_is_settled_once() -> None:
 
 
 @pytest.mark.concurrency
-def test_pipelines_that_share_a_manifest_never_share_a_number() -> None:
-    manifest = Manifest()
+def test_pipelines_that_share_a_log_never_share_a_number() -> None:
+    """The log's lock guards its manifest, which all pipelines' workers add to."""
+    log = Log(log_id="log")
     (one,) = parts(1)
     numbers: list[int] = []
 
-    def add() -> None:
-        numbers.extend(manifest.add("a", [one]) for _ in range(300))
+    def form(sink: str) -> None:
+        numbers.extend(log.form(sink, [one], None) for _ in range(300))
 
-    run_all([add] * 4)
+    run_all([partial(form, sink) for sink in "abcd"])
     assert sorted(numbers) == list(range(1, 1201))
+    assert len(log.manifest.items()) == 1200
