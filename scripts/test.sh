@@ -24,7 +24,7 @@ readonly suite=("$bin/pytest" -n "${TEST_PROCESSES:-3}" --cov --cov-report= --co
 
 part "the suite on SQLite" env COLLECTOR_TEST_DB=sqlite "${suite[@]}" "$@"
 part "databases again, on PostgreSQL" \
-    env COLLECTOR_TEST_DB=postgresql "${suite[@]}" -m "(database or server) and not browser" "$@"
+    env COLLECTOR_TEST_DB=postgresql "${suite[@]}" -m "(database or server) and not browser and not once" "$@"
 part "races again, switching threads every 10 µs" \
     env COLLECTOR_TEST_DB=sqlite "${suite[@]}" -m "concurrency and not server" --switch-interval=0.00001 "$@"
 

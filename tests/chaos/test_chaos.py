@@ -17,7 +17,7 @@ DATABASE = os.environ.get("COLLECTOR_TEST_DB", "sqlite")
 # what strikes at random is the moment.
 FAULTS = ("kill_server", "sink_fails", "cut" if DATABASE == "postgresql" else "kill_worker")
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.server, pytest.mark.once, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

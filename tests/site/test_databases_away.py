@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from tests.servers.collector import CollectorServer
 from tests.servers.proxy import Proxy
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 
 Start = Callable[..., CollectorServer]
 SUPERVISOR = (sys.executable, "-m", "collector_site.supervisor")

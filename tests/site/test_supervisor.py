@@ -16,7 +16,7 @@ import pytest
 
 from tests.servers.collector import CollectorServer
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 
 # A child that says it is ready, then waits for TERM and leaves a note.
 PATIENT = """

@@ -20,7 +20,7 @@ from tests.servers.collector import GENEROUS_S, CollectorServer
 
 Start = Callable[..., CollectorServer]
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 
 ANSWER = re.compile(r"HTTP/1\.1 202")
 
