@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import psycopg
+import pytest
 
 from tests.conftest import ServerFactory
 from tests.servers.collector import ROOT, CollectorServer
@@ -46,6 +47,8 @@ def amounts(dsn: str) -> list[int]:
     return [row[0] for row in rows]
 
 
+# A dozen commands, each a process of its own, wait for two cores.
+@pytest.mark.timeout(400)
 def test_a_redrive_outlives_the_server_that_began_it(
     collector_server: ServerFactory, postgres_dsn: str, tmp_path: Any
 ) -> None:

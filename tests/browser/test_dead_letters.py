@@ -12,13 +12,11 @@ from sinks.deadletters import store
 from sinks.deadletters.runner import Runner
 from sinks.models import DeadLetter, RedriveTask, SinkConfig
 from sinks.service import SinkService
-from tests.browser.conftest import OpenPage, browser, open_page, serious_findings, too_wide
+from tests.browser.conftest import OpenPage, serious_findings, too_wide
 from tests.deadletters.letters import letters
 from tests.sinks.records import record
 
-__all__ = ["browser", "open_page"]
-
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 WAIT_S = 60.0
 
