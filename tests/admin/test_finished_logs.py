@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -72,4 +73,40 @@ def test_a_log_without_a_process_is_given_up_and_what_waits_is_bounded(
     assert list(logs._waiting) == ["b", "c"]
     logs.write()
     logs.write()
+    assert logs._waiting == {}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stop_waits_for_no_farewell_as_nobody_could_write_it_later() -> None:
+    process = killed(stopped_at=None)
+    logs = FinishedLogs()
+    logs.log_finished("gone", LAST)
+    logs.write_last(60.0)
+    process.refresh_from_db()
+    assert process.ledger[0]["stored"] == 9_600
+    assert logs._waiting == {}
+
+
+def test_a_stop_does_not_wait_for_a_database_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def hang(*_: Any, **__: Any) -> bool:
+        asked.set()
+        assert answer.wait(60.0)
+        return True
+
+    logs = FinishedLogs()
+    monkeypatch.setattr(logs, "_close", hang)
+    logs.write_last()
+    assert not asked.is_set()  # nothing waits: nobody is asked
+    logs.log_finished("gone", LAST)
+    logs.write_last(0.01)
+    assert asked.wait(60.0)
+    assert "still show records that were delivered" in caplog.text
+    answer.set()
+    for thread in threading.enumerate():
+        if thread.name == "ledgers-at-stop":
+            thread.join(60.0)
     assert logs._waiting == {}
