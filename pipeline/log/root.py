@@ -38,7 +38,4 @@ def orphans(root: Path) -> Iterator[Owned]:
             log.error("the log %s cannot be taken over: %s", path, error)
             continue
         if owned is not None:
-            if path.exists():
-                yield owned
-            else:
-                owned.release()
+            yield owned
