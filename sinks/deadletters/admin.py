@@ -25,7 +25,14 @@ from control.admin.inert import inert, one_line
 from control.admin.jsonview import json_html
 from sinks.deadletters import decisions, pages
 from sinks.deadletters.forms import ANY_STATE, LetterFilter, PayloadForm
-from sinks.deadletters.models import DISCARDED, EXPIRED, REDRIVING, WAITING, DeadLetter
+from sinks.deadletters.models import (
+    DISCARDED,
+    EXPIRED,
+    REDRIVEN,
+    REDRIVING,
+    WAITING,
+    DeadLetter,
+)
 
 _TAGS = {WAITING: "warn", REDRIVING: "info", DISCARDED: "other", EXPIRED: "other"}
 _WHY = {
@@ -41,6 +48,13 @@ _REMEDY = {
     "wait in the log instead of here.",
     "age": "See that the sink works again, then redrive. Without a limit of age, records wait in "
     "the log instead of here.",
+}
+# What waits for nobody any more needs nothing.
+_ENDED = {
+    REDRIVING: "Nothing: it is on its way to the sink.",
+    REDRIVEN: "Nothing: it was redriven, and the sink has it. What stands above was before.",
+    DISCARDED: "Nothing: it was discarded.",
+    EXPIRED: "Nothing: it waited for as long as dead letters are kept.",
 }
 
 
@@ -128,7 +142,8 @@ class DeadLetterAdmin(KeysetModelAdmin):
             "may_decide": self.has_change_permission(request) and row.state == WAITING,
             "error": inert(row.error),
             "why": _WHY.get(row.reason, "The sink did not take it."),
-            "remedy": _REMEDY.get(row.reason, "Correct the sink or the payload, then redrive."),
+            "remedy": _ENDED.get(row.state)
+            or _REMEDY.get(row.reason, "Correct the sink or the payload, then redrive."),
             "message": inert(row.message),
             "facts": [(label, inert(str(text))) for label, text in _facts(row) if text],
             "payload": _shown(row.current_payload),
