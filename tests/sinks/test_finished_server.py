@@ -43,6 +43,8 @@ def ended(server: CollectorServer) -> dict[str, Any]:
     return {name: row[name] for name in ("accepted", "stored", "in_flight", "left_in_log")}
 
 
+# Many commands, each a process of its own, wait for two cores.
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("adopter_stops", [False, True])
 def test_the_row_of_an_ended_process_follows_its_log(
