@@ -139,6 +139,18 @@ def _pipeline(pipeline: PipelineView, overview: Overview) -> list[Problem]:
                 url=url,
             )
         )
+    elif pipeline.state == "draining":
+        problems.append(
+            Problem(
+                severity="warning",
+                title=f"{pipeline.name} ({kind}) takes nothing new: its process is draining",
+                cause="It was asked to drain, by “manage.py drain” or by a stop. Requests are "
+                "answered 503.",
+                remedy="If it was not stopped meanwhile, restart it: a drained process takes "
+                "records again only then.",
+                url=url,
+            )
+        )
     return problems + _room(pipeline, url)
 
 

@@ -134,6 +134,7 @@ def stats(**changes: Any) -> dict[str, Any]:
             "error",
             "database (required) is stuck: 41.2 k records wait",
         ),
+        ({"state": "draining"}, "warning", "takes nothing new: its process is draining"),
         ({"hung_workers": ["sink-db-1"]}, "warning", "database has hung workers: 1"),
     ],
 )
