@@ -18,8 +18,9 @@ part() {
     if [[ $status != 0 ]]; then failed+=("$name (exit status $status)"); fi
 }
 
-# Much of the suite waits for servers and clocks of others: three at a time fill two cores.
-readonly suite=("$bin/pytest" -n "${TEST_PROCESSES:-3}" --cov --cov-report= --cov-append
+# Much of the suite waits for servers and clocks of others: four at a time fill two cores, and who
+# has nothing left takes from the others, as some tests take a minute.
+readonly suite=("$bin/pytest" -n "${TEST_PROCESSES:-4}" --dist worksteal --cov --cov-report= --cov-append
     -p no:cacheprovider -q --durations=10)
 
 part "the suite on SQLite" env COLLECTOR_TEST_DB=sqlite "${suite[@]}" "$@"
