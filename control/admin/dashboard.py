@@ -151,7 +151,7 @@ def figures_of(overview: Overview) -> list[Figure]:
             unit="records",
         ),
         Figure(label="Workers", value=workers, note=f"{busy} busy"),
-        Figure(label="Dead-lettered", value=dead, unit="records", note="since the start"),
+        Figure(label="Dead-lettered", value=dead, unit="records"),
         Figure(label="Dropped", value=dropped, unit="records"),
         Figure(label="Processes", value=len(overview.alive), note="alive"),
     ]

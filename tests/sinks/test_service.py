@@ -214,7 +214,7 @@ def test_other_processes_can_ask_for_a_flush_and_a_drain(service):
     receipt = offer(service)
     answer = service._flush({"deadline_s": WAIT_S})
     assert answer["settled"]
-    assert receipt.done
+    assert receipt.wait(WAIT_S)  # told a moment after the batch has settled
     answer = service._drain({"deadline_s": WAIT_S})
     assert answer["settled"]
     assert answer["ledger"][0]["stored"] == 3
