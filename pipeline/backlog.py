@@ -99,11 +99,6 @@ class Backlog:
         """Whether a whole batch can be formed at once."""
         return any(source.batcher.full for source in self._sources)
 
-    @property
-    def unread(self) -> bool:
-        """Whether anything waits that is in no batch yet."""
-        return not all(source.empty for source in self._sources)
-
     def batches(self) -> Iterator[Batch]:
         """The batches that wait for their next attempt."""
         return iter(self.waiting)

@@ -104,6 +104,7 @@ def _part(sink: str, letters: list[DeadLetter], now: float) -> Part:
 
 
 def record_of(letter: DeadLetter) -> Record:
+    """The record inside a letter, with its id."""
     return Record(
         timestamp_us=letter.timestamp_us,
         severity=letter.severity,

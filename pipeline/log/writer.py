@@ -19,7 +19,7 @@ from pathlib import Path
 from pipeline.errors import LogUnavailable
 from pipeline.log.checkpoint import Cut
 from pipeline.log.disk import Disk
-from pipeline.log.encoding import encode_header, encode_meta, padded
+from pipeline.log.encoding import HEADER_BYTES, encode_header, encode_meta, padded
 from pipeline.log.frame import Frame
 from pipeline.log.groupcommit import Entry, GroupCommit
 from pipeline.log.journal import Journal
@@ -50,7 +50,7 @@ class _Append(Entry):
         self.meta = encode_meta(frame)
         self.meta_crc = zlib.crc32(self.meta)
         self.payload_crc = zlib.crc32(frame.payload)
-        self.nbytes = padded(64 + len(self.meta) + len(frame.payload))
+        self.nbytes = padded(HEADER_BYTES + len(self.meta) + len(frame.payload))
 
 
 class _Open:
@@ -201,7 +201,7 @@ class SegmentWriter:
             )
             records += frame.count
             offset += entry.nbytes
-            gap = entry.nbytes - 64 - len(entry.meta) - len(frame.payload)
+            gap = entry.nbytes - HEADER_BYTES - len(entry.meta) - len(frame.payload)
             if gap:
                 buffers.append(bytes(gap))
         began = self._monotonic()

@@ -11,6 +11,7 @@ import msgspec
 
 from pipeline import deadletter
 from pipeline.record import Record, decode_records, encode_records
+from pipeline.redrive import record_of
 from sinks.deadletters.models import ERROR_LENGTH, NAME_LENGTH, PATTERN_LENGTH, DeadLetter
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -125,20 +126,6 @@ def _as_columns(row: DeadLetter) -> Record:
         trace_id=row.trace_id,
         span_id=row.span_id,
         payload=row.current_payload.encode(),
-    )
-
-
-def record_of(letter: deadletter.DeadLetter) -> Record:
-    """The record inside the letter."""
-    return Record(
-        timestamp_us=letter.timestamp_us,
-        severity=letter.severity,
-        service=letter.service,
-        message=letter.message,
-        trace_id=letter.trace_id,
-        span_id=letter.span_id,
-        payload=letter.payload,
-        id=letter.record_id,
     )
 
 
