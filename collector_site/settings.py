@@ -43,6 +43,7 @@ INSTALLED_APPS = [
     "control",
     "sinks",
     "ingest",
+    "healthmon",
     # After the apps, so that what they registered is there when it looks for admin modules.
     "control.admin.apps.CollectorAdminConfig",
 ]

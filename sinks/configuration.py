@@ -22,6 +22,7 @@ from pipeline.spec import PipelineSpec
 from sinks.base import BaseSink
 from sinks.deadletters.box import box_for
 from sinks.guard import GuardedSink
+from sinks.internal import internal_types
 from sinks.models import SinkConfig
 from sinks.options import OptionsError, decode_options, secret_names
 from sinks.registry import BackendError, load_backend, make_sink
@@ -106,6 +107,7 @@ def spec_for(row: SinkConfig) -> PipelineSpec:
         sink_factory=_factory(row),
         route=Route(
             types=frozenset(row.route_types) or None,
+            kept=internal_types(),
             tenants=frozenset(row.route_tenants) or None,
             min_severity=SEVERITIES.get(row.min_level, 0),
         ),

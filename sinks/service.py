@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.conf import settings
@@ -27,10 +27,12 @@ from pipeline.engine import Engine
 from pipeline.errors import LogUnavailable
 from pipeline.log.settings import LogSettings
 from pipeline.runtime.clock import Clock, SystemClock
+from pipeline.spec import PipelineSpec
 from sinks import backlog, drainwatch, report, snapshot
 from sinks.closing import closed, in_files
 from sinks.configuration import rows_fingerprint, spec_for
 from sinks.finished import finished_logs
+from sinks.internal import PREFIX, internal_sinks
 from sinks.logs import BatchLog
 from sinks.metrics import EngineMetrics
 from sinks.models import SinkConfig
@@ -231,7 +233,7 @@ class SinkService:
         if (unavailable := engine.log_refusal()) is not None:
             return str(unavailable)
         pipelines = engine.pipelines
-        if not pipelines:
+        if all(pipeline.spec.key.startswith(PREFIX) for pipeline in pipelines):
             return "no sink is enabled: records would be refused"
         for pipeline in pipelines:
             if not pipeline.spec.required:
@@ -267,9 +269,9 @@ class SinkService:
                     "the control database is away; sinks are those of the last good copy",
                     extra={"sinks": [row.name for row in rows]},
                 )
-                engine.configure(spec_for(row) for row in rows if row.enabled)
+                engine.configure(_specs(rows))
                 return
-            specs = [spec_for(row) for row in rows if row.enabled]
+            specs = _specs(rows)
             gone = {one.key for one in engine.pipelines} - {spec.key for spec in specs}
             discarded = backlog.unwanted(gone)
             for key in discarded:
@@ -292,6 +294,7 @@ class SinkService:
         if engine is None or not unclaimed:
             return heart.NOT_ASKED
         known = {str(key) for key in SinkConfig.objects.values_list("pk", flat=True)}
+        known |= {sink.key for sink in internal_sinks()}
         for key in unclaimed - known:
             logger.warning("a log that was adopted holds records for a sink that was deleted")
             engine.discard(key)
@@ -320,6 +323,12 @@ class SinkService:
             self.apply()
             engine.discard(str(args["sink"]))
         return {"ledger": self.stats().get("ledger", [])}
+
+
+def _specs(rows: Iterable[SinkConfig]) -> list[PipelineSpec]:
+    """What the engine is told: the enabled rows, and the sinks that apps have for themselves."""
+    specs = [spec_for(row) for row in rows if row.enabled]
+    return specs + [sink.spec() for sink in internal_sinks()]
 
 
 def _log_settings() -> LogSettings:

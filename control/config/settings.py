@@ -156,6 +156,31 @@ class SinksSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MonitoringSettings:
+    """Probing: what runs at once, where probes may go, how long history is kept."""
+
+    run_checker: bool = setting(True)  # `make run` starts one
+    probe_concurrency: int = setting(4_000, low=1, high=50_000)
+    probe_per_host: int = setting(64, low=1)
+    probe_per_group: int = setting(0, low=0)  # 0: no limit
+    probe_max_body_bytes: int = setting(256 * KIB, low=KIB, high=16 * MIB)
+    # Networks (CIDR) beside the defaults; link-local and metadata addresses are always denied.
+    probe_allow: tuple[str, ...] = setting(())
+    probe_deny: tuple[str, ...] = setting(())
+    # Dotted paths of probe kinds besides the built-in ones.
+    probe_kinds: tuple[str, ...] = setting(())
+    channel_kinds: tuple[str, ...] = setting(())
+    # Names or addresses that answer whenever this machine has a network; empty: no such gate.
+    network_witnesses: tuple[str, ...] = setting(())
+    lease_s: float = setting(10.0, env="COLLECTOR_CHECKER_LEASE_S", low=1, high=60)
+    results_days: int = setting(7, low=1)
+    minute_rollups_days: int = setting(14, low=1)
+    hour_rollups_days: int = setting(120, low=1)
+    day_rollups_days: int = setting(1_100, low=1)
+    flips_days: int = setting(400, low=90)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     server: ServerSettings = field(default_factory=ServerSettings)
     pipeline: PipelineSettings = field(default_factory=PipelineSettings)
@@ -166,6 +191,7 @@ class Settings:
     tracing: TracingSettings = field(default_factory=TracingSettings)
     databases: DatabaseSettings = field(default_factory=DatabaseSettings)
     sinks: SinksSettings = field(default_factory=SinksSettings)
+    monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
     mistakes: tuple[Mistake, ...] = ()
 
     @property

@@ -10,17 +10,20 @@ from pipeline.record import Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """What one sink takes; None means all.  `min_severity` is an OpenTelemetry number."""
+    """What one sink takes; None means all.  `min_severity` is an OpenTelemetry number.
+
+    `kept` are the types that a route which names none does not take.
+    """
 
     types: frozenset[str] | None = None
+    kept: frozenset[str] = frozenset()
     tenants: frozenset[str] | None = None
     min_severity: int = 0
 
     def takes(self, type: str, tenant: str) -> bool:
         """Whether any record of this type and tenant can pass; severity is asked per record."""
-        return (self.types is None or type in self.types) and (
-            self.tenants is None or tenant in self.tenants
-        )
+        wanted = type not in self.kept if self.types is None else type in self.types
+        return wanted and (self.tenants is None or tenant in self.tenants)
 
     def count(self, records: Sequence[Record]) -> int:
         """How many of the records pass the severity filter."""

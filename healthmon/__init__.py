@@ -1,0 +1,1 @@
+"""Health monitoring: targets, probes, their history, incidents, notifications, status pages."""

@@ -1,0 +1,1 @@
+"""Passive targets: pings that come in, and when one is missing."""

@@ -1,0 +1,1 @@
+"""Results of probes, how they are stored, rolled up, read and forgotten."""

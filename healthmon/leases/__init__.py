@@ -1,0 +1,1 @@
+"""Who probes what: leases of slots, with an epoch that fences off those who lost them."""

@@ -1,0 +1,30 @@
+"""Every model of health monitoring, from its room, where Django looks for them."""
+
+from healthmon.heartbeats.models import Heartbeat, Ping
+from healthmon.history.models import ProbeResult, Rollup, RollupDue
+from healthmon.leases.models import Checker, ProbeSlot
+from healthmon.notify.models import Channel, NotificationRule
+from healthmon.pages.models import StatusPage
+from healthmon.targets.models import MaintenanceWindow, Tag, Target, TargetGroup
+from healthmon.truth.models import Flip, Incident, IncidentEntry, TargetState
+
+__all__ = [
+    "Channel",
+    "Checker",
+    "Flip",
+    "Heartbeat",
+    "Incident",
+    "IncidentEntry",
+    "MaintenanceWindow",
+    "NotificationRule",
+    "Ping",
+    "ProbeResult",
+    "ProbeSlot",
+    "Rollup",
+    "RollupDue",
+    "StatusPage",
+    "Tag",
+    "Target",
+    "TargetGroup",
+    "TargetState",
+]

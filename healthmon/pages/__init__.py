@@ -1,0 +1,1 @@
+"""What is public: status pages and badges."""

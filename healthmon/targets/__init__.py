@@ -1,0 +1,1 @@
+"""What is watched: targets, their tags and groups, maintenance windows."""

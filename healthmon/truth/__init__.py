@@ -1,0 +1,1 @@
+"""What is true of a target: its status, flips, incidents, uptime, objectives."""
