@@ -1,0 +1,71 @@
+"""A target's options: from what an operator typed to a row, and from a row to what a probe gets.
+
+Secret options are encrypted in `Target.secrets` or are references to the environment, `env:NAME`,
+among the options.  Pure functions but for the environment; any thread may call them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from healthmon.probes.kind import ProbeKind, ProbeOptions
+from healthmon.probes.registry import KindError, kind_of
+from healthmon.targets.models import Target
+from sinks.options import OptionsError, decode_options, secret_names
+from sinks.secrets import SecretError, decrypt, encrypt, is_reference, resolve
+
+
+def set_options(target: Target, values: dict[str, Any], *, keep: Iterable[str] = ()) -> None:
+    """Put plain option values into the row; secrets are encrypted, references stay readable.
+
+    The stored secrets named in `keep` stay as they are.  Raises KindError.
+    """
+    secret = secret_names(kind_of(target.kind).Options)
+    kept = {name: target.secrets[name] for name in keep if name in target.secrets}
+    options: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in secret and isinstance(value, str) and value and not is_reference(value):
+            kept[name] = encrypt(value)
+        else:
+            options[name] = value
+            if name in secret:
+                kept.pop(name, None)
+    target.options = options
+    target.secrets = {name: token for name, token in kept.items() if name in secret}
+
+
+def plain_options(target: Target) -> dict[str, Any]:
+    """The options with secrets decrypted and references resolved.  Raises SecretError."""
+    values = dict(target.options)
+    for name, token in target.secrets.items():
+        values[name] = decrypt(token, option=name)
+    for name in secret_names(kind_of(target.kind).Options) & values.keys():
+        if isinstance(values[name], str):
+            values[name] = resolve(values[name], option=name)
+    return values
+
+
+def decoded(target: Target) -> tuple[ProbeKind, ProbeOptions]:
+    """The kind and its typed options.  Raises KindError, OptionsError or SecretError."""
+    kind = kind_of(target.kind)
+    return kind, cast(ProbeOptions, decode_options(kind.Options, plain_options(target)))
+
+
+def problems(target: Target) -> dict[str, str]:
+    """What is wrong with the row, by field; empty when it can be probed."""
+    found: dict[str, str] = {}
+    try:
+        kind = kind_of(target.kind)
+    except KindError as error:
+        return {"kind": str(error)}
+    wrong = kind.address_problem(target.address)
+    if wrong:
+        found["address"] = wrong
+    try:
+        decoded(target)
+    except (OptionsError, SecretError) as error:
+        found["options"] = str(error)
+    if kind.probe is not None and target.timeout_s > target.interval_s * 10:
+        found["timeout_s"] = "more than ten intervals: such a target would hardly be probed"
+    return found
