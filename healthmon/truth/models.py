@@ -12,9 +12,8 @@ from django.conf import settings
 from django.db import models
 
 from healthmon.targets.models import SEVERITIES, Target
+from healthmon.truth.machine import DEGRADED, DOWN, MAINTENANCE, NEW, PAUSED, UNKNOWN, UP
 
-NEW, UP, DEGRADED, DOWN = "new", "up", "degraded", "down"
-UNKNOWN, PAUSED, MAINTENANCE = "unknown", "paused", "maintenance"
 STATUSES = (NEW, UP, DEGRADED, DOWN, UNKNOWN, PAUSED, MAINTENANCE)
 _CHOICES = [(status, status) for status in STATUSES]
 
