@@ -11,10 +11,11 @@ class IngestConfig(AppConfig):
 
     def ready(self) -> None:
         from control.processes import heart
-        from ingest import metrics
+        from ingest import metrics, servicelogs
         from ingest.tables import register_tables
         from ingest.wire import reread
 
         register_tables()
         reread.register()
+        servicelogs.register()
         heart.every("ingest-rate", metrics.RATE_INTERVAL_S, metrics.refresh_rate, database=False)
