@@ -80,15 +80,30 @@ class Rollup(models.Model):
 
 
 class RollupDue(models.Model):
-    """A time whose results have changed since it was last rolled up."""
+    """A time that has results, and whether they have changed since it was last rolled up.
+
+    Those of minutes stay as long as the results: `first_id` to `last_id` are the ids among which
+    the minute's results are, whenever they came.  `touches` counts the changes.
+    """
 
     span_s = models.IntegerField()
     start = models.DateTimeField()
+    due = models.BooleanField(default=True)
+    touches = models.BigIntegerField(default=1)
+    first_id = models.BigIntegerField(default=0)
+    last_id = models.BigIntegerField(default=0)
     touched_at = models.DateTimeField()
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(fields=["span_s", "start"], name="healthmon_rollup_due_once")
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(
+                fields=["span_s", "start"],
+                name="healthmon_rollup_due",
+                condition=models.Q(due=True),
+            )
         ]
 
     def __str__(self) -> str:
