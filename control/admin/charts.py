@@ -23,6 +23,7 @@ from control.admin.figures import NOTHING, compact
 WIDTH = 1000.0
 HEIGHT = 200.0
 COLOURS = 6
+DAY_S = 86_400.0
 
 Values = Sequence[float | None]
 
@@ -64,6 +65,7 @@ class TimeChart:
     stacked: Sequence[Series] = ()
     ceiling: float | None = None
     text: Callable[[float | None], str] = compact
+    tick_s: float = 300.0  # seconds from one label of the time axis to the next
     empty: str = "Nothing to draw yet."
     note: str = ""
 
@@ -202,7 +204,8 @@ def time_ticks(chart: TimeChart, count: int, *, every: timedelta) -> list[tuple[
         share = (at - starts_at.timestamp()) / span * 100
         if 4 <= share <= 96:  # a label at the very edge would be cut off
             moment = timezone.localtime(datetime.fromtimestamp(at, tz=UTC))
-            ticks.append((round(share, 2), f"{moment:%H:%M}"))
+            words = f"{moment:%d %b}" if seconds >= DAY_S else f"{moment:%H:%M}"
+            ticks.append((round(share, 2), words))
         at += seconds
     return ticks
 
@@ -211,7 +214,8 @@ def _hovers(chart: TimeChart, count: int) -> list[tuple[str, str, str]]:
     """One invisible column per moment whose title the browser shows on hover."""
     everything = (*chart.stacked, *chart.series)
     width = WIDTH / max(count, 1)
-    starts_at = chart.ends_at - timedelta(seconds=count * chart.step_s)
+    span_s = count * chart.step_s
+    starts_at = chart.ends_at - timedelta(seconds=span_s)
     columns = []
     for index in range(count):
         values = [(one.name, one.values[index]) for one in everything]
@@ -221,7 +225,8 @@ def _hovers(chart: TimeChart, count: int) -> list[tuple[str, str, str]]:
         words = "\n".join(
             f"{name}: {chart.text(value)}" for name, value in values if value is not None
         )
-        columns.append((_number(index * width), _number(width), f"{moment:%H:%M:%S}\n{words}"))
+        when = f"{moment:%Y-%m-%d %H:%M}" if span_s > DAY_S else f"{moment:%H:%M:%S}"
+        columns.append((_number(index * width), _number(width), f"{when}\n{words}"))
     return columns
 
 
@@ -256,7 +261,7 @@ def render(chart: TimeChart) -> SafeString:
             (scale.y(value), _number(100 - value / ticks[-1] * 100), chart.text(value))
             for value in ticks
         ],
-        "x_ticks": time_ticks(chart, count, every=timedelta(minutes=5)) if count else [],
+        "x_ticks": time_ticks(chart, count, every=timedelta(seconds=chart.tick_s)) if count else [],
         "marks": _marks(chart, scale) if has_values else [],
         "hovers": _hovers(chart, count) if has_values else [],
         "description": describe(chart),
