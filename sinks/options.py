@@ -10,6 +10,7 @@ Pure functions; any thread may call them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Final, Literal, TypeVar
 
 import msgspec
@@ -119,6 +120,7 @@ def describe_options(struct: type[SinkOptions]) -> list[OptionField]:
     return [_describe(field) for field in info.fields]
 
 
+@lru_cache(maxsize=256)
 def secret_names(struct: type[SinkOptions]) -> frozenset[str]:
     """The names of the options that must never be shown."""
     return frozenset(field.name for field in describe_options(struct) if field.kind == "secret")

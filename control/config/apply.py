@@ -7,11 +7,12 @@ the file does not name stay, unless pruning is asked for.
 from __future__ import annotations
 
 import tomllib
+from itertools import groupby
 from typing import Any
 
 from django.db import transaction
 
-from control.config.export import Change, EntryError, sections
+from control.config.export import Change, EntryError, Section, sections
 
 
 def parse(text: str) -> dict[str, list[dict[str, Any]]]:
@@ -38,15 +39,30 @@ def plan(document: dict[str, list[dict[str, Any]]], *, prune: bool = False) -> l
         change
         for section in sections()
         if section.name in document
-        for change in section.plan(document[section.name], prune=prune)
+        for change in _plan_of(section, document, prune)
     ]
 
 
+def _plan_of(
+    section: Section, document: dict[str, list[dict[str, Any]]], prune: bool
+) -> list[Change]:
+    entries = document[section.name]
+    within = getattr(section, "plan_within", None)
+    if within is None:
+        return section.plan(entries, prune=prune)
+    changes: list[Change] = within(entries, prune=prune, document=document)
+    return changes
+
+
 def apply(changes: list[Change]) -> None:
-    """Make the changes, all or none."""
+    """Make the changes, all or none.  Raises EntryError for what has vanished since planning."""
     with transaction.atomic(using="default"):
-        for change in changes:
-            change.apply()
+        for together, some in groupby(changes, key=lambda change: change.together):
+            if together is not None:
+                together(list(some))
+                continue
+            for change in some:
+                change.apply()
 
 
 def describe(changes: list[Change]) -> str:

@@ -25,18 +25,27 @@ class EntryError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One row that differs.  `fields` maps a field to (now, wanted), secrets hidden."""
+    """One row that differs.  `fields` maps a field to (now, wanted), secrets hidden.
+
+    Neighbours with the same `together` are made by one call of it with all of them, so that
+    thousands of rows cost a few statements; their own `apply` is not called then.
+    """
 
     section: str
     name: str
     action: Action
     fields: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-    apply: Callable[[], None]
+    apply: Callable[[], None] = lambda: None
+    together: Callable[[list[Change]], None] | None = None
 
 
 @runtime_checkable
 class Section(Protocol):
-    """One kind of row.  Sections of lower `order` are applied first."""
+    """One kind of row.  Sections of lower `order` are applied first.
+
+    One with a method `plan_within(entries, *, prune, document)` is asked that instead of `plan`:
+    its rows refer to those of other sections, which may be in the same file.
+    """
 
     name: str
     order: int
@@ -101,8 +110,16 @@ def check_fields(entry: Entry, known: Mapping[str, type], *, where: str) -> None
         if name not in known:
             raise EntryError(f"{where}: unknown field {name!r}; known are {', '.join(known)}")
         wanted = known[name]
-        if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        allowed = (int, float) if wanted is float else wanted
+        if not isinstance(value, allowed) or (wanted in (int, float) and isinstance(value, bool)):
             raise EntryError(f"{where}: {name} must be {_WORDS.get(wanted, wanted.__name__)}")
 
 
-_WORDS = {str: "a text", bool: "true or false", list: "a list", dict: "a table", int: "a number"}
+_WORDS = {
+    str: "a text",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+    int: "a whole number",
+    float: "a number",
+}

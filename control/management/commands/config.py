@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from control.config.apply import apply, as_json, describe, parse, plan, printable
-from control.config.export import EntryError, export_document, export_toml, sections
+from control.config.export import Change, EntryError, export_document, export_toml, sections
 
 MAX_BYTES = 10_000_000
 
@@ -71,7 +71,7 @@ class Command(BaseCommand):
             if changes and not dry and not options["yes"]:
                 raise CommandError("With --json give --yes or --dry-run: there is nobody to ask.")
             if not dry:
-                apply(changes)
+                _apply_all(changes)
             answer = {"applied": not dry, "changes": as_json(changes)}
             self.stdout.write(json.dumps(answer, indent=2))
             return
@@ -84,13 +84,20 @@ class Command(BaseCommand):
             return
         if not options["yes"] and not self._confirmed(options["file"]):
             raise CommandError("Nothing was changed.")
-        apply(changes)
+        _apply_all(changes)
         self.stdout.write(f"{len(changes)} changes made; processes follow within seconds.")
 
     def _confirmed(self, file: str) -> bool:
         if file == "-" or not sys.stdin.isatty():
             raise CommandError("There is nobody to ask: give --yes, or --dry-run to look only.")
         return input("Make these changes? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _apply_all(changes: list[Change]) -> None:
+    try:
+        apply(changes)
+    except EntryError as error:
+        raise CommandError(f"Nothing was changed. {printable(str(error))}") from error
 
 
 class _Parser(argparse.ArgumentParser):
