@@ -1,0 +1,1 @@
+"""Messages to the outside: written with what caused them, delivered at least once."""
