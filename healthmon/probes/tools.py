@@ -1,6 +1,7 @@
 """What every probe is given: names, the address policy, TLS settings, limits, the clock.
 
-One of each per checker process, used on its event loop alone.
+One of each per checker process, used on its event loop alone; policy and TLS settings may also be
+shared by several threads, each with a resolver of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from healthmon.probes.net.policy import AddressPolicy
+from healthmon.probes.net.policy import AddressPolicy, policy_from_settings
 from healthmon.probes.net.resolver import Resolver
 from healthmon.probes.net.tls import Contexts
 
@@ -22,3 +23,15 @@ class Tools:
     max_body_bytes: int = 256 * 1024
     monotonic: Callable[[], float] = time.perf_counter
     user_agent: str = "Collector"
+
+
+def tools_from_settings() -> Tools:
+    """The tools of this installation, new ones.  Raises PolicyError."""
+    from django.conf import settings
+
+    return Tools(
+        resolver=Resolver(),
+        policy=policy_from_settings(),
+        contexts=Contexts(),
+        max_body_bytes=settings.COLLECTOR.monitoring.probe_max_body_bytes,
+    )

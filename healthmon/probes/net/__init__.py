@@ -1,0 +1,1 @@
+"""What every probe that reaches out needs: names, the address policy, connections, TLS."""
