@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 
@@ -35,7 +36,7 @@ class InternalSink:
 
     name: str
     types: frozenset[str]
-    make: Callable[[], BaseSink[object]]
+    make: Callable[[], BaseSink[Any]]
     required: bool = True
     tune: Callable[[PipelineSettings], PipelineSettings] = lambda defaults: defaults
 

@@ -5,6 +5,7 @@ Runs in a pipeline's worker thread; keeps nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from control.ports.tables import TableSpec, table_for
@@ -21,14 +22,17 @@ class TableRows:
     indices: list[int] = field(default_factory=list)
 
 
-def rows_by_table(batch: Batch) -> list[TableRows]:
+FindTable = Callable[[str], TableSpec | None]
+
+
+def rows_by_table(batch: Batch, find_table: FindTable = table_for) -> list[TableRows]:
     """What each table gets, in the order in which the types first appear."""
     by_type: dict[str, TableRows] = {}
     start = 0
     for part in batch.parts:
         target = by_type.get(part.type)
         if target is None:
-            spec = table_for(part.type)
+            spec = find_table(part.type)
             if spec is None:
                 raise SinkFault(
                     f"no table is registered for records of type {part.type!r}; "

@@ -51,7 +51,7 @@ def run(*, today: date | None = None, using: str = ALIAS) -> None:
         # Asked of the database, not of memory: another process may have dropped what was known.
         forget(spec.table, using=using)
         ensure_range(spec.table, first, end - 1, using=using)
-        _drop_old(spec.table, oldest_kept(today), using=using)
+        _drop_old(spec.table, oldest_kept_of(spec, today), using=using)
     changes = index_changes(today=today, using=using)
     if changes and _building.acquire(blocking=False):
         threading.Thread(
@@ -63,6 +63,11 @@ def oldest_kept(today: date, days: int | None = None) -> date:
     """The oldest day whose records are kept."""
     kept = settings.COLLECTOR.retention.records_days if days is None else days
     return today - timedelta(days=kept)
+
+
+def oldest_kept_of(spec: TableSpec, today: date, days: int | None = None) -> date:
+    """The oldest day kept of a table; `days` are those of tables without a number of their own."""
+    return oldest_kept(today, spec.kept_days() if spec.kept_days is not None else days)
 
 
 def ping(using: str = ALIAS) -> None:
@@ -77,7 +82,10 @@ def prune_rows(*, today: date | None = None, using: str = ALIAS) -> None:
     due = time.monotonic() + ROWS_BUDGET_S
     for spec in tables():
         delete_before(
-            spec.table, oldest_kept(today), using=using, go_on=lambda: time.monotonic() < due
+            spec.table,
+            oldest_kept_of(spec, today),
+            using=using,
+            go_on=lambda: time.monotonic() < due,
         )
 
 

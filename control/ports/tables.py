@@ -26,6 +26,8 @@ class Column:
 
     name: str
     kind: ColumnKind
+    nullable: bool = False
+    """Whether NULL is an everyday value of it; any column may hold one, at some cost."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(ColumnKind):
@@ -37,7 +39,9 @@ class TableSpec:
     """`columns` and each tuple of `rows(part)` stand in the same order; the id column is `id`.
 
     `search` names the text column that the full-text index covers, "" for none; left out, it is
-    `message` where the table has one.
+    `message` where the table has one.  A table that is `own` is written by an internal sink of its
+    app, and the `database` sink does not know it.  `kept_days` tells how many days its rows are
+    kept where that is not the records' number.
     """
 
     record_type: str
@@ -45,6 +49,8 @@ class TableSpec:
     columns: tuple[Column, ...]
     rows: Rows
     search: str | None = None
+    own: bool = False
+    kept_days: Callable[[], int] | None = None
 
     @property
     def search_column(self) -> str:
@@ -65,8 +71,11 @@ def unregister_table(record_type: str) -> None:
 
 
 def table_for(record_type: str) -> TableSpec | None:
-    return _tables.get(record_type)
+    """The table that the `database` sink keeps records of this type in."""
+    spec = _tables.get(record_type)
+    return None if spec is None or spec.own else spec
 
 
 def tables() -> list[TableSpec]:
+    """Every table of records, for those who see to partitions and retention."""
     return _tables.values()

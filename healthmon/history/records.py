@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from healthmon.probes.kind import Result
+from healthmon.probes.kind import ERROR_CHARS, Result
 from pipeline.record import INFO, WARN, Record
 
 PROBE = "probe"  # the record type
@@ -35,6 +35,7 @@ _decode = msgspec.json.Decoder(StoredResult).decode
 
 def record_of(target_id: int, target: str, at_us: int, result: Result) -> Record:
     """`at_us` is when the probe began."""
+    error = _storable(result.error) if result.error else ""
     stored = StoredResult(
         target_id,
         result.outcome,
@@ -45,10 +46,18 @@ def record_of(target_id: int, target: str, at_us: int, result: Result) -> Record
         round(result.first_byte_ms, 3),
         result.code,
         result.address,
-        result.error,
+        error,
     )
     severity = WARN if result.outcome == "failed" else INFO
-    return Record(at_us, severity, target, result.error, "", "", _encode(stored))
+    return Record(at_us, severity, target, error, "", "", _encode(stored))
+
+
+def _storable(error: str) -> str:
+    """What a far side said may hold anything; no database takes a NUL or half a character."""
+    error = error[:ERROR_CHARS]
+    if error.isascii() and "\0" not in error:
+        return error
+    return error.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 def stored_of(payload: bytes) -> StoredResult:

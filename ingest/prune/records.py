@@ -12,9 +12,10 @@ from datetime import date
 
 from django.db import connections
 
-from control.partitions import days, upkeep
+from control.partitions import days as id_days
 from control.partitions import tables as day_tables
-from control.ports.tables import tables
+from control.partitions import upkeep
+from control.ports.tables import TableSpec, tables
 
 Progress = Callable[[str, int, int], None]  # table, rows done, rows in all
 
@@ -22,21 +23,33 @@ Progress = Callable[[str, int, int], None]  # table, rows done, rows in all
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
     table: str
+    before: date
     rows: int  # of partitions: PostgreSQL's estimate
     partitions: tuple[str, ...] = ()
     partitioned: bool = False
 
 
 def prune_records(
-    before: date, *, dry_run: bool, on_progress: Progress, using: str = "records"
+    today: date, days: int, *, dry_run: bool, on_progress: Progress, using: str = "records"
 ) -> list[Pruned]:
-    """Delete what arrived before the day (UTC); of a dry run, what would be deleted."""
+    """Delete what arrived more than `days` before today; of a dry run, what would be deleted.
+
+    A table that has a number of days of its own goes by that.
+    """
+    specs = {spec.table: spec for spec in tables()}
     return [
-        _drop_days(table, before, dry_run=dry_run, using=using)
-        if day_tables.is_partitioned(connections[using], table)
-        else _delete_rows(table, before, dry_run=dry_run, on_progress=on_progress, using=using)
-        for table in sorted({spec.table for spec in tables()})
+        _prune(specs[table], today, days, dry_run=dry_run, on_progress=on_progress, using=using)
+        for table in sorted(specs)
     ]
+
+
+def _prune(
+    spec: TableSpec, today: date, days: int, *, dry_run: bool, on_progress: Progress, using: str
+) -> Pruned:
+    before = upkeep.oldest_kept_of(spec, today, days)
+    if day_tables.is_partitioned(connections[using], spec.table):
+        return _drop_days(spec.table, before, dry_run=dry_run, using=using)
+    return _delete_rows(spec.table, before, dry_run=dry_run, on_progress=on_progress, using=using)
 
 
 def _drop_days(table: str, before: date, *, dry_run: bool, using: str) -> Pruned:
@@ -46,6 +59,7 @@ def _drop_days(table: str, before: date, *, dry_run: bool, using: str) -> Pruned
         gone = upkeep.drop_before(table, before, using=using)
     return Pruned(
         table=table,
+        before=before,
         rows=sum(max(day.rows, 0) for day in gone),
         partitions=tuple(day.name for day in gone),
         partitioned=True,
@@ -56,13 +70,13 @@ def _delete_rows(
     table: str, before: date, *, dry_run: bool, on_progress: Progress, using: str
 ) -> Pruned:
     connection = connections[using]
-    first_kept, _ = days.id_range(before)
+    first_kept, _ = id_days.id_range(before)
     with connection.cursor() as cursor:
         name = connection.ops.quote_name(table)
         cursor.execute(f"SELECT count(*) FROM {name} WHERE id < %s", [first_kept])  # noqa: S608
         total: int = cursor.fetchone()[0]
     if dry_run:
-        return Pruned(table=table, rows=total)
+        return Pruned(table=table, before=before, rows=total)
     done = 0
 
     def progress(rows: int) -> None:
@@ -72,5 +86,6 @@ def _delete_rows(
 
     return Pruned(
         table=table,
+        before=before,
         rows=upkeep.delete_before(table, before, using=using, progress=progress),
     )

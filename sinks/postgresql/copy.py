@@ -7,6 +7,7 @@ stores nothing late, unless it was COMMIT itself, and then the proof's key is he
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import psycopg
@@ -37,6 +38,8 @@ class Keeping:
     own_ids: OwnIdTable | None
     poison: PoisonRate
     makes_partitions: bool = False
+    closing: Callable[[Batch], str] | None = None
+    """The last statement of a batch's transaction, "" for none."""
 
 
 class _Refused(Exception):
@@ -140,6 +143,7 @@ class _Writing:
             failures.update(keeping.proofs.failures_of(connection, self._batch))
             return Written(stored=0, already_stored=self._batch.count - len(failures))
         left_out = self._store(jobs, failures, piece)
+        self._close()
         self.doing = "the batch's transaction"
         connection.execute("COMMIT")
         already = len(left_out)
@@ -158,10 +162,18 @@ class _Writing:
         self._most = rows + 1  # their neighbours are stored: nothing is left to hand back
         left_out = self._store(again, failures, max(1, self._keeping.poison.pieces_needed(rows)))
         proofs.refused(self._connection, self._batch, failures)
+        self._close()
         self._connection.execute("COMMIT")
         stored = rows - len(failures.keys() & wanted) - len(left_out)
         already = self._batch.count - len(failures) - stored
         return Written(stored=stored, already_stored=already)
+
+    def _close(self) -> None:
+        """Run the last statement, if there is one; it is answered before COMMIT is sent."""
+        statement = self._keeping.closing(self._batch) if self._keeping.closing else ""
+        if statement:
+            self.doing = "the last statement of the batch's transaction"
+            self._connection.execute(statement.encode())
 
     def _store(self, jobs: list[CopyJob], failures: dict[int, str], piece: int) -> set[int]:
         """Copy in the open transaction; returns the records whose own ids were stored before."""

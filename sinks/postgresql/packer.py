@@ -2,8 +2,8 @@
 
 A row is a count of fields and then, for each, its length and bytes in network order.  Two things
 make the compiled function fast: neighbouring fields of fixed width share one `struct` call, and a
-short text (tenant, level, service) is encoded once per batch.  None in any column, which the fast
-lane does not expect, sends that row down a general lane.
+short text (tenant, level, service) is encoded once per batch.  None in a column that is not said to
+be nullable, or is no number, sends that row down a general lane.
 
 Pure; the compiled functions keep no state between calls.
 """
@@ -66,7 +66,11 @@ def _source(columns: tuple[Column, ...]) -> tuple[str, dict[str, Any]]:
         if e2 is None: b2 = v2.encode(); e2 = length(len(b2)) + b2; …
         out(join((fixed0(4, 8, v0, 8, v1 - EPOCH), e2, fixed2(len(v3) + 1), b"\x01" + v3)))
     """
-    names: dict[str, Any] = {"EPOCH": POSTGRES_EPOCH_US, "length": struct.Struct(">i").pack}
+    names: dict[str, Any] = {
+        "EPOCH": POSTGRES_EPOCH_US,
+        "NULL": _NULL,
+        "length": struct.Struct(">i").pack,
+    }
     pieces: list[str] = []
     before: list[str] = []
     run_format, run_values = ">h", [str(len(columns))]
@@ -83,6 +87,12 @@ def _source(columns: tuple[Column, ...]) -> tuple[str, dict[str, Any]]:
         value = f"v{i}"
         if column.kind in _FIXED:
             code, width = _FIXED[column.kind]
+            if column.nullable:
+                end_run()
+                names[f"alone{i}"] = struct.Struct(f">i{code}").pack
+                number = f"{value} - EPOCH" if column.kind == "timestamptz" else value
+                pieces.append(f"NULL if {value} is None else alone{i}({width}, {number})")
+                continue
             run_format += f"i{code}"
             run_values += [
                 str(width),

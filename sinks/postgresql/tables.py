@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import psycopg
 from django.db import Error as DatabaseProblem
 
 from control import partitions
+from control.ports.tables import table_for
 from pipeline.errors import PartialFailure, PermanentError, RetryableError, SinkError, SinkFault
 from pipeline.record import Batch
 from pipeline.sink import Written
@@ -20,21 +23,34 @@ from sinks.postgresql.packer import HEADER, TRAILER, RowError, pack_rows
 from sinks.postgresql.poison import PoisonRate, most_refused
 from sinks.postgresql.proofs import Proofs
 from sinks.postgresql.sqlstate import as_sink_error
-from sinks.tablerows import TableRows, rows_by_table
+from sinks.tablerows import FindTable, TableRows, rows_by_table
 
 
 class PostgresTables:
     """Stores batches in the tables that apps registered.
 
     With `own_id_days`, a record whose own id was stored in the last so many days is not again.
+    What `closing` answers is the last statement of a batch's transaction.
     """
 
-    def __init__(self, *, connections: Connections, own_id_days: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        connections: Connections,
+        own_id_days: int | None = None,
+        find_table: FindTable = table_for,
+        closing: Callable[[Batch], str] | None = None,
+    ) -> None:
         self._connections = connections
+        self._find_table = find_table
         self._proofs = Proofs()
         self._own_ids = OwnIdTable(days=own_id_days) if own_id_days else None
         self._keeping = Keeping(
-            proofs=self._proofs, own_ids=self._own_ids, poison=PoisonRate(), makes_partitions=True
+            proofs=self._proofs,
+            own_ids=self._own_ids,
+            poison=PoisonRate(),
+            makes_partitions=True,
+            closing=closing,
         )
         self._prepared = False
 
@@ -50,7 +66,7 @@ class PostgresTables:
     def write(self, batch: Batch) -> Written:
         self.open()
         failures: dict[int, str] = {}
-        tables = rows_by_table(batch)
+        tables = rows_by_table(batch, self._find_table)
         jobs = [_job(table, failures) for table in tables]
         self._ensure_days(batch, tables)
         try:
@@ -68,7 +84,7 @@ class PostgresTables:
             raise
 
     def probe(self, batch: Batch) -> str:
-        tables = rows_by_table(batch)
+        tables = rows_by_table(batch, self._find_table)
         self._ensure_days(batch, tables)
         with self._connections.lend() as connection:
             probe(connection, [_job(table, {}) for table in tables])

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from itertools import chain
 
+from control.ports.tables import table_for
 from pipeline.errors import PartialFailure, RetryableError, SinkFault
 from pipeline.record import Batch
 from pipeline.sink import Written
@@ -21,7 +22,7 @@ from sinks.recordids import OwnIds
 from sinks.sqlite.beside import PROOFS, OwnIdRows, PieceProofs
 from sinks.sqlite.errors import BAD_VALUE, as_sink_error, is_record_fault
 from sinks.sqlite.pieces import MAX_ROWS, Piece, Values, chosen, cut
-from sinks.tablerows import rows_by_table
+from sinks.tablerows import FindTable, rows_by_table
 
 __all__ = ["MAX_ROWS", "PROOFS", "SqliteTables"]
 
@@ -35,6 +36,7 @@ class SqliteTables:
     """Stores batches in the tables that apps registered.
 
     With `own_id_days`, a record whose own id was stored in the last so many days is not again.
+    What `closing` answers is the last statement of each of a batch's transactions.
     """
 
     def __init__(
@@ -42,9 +44,13 @@ class SqliteTables:
         *,
         connect: Callable[[], sqlite3.Connection],
         own_id_days: int | None = None,
+        find_table: FindTable = table_for,
+        closing: Callable[[Batch], str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect = connect
+        self._find_table = find_table
+        self._closing = closing
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -59,7 +65,7 @@ class SqliteTables:
 
     def write(self, batch: Batch) -> Written:
         failures: dict[int, str] = {}
-        pieces = cut(rows_by_table(batch), failures)
+        pieces = cut(rows_by_table(batch, self._find_table), failures)
         heard: dict[int, str] = {}
         already = 0
         with self._lock:
@@ -92,7 +98,7 @@ class SqliteTables:
                 raise as_sink_error(error, doing=f"deleting proofs of log {log_id}") from error
 
     def probe(self, batch: Batch) -> str:
-        tables = rows_by_table(batch)
+        tables = rows_by_table(batch, self._find_table)
         with self._lock:
             aborts = self._aborts
             connection = self._ready()
@@ -187,6 +193,8 @@ class SqliteTables:
             already = self._insert_new(connection, batch, piece, refused, aborts)
             if refused or known:
                 self._proofs.refused(connection, batch, number, refused)
+            if self._closing is not None and (statement := self._closing(batch)):
+                connection.execute(statement)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:

@@ -66,7 +66,9 @@ class Command(BaseCommand):
                         tasks[table] = progress.add_task(table, total=total)
                     progress.update(tasks[table], completed=done, total=total)
 
-                records = prune_records(before, dry_run=dry_run, on_progress=show)
+                records = prune_records(
+                    now.date(), options["days"], dry_run=dry_run, on_progress=show
+                )
             control = self._forget(now, dry_run=dry_run)
         except DatabaseError as error:
             raise CommandError(
@@ -78,7 +80,7 @@ class Command(BaseCommand):
             return
         verb = "would go" if dry_run else "deleted"
         for pruned in records:
-            self.stdout.write(f"{pruned.table}: {_said(pruned)} from before {before} {verb}")
+            self.stdout.write(f"{pruned.table}: {_said(pruned)} from before {pruned.before} {verb}")
         for name, rows in control.items():
             self.stdout.write(f"{name.replace('_', ' ')}: {rows:,} {verb}")
 
@@ -110,6 +112,7 @@ def _as_json(
         "dry_run": dry_run,
         "records": {
             pruned.table: {
+                "before": pruned.before.isoformat(),
                 "rows": pruned.rows,
                 "estimated": pruned.partitioned,
                 "partitions": list(pruned.partitions),
