@@ -294,10 +294,13 @@ def _die_with_parent() -> None:
         pass  # not Linux: an orphan then runs on until it is told
 
 
-def programs(*, unprepared: bool = False) -> list[Program]:
+def programs(*, unprepared: bool = False, checker: bool = True) -> list[Program]:
     """The processes of this installation; with what goes on preparing it where that is not done."""
     server = (sys.executable, "-m", "gunicorn", "-c", "collector_site/gunicorn_conf.py")
     found = [Program(name="server", command=server, announces=True, reloads=True)]
+    if checker:
+        command = (sys.executable, "manage.py", "run_checker")
+        found.append(Program(name="checker", command=command))
     if unprepared:
         command = (sys.executable, "manage.py", "prepare", "--until-done")
         found.append(Program(name="preparation", command=command, once=True))
@@ -325,7 +328,9 @@ def main() -> int:
             sys.stdout.write(said)
             return status
         supervisor = Supervisor(
-            programs=programs(unprepared=status == PUT_OFF),
+            programs=programs(
+                unprepared=status == PUT_OFF, checker=settings.monitoring.run_checker
+            ),
             # Past the children's own deadline, so that one that keeps it is never killed.
             stop_deadline_s=server.stop_deadline_s + 2,
             directory=BASE_DIR,

@@ -1,0 +1,44 @@
+"""One target as the checker's loop holds it: its spec, its memory, its probe under way."""
+
+from __future__ import annotations
+
+import asyncio
+
+from healthmon.checker.limits import Place
+from healthmon.targets.spec import TargetSpec
+from healthmon.truth.machine import Memory
+
+
+class Entry:
+    """Used on the event loop alone.  `removed` tells a probe under way that nobody wants it.
+
+    `blind_since_us` is from when on nothing is known: the end of the last judged probe.
+    """
+
+    __slots__ = (
+        "asked_us",
+        "blind_since_us",
+        "cert_expires_us",
+        "epoch",
+        "memory",
+        "place",
+        "removed",
+        "spec",
+        "task",
+    )
+
+    def __init__(self, spec: TargetSpec, memory: Memory, *, epoch: int, now_us: int) -> None:
+        self.spec = spec
+        self.memory = memory
+        self.epoch = epoch
+        self.blind_since_us = now_us
+        self.asked_us = spec.run_requested_us
+        self.cert_expires_us = 0
+        self.place: Place | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.removed = False
+
+    @property
+    def idle(self) -> bool:
+        """Neither probed now nor waiting for a limit."""
+        return self.place is None

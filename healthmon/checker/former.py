@@ -1,0 +1,63 @@
+"""What a dead checker on this machine had logged, before its targets are taken over.
+
+Its flips must be in the database when their targets' states are read, or they would be found a
+second time.  On another machine its log is adopted there; what it says is sorted out by epochs.
+Runs on the keeper's thread, which must not be held up for long.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from healthmon.leases.models import Checker
+from pipeline.engine import Engine
+from pipeline.runtime.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+# Well under a third of a lease.
+WAIT_S = 2.5
+LOOK_AGAIN_S = 0.05
+
+
+class FormerLogs:
+    def __init__(
+        self, *, own_id: str, engine: Callable[[], Engine], wal: Path, clock: Clock
+    ) -> None:
+        self._own_id = own_id
+        self._engine = engine
+        self._wal = wal
+        self._clock = clock
+        self._pause = threading.Event()
+
+    def deliver(self, former: Mapping[int, str]) -> None:
+        """Adopt the logs of those checkers, and wait a little until they are delivered."""
+        holders = {holder for holder in former.values() if holder} - {self._own_id}
+        logs = Checker.objects.filter(pk__in=holders).values_list("log_id", flat=True)
+        left = {log_id for log_id in logs if log_id and self._is_here(log_id)}
+        if not left:
+            return
+        adoption = self._engine().adoption
+        if adoption is not None:
+            adoption.look()
+        until = self._clock.monotonic() + WAIT_S
+        while left and self._clock.monotonic() < until:
+            left = {log_id for log_id in left if self._is_here(log_id) and self._is_owed(log_id)}
+            if left:
+                self._pause.wait(LOOK_AGAIN_S)
+        if left:
+            logger.info(
+                "a checker's log is delivered while its targets are probed already",
+                extra={"logs": sorted(left)},
+            )
+
+    def _is_here(self, log_id: str) -> bool:
+        return (self._wal / log_id).is_dir()
+
+    def _is_owed(self, log_id: str) -> bool:
+        """Whether that log still has records for a sink; one that another process reads has."""
+        adopted = self._engine().stats()["log"].get("adopted", [])
+        return all(one["log_id"] != log_id or one["left_records"] for one in adopted)

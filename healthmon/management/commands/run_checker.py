@@ -1,0 +1,106 @@
+"""`manage.py run_checker`: the options, the signals, the exit status.
+
+The event loop runs on the main thread; see `healthmon.checker.process`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from argparse import RawDescriptionHelpFormatter
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+_DESCRIPTION = """\
+Probe the targets that are registered in the admin, on their schedules, until SIGTERM or Ctrl-C,
+which lets running probes end and flushes what was found.
+
+Start as many as you like, on any machine with the same control database: they share the targets,
+and when one dies the others take its share over within 15 seconds.
+
+  --once            probe each target once, now, store what is found, and exit
+  --target NAME     only try these targets, now: print what is found, store nothing, and exit
+
+The two that exit do so with status 0 when every probe succeeded, 1 when one did not.
+"""
+
+
+class Command(BaseCommand):
+    help = _DESCRIPTION
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(
+            prog_name, subcommand, formatter_class=RawDescriptionHelpFormatter, **kwargs
+        )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--once", action="store_true", help="one round, then exit")
+        parser.add_argument(
+            "--target", action="append", default=[], metavar="NAME", help="only try this one"
+        )
+        parser.add_argument("--json", action="store_true", help="print results as JSON lines")
+
+    def handle(self, **options: Any) -> None:
+        if options["target"]:
+            self._try(options["target"], as_json=options["json"])
+            return
+        from control.processes import lifecycle
+        from healthmon.checker.round import probe_once
+
+        stop_s = settings.COLLECTOR.server.stop_deadline_s
+        lifecycle.start("checker")
+        try:
+            if options["once"]:
+                failed = asyncio.run(probe_once(said=self._say(options["json"])))
+            else:
+                failed = False
+                asyncio.run(self._run(stop_s))
+        finally:
+            complete = lifecycle.stop(max(1.0, stop_s - 12))
+        if failed or not complete:
+            raise SystemExit(1)
+
+    async def _run(self, stop_s: float) -> None:
+        from healthmon.checker.process import FINISH_S, CheckerProcess
+
+        process = CheckerProcess()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            loop.add_signal_handler(number, process.request_stop)
+        # A terminal that closes is no reason to stop watching; the supervisor says when.
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        await process.run(finish_s=min(FINISH_S, stop_s / 3))
+
+    def _try(self, names: list[str], *, as_json: bool) -> None:
+        from healthmon.probes.trial import try_probe
+        from healthmon.targets.models import Target
+        from healthmon.targets.options import plain_options, problems
+
+        rows = {row.name: row for row in Target.objects.filter(name__in=names)}
+        unknown = [name for name in names if name not in rows]
+        if unknown:
+            raise CommandError(f"there is no target named {', '.join(map(repr, unknown))}")
+        say, failed = self._say(as_json), False
+        for name in names:
+            row = rows[name]
+            if wrong := problems(row):
+                raise CommandError(f"{name}: " + "; ".join(f"{k}: {v}" for k, v in wrong.items()))
+            result = try_probe(row.kind, row.address, plain_options(row), row.timeout_s)
+            failed = failed or result.outcome == "failed"
+            say(name, result)
+        if failed:
+            raise SystemExit(1)
+
+    def _say(self, as_json: bool) -> Any:
+        from healthmon.checker import words
+
+        def say(name: str, result: Any) -> None:
+            if as_json:
+                self.stdout.write(json.dumps(words.as_json(name, result)))
+            else:
+                self.stdout.write(words.line(name, result))
+
+        return say
