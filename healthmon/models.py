@@ -3,7 +3,7 @@
 from healthmon.heartbeats.models import Heartbeat, Ping
 from healthmon.history.models import ProbeResult, Rollup, RollupDue
 from healthmon.leases.models import Checker, ProbeSlot
-from healthmon.notify.models import Channel, NotificationRule
+from healthmon.notify.models import Channel, Notice, NotificationRule
 from healthmon.pages.models import StatusPage
 from healthmon.targets.models import MaintenanceWindow, Tag, Target, TargetGroup
 from healthmon.truth.models import Flip, Incident, IncidentEntry, TargetState
@@ -16,6 +16,7 @@ __all__ = [
     "Incident",
     "IncidentEntry",
     "MaintenanceWindow",
+    "Notice",
     "NotificationRule",
     "Ping",
     "ProbeResult",

@@ -299,7 +299,7 @@ class Migration(migrations.Migration):
                 ('events', models.JSONField(default=healthmon.notify.models._default_events)),
                 ('min_severity', models.CharField(choices=[('critical', 'critical'), ('warning', 'warning'), ('info', 'info')], default='info', max_length=10)),
                 ('group_wait_s', models.FloatField(default=5.0, help_text='Seconds to wait for more of the same, to be told in one message.', validators=[django.core.validators.MinValueValidator(0), django.core.validators.MaxValueValidator(600)])),
-                ('reminder_every_s', models.PositiveIntegerField(default=0, help_text='Seconds between reminders of an open incident. 0: none.')),
+                ('reminder_every_s', models.PositiveIntegerField(default=0, help_text='Seconds between reminders of an open incident that nobody has acknowledged. 0: none.')),
                 ('quiet_from', models.TimeField(blank=True, null=True)),
                 ('quiet_until', models.TimeField(blank=True, null=True)),
                 ('time_zone', models.CharField(default='UTC', max_length=64)),
@@ -368,6 +368,33 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='ping',
             index=models.Index(fields=['target', '-id'], name='healthmon_ping_target'),
+        ),
+        migrations.CreateModel(
+            name='Notice',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('key', models.CharField(max_length=150, unique=True)),
+                ('event', models.CharField(choices=[('down', 'down'), ('recovered', 'recovered'), ('degraded', 'degraded'), ('unknown', 'unknown'), ('flapping', 'flapping'), ('slo', 'slo'), ('certificate', 'certificate'), ('reminder', 'reminder')], max_length=12)),
+                ('at', models.DateTimeField(help_text='When it happened.')),
+                ('due_at', models.DateTimeField()),
+                ('state', models.CharField(choices=[('waiting', 'waiting'), ('told', 'told'), ('dropped', 'dropped')], default='waiting', max_length=8)),
+                ('held', models.CharField(blank=True, default='', max_length=8)),
+                ('why', models.CharField(blank=True, default='', max_length=200)),
+                ('is_open', models.BooleanField(default=False)),
+                ('reminders', models.PositiveIntegerField(default=0)),
+                ('details', models.JSONField(default=dict)),
+                ('message_key', models.CharField(blank=True, default='', max_length=200)),
+                ('told_at', models.DateTimeField(null=True)),
+                ('created_at', models.DateTimeField()),
+                ('channel', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='notices', to='healthmon.channel')),
+                ('incident', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='notices', to='healthmon.incident')),
+                ('rule', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='healthmon.notificationrule')),
+                ('target', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='healthmon.target')),
+            ],
+            options={
+                'ordering': ['-id'],
+                'indexes': [models.Index(condition=models.Q(('state', 'waiting')), fields=['due_at'], name='healthmon_notice_due'), models.Index(condition=models.Q(('is_open', True)), fields=['target'], name='healthmon_notice_open'), models.Index(fields=['created_at'], name='healthmon_notice_created')],
+            },
         ),
         migrations.RunPython(
             index_times, migrations.RunPython.noop, hints={"model_name": "proberesult"}
