@@ -1,0 +1,74 @@
+"""What is sent for a target: built once from its address and options, then sent again and again.
+
+A plan belongs to its options and lives as long as they do.  Pure; any thread.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass
+
+from healthmon.probes.http.address import Url, parse
+from healthmon.probes.http.conditions import Conditions
+from healthmon.probes.http.options import HttpOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`request` asks for `url`; what redirects ask for is made when they come."""
+
+    url: Url
+    options: HttpOptions
+    conditions: Conditions
+    agent: str
+    request: bytes
+
+    def redirected(self, url: Url, method: str) -> bytes:
+        """A request that follows a redirect: credentials go nowhere but where they were meant for.
+
+        Neither do the operator's own headers, which may well be credentials under another name.
+        """
+        return build_request(
+            url, method, self.options, self.agent, own=url.origin == self.url.origin
+        )
+
+
+def plan_for(address: str, options: HttpOptions, agent: str) -> Plan:
+    """The plan of a target.  Raises AddressError."""
+    plan: Plan | None = options.__dict__.get("plan")
+    if plan is not None and plan.agent == agent and options.__dict__["plan_address"] == address:
+        return plan
+    url = parse(address)
+    plan = Plan(
+        url=url,
+        options=options,
+        conditions=options.conditions,
+        agent=agent,
+        request=build_request(url, options.method, options, agent, own=True),
+    )
+    options.__dict__["plan_address"] = address
+    options.__dict__["plan"] = plan
+    return plan
+
+
+def build_request(url: Url, method: str, options: HttpOptions, agent: str, *, own: bool) -> bytes:
+    """The bytes of a request; `own` when it goes to the origin that the target names."""
+    headers = {"Host": url.authority, "User-Agent": agent, "Accept": "*/*"}
+    if own:
+        if options.bearer_token:
+            headers["Authorization"] = f"Bearer {options.bearer_token.reveal()}"
+        elif options.username or options.password:
+            pair = f"{options.username}:{options.password.reveal()}".encode()
+            headers["Authorization"] = f"Basic {b64encode(pair).decode()}"
+        known = {name.lower(): name for name in headers}
+        for pairs in options.sent_headers:
+            for name, value in pairs:
+                headers.pop(known.get(name.lower(), name), None)
+                known[name.lower()] = name
+                headers[name] = value
+    body = options.body.encode() if method == options.method else b""
+    if body or method in ("POST", "PUT", "PATCH"):
+        headers["Content-Length"] = str(len(body))
+    headers["Connection"] = "close"
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"{method} {url.target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
