@@ -2,6 +2,36 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path, register_converter
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from healthmon.api import history, incidents, targets
+from healthmon.api.probe import ProbeView
+
+
+class Id:
+    """A row's id: what a database's bigint can hold."""
+
+    regex = "[0-9]{1,18}"
+
+    def to_python(self, value: str) -> int:
+        return int(value)
+
+    def to_url(self, value: int) -> str:
+        return str(value)
+
+
+register_converter(Id, "id")
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("api/targets", targets.TargetsView.as_view()),
+    path("api/targets/<id:pk>", targets.TargetView.as_view()),
+    path("api/targets/<id:pk>/results", history.TargetResultsView.as_view()),
+    path("api/targets/<id:pk>/flips", history.TargetFlipsView.as_view()),
+    path("api/targets/<id:pk>/latency", history.TargetLatencyView.as_view()),
+    path("api/results", history.ResultsView.as_view()),
+    path("api/incidents", incidents.IncidentsView.as_view()),
+    path("api/incidents/<id:pk>", incidents.IncidentView.as_view()),
+    path("api/incidents/<id:pk>/acknowledge", incidents.AcknowledgeView.as_view()),
+    path("api/incidents/<id:pk>/comment", incidents.CommentView.as_view()),
+    path("probe", ProbeView.as_view(), name="probe"),
+]

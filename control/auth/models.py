@@ -15,6 +15,7 @@ SCOPES: dict[str, str] = {
     "health": "send health pings",
     "events": "send audit events",
     "read": "read records and figures",
+    "targets": "change targets and incidents",
     "admin": "everything",
 }
 ACKS: tuple[str, ...] = ("memory", "wal", "stored")

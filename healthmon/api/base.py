@@ -1,0 +1,156 @@
+"""What every view of the API shares: who may call, how much is read, how errors are told.
+
+Callers are told apart by `control.web.access` alone: `read` to look, `targets` to change.  A body
+is refused before it is read when it is too long.  Runs on request threads; keeps nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import IO, Any, ClassVar
+
+import msgspec
+from django.core.exceptions import BadRequest
+from django.db import Error as DatabaseProblem
+from django.http import HttpRequest, HttpResponse
+from rest_framework import exceptions
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from control.admin.deadline import QueryDeadlineExceeded
+from control.auth.keys import Principal
+from control.databases.causes import cause_of, is_loss
+from control.web.access import authorize
+from control.web.problem import problem
+from control.web.requestid import request_id_of
+
+MAX_BODY_BYTES = 256 * 1024
+MAX_DEPTH = 20
+QUERY_DEADLINE_S = 5.0
+MAX_ID = 2**63 - 1
+
+READ, WRITE = "read", "targets"
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class _Answered(Exception):
+    """The request has its answer already."""
+
+    def __init__(self, response: HttpResponse) -> None:
+        super().__init__()
+        self.response = response
+
+
+class BoundedJsonParser(BaseParser):
+    """JSON of bounded length and depth, without what a database cannot hold."""
+
+    media_type = "application/json"
+
+    def parse(
+        self,
+        stream: IO[Any],
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> Any:
+        raw = stream.read(MAX_BODY_BYTES + 1)
+        if len(raw) > MAX_BODY_BYTES:
+            raise too_large()
+        try:
+            value = msgspec.json.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise exceptions.ParseError(f"The body is no JSON: {error}") from None
+        _check(value, MAX_DEPTH)
+        return value
+
+
+def _check(value: Any, depth: int) -> None:
+    if depth == 0:
+        raise exceptions.ParseError(f"The body is nested more than {MAX_DEPTH} deep.")
+    if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+            raise exceptions.ParseError("A text holds U+0000 or half a surrogate pair.")
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            _check(key, depth - 1)
+            _check(one, depth - 1)
+    elif isinstance(value, list):
+        for one in value:
+            _check(one, depth - 1)
+
+
+class TooLarge(exceptions.APIException):
+    status_code = 413
+    default_code = "too_large"
+
+
+def too_large() -> TooLarge:
+    return TooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
+
+
+class LengthRequired(exceptions.APIException):
+    status_code = 411
+    default_code = "length_required"
+
+
+class ApiView(APIView):
+    """One address of the API."""
+
+    authentication_classes = ()
+    permission_classes = ()
+    parser_classes = (BoundedJsonParser,)
+    renderer_classes = (JSONRenderer,)
+    principal: Principal
+    # By method, where it is not `read` for looking and `targets` for the rest.
+    scopes: ClassVar[Mapping[str, str]] = {}
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        method = request.method or ""
+        plain: HttpRequest = request._request
+        verdict = authorize(plain, self.scopes.get(method) or (READ if method in _SAFE else WRITE))
+        if isinstance(verdict, HttpResponse):
+            raise _Answered(verdict)
+        self.principal = verdict
+        self._check_length(plain)
+        if any("\0" in text for texts in plain.GET.lists() for text in (texts[0], *texts[1])):
+            raise BadRequest
+        super().initial(request, *args, **kwargs)
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        """JSON, whatever a scraper or a browser would rather have."""
+        return JSONRenderer(), JSONRenderer.media_type
+
+    @staticmethod
+    def _check_length(request: HttpRequest) -> None:
+        length = request.META.get("CONTENT_LENGTH") or ""
+        if not length and "HTTP_TRANSFER_ENCODING" in request.META:
+            raise LengthRequired("A body needs a Content-Length here.")
+        if length.isdigit() and int(length) > MAX_BODY_BYTES:
+            raise too_large()
+
+    def handle_exception(self, exc: Exception) -> Any:
+        if isinstance(exc, _Answered):
+            return exc.response
+        if isinstance(exc, QueryDeadlineExceeded):
+            return self._problem(
+                503,
+                "Service Unavailable",
+                f"The question was stopped after {QUERY_DEADLINE_S:g} s: narrow it, by a target.",
+                "query_too_slow",
+            )
+        if isinstance(exc, DatabaseProblem) and is_loss(exc):
+            return self._problem(
+                503, "Service Unavailable", f"A database is away: {cause_of(exc)}", "database_away"
+            )
+        return super().handle_exception(exc)
+
+    def _problem(self, status: int, title: str, detail: str, code: str) -> HttpResponse:
+        return problem(
+            status,
+            title=title,
+            detail=detail,
+            code=code,
+            request_id=request_id_of(self.request._request),
+            headers={"Retry-After": "5"},
+        )
