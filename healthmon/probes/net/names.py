@@ -5,6 +5,7 @@ Pure functions; any thread may call them.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 
@@ -28,6 +29,7 @@ def literal(host: str) -> str | None:
         return None
 
 
+@functools.lru_cache(maxsize=16_384)
 def ascii_host(host: str) -> str:
     """A name in the form that is asked for: lower case, IDNA.  Raises HostError.
 
