@@ -6,9 +6,10 @@ from healthmon.leases.models import Checker, ProbeSlot
 from healthmon.notify.models import Channel, Notice, NotificationRule
 from healthmon.pages.models import StatusPage
 from healthmon.targets.models import MaintenanceWindow, Tag, Target, TargetGroup
-from healthmon.truth.models import Flip, Incident, IncidentEntry, TargetState
+from healthmon.truth.models import BurnAlert, Flip, Incident, IncidentEntry, TargetState
 
 __all__ = [
+    "BurnAlert",
     "Channel",
     "Checker",
     "Flip",

@@ -357,6 +357,21 @@ class Migration(migrations.Migration):
                 'constraints': [models.UniqueConstraint(fields=('target', 'seq'), name='healthmon_flip_once')],
             },
         ),
+        migrations.CreateModel(
+            name='BurnAlert',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('pace', models.CharField(choices=[('fast', 'fast'), ('slow', 'slow')], max_length=8)),
+                ('fired_at', models.DateTimeField(db_index=True)),
+                ('cleared_at', models.DateTimeField(blank=True, null=True)),
+                ('burn', models.FloatField(help_text='How many times as fast as the objective allows.')),
+                ('target', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='burn_alerts', to='healthmon.target')),
+            ],
+            options={
+                'ordering': ['-fired_at', '-id'],
+                'constraints': [models.UniqueConstraint(condition=models.Q(('cleared_at__isnull', True)), fields=('target', 'pace'), name='healthmon_burn_once')],
+            },
+        ),
         migrations.AddIndex(
             model_name='incident',
             index=models.Index(condition=models.Q(('closed_at__isnull', True)), fields=['target'], name='healthmon_incident_open'),

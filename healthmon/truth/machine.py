@@ -112,11 +112,14 @@ def restored(
     status: str,
     since_us: int,
     seq: int,
-    before: str = NEW,
+    before: str = DOWN,
     reason: str = "",
     flapping: bool = False,
 ) -> Memory:
-    """The memory of a target that another checker has watched; rows begin anew."""
+    """The memory of a target that another checker has watched; rows begin anew.
+
+    Of an unknown one whose status `before` is not known the worst is assumed.
+    """
     return Memory(
         status=status,
         since_us=since_us,

@@ -123,3 +123,25 @@ class IncidentEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text[:80]}"
+
+
+class BurnAlert(models.Model):
+    """From the time that a target's error budget burns too fast until it no longer does."""
+
+    target = models.ForeignKey(Target, on_delete=models.CASCADE, related_name="burn_alerts")
+    pace = models.CharField(max_length=8, choices=[(pace, pace) for pace in ("fast", "slow")])
+    fired_at = models.DateTimeField(db_index=True)
+    cleared_at = models.DateTimeField(null=True, blank=True)
+    burn = models.FloatField(help_text="How many times as fast as the objective allows.")
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["-fired_at", "-id"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["target", "pace"], name="healthmon_burn_once",
+                condition=models.Q(cleared_at__isnull=True),
+            )
+        ]  # fmt: skip
+
+    def __str__(self) -> str:
+        return f"{self.target_id}: {self.pace}"
