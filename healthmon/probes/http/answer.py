@@ -42,6 +42,7 @@ class AnswerReader:
     """`bodiless` when the answer to a HEAD is read; at most `max_body_bytes` of a body are kept.
 
     `cut` tells that the body was longer than that.  `complete` once nothing more is to be read.
+    `rest` is what came after an answer without a body: after an upgrade, the other protocol.
     """
 
     __slots__ = (
@@ -57,6 +58,7 @@ class AnswerReader:
         "headers",
         "max_body_bytes",
         "promised",
+        "rest",
         "status",
     )
 
@@ -74,6 +76,7 @@ class AnswerReader:
         self.body = bytearray()
         self.complete = False
         self.cut = False
+        self.rest = b""
 
     def feed(self, data: bytes) -> bool:
         """Take what came; True once the answer is complete.  Raises AnswerError."""
@@ -82,7 +85,9 @@ class AnswerReader:
             if rest is None:
                 return False
             data = rest
-        if not self.complete and data:
+        if self.complete:
+            self.rest = data
+        elif data:
             self._take_body(data)
         return self.complete
 

@@ -64,6 +64,8 @@ def compile_conditions(
         raise ValueError("body_contains: an empty text is in every body")
     if json_value and not json_path:
         raise ValueError("json_path: what should be compared with json_value?")
+    if json_value and json_operator in ("exists", "absent"):
+        raise ValueError(f"json_operator: {json_operator} compares nothing with json_value")
     return Conditions(
         statuses=statuses,
         headers=tuple(_header_condition(line) for line in response_headers),

@@ -13,13 +13,13 @@ from typing import cast
 
 from healthmon.probes.http.address import AddressError, Url, follow, host_of, problem
 from healthmon.probes.http.answer import AnswerReader
-from healthmon.probes.http.conditions import GOOD, Verdict, judge
+from healthmon.probes.http.certificate import judge_certificate
+from healthmon.probes.http.conditions import judge
 from healthmon.probes.http.errors import AnswerError
 from healthmon.probes.http.exchange import Exchange
 from healthmon.probes.http.options import HttpOptions
 from healthmon.probes.http.plan import Plan, plan_for
 from healthmon.probes.kind import (
-    DEGRADED,
     ERROR_CHARS,
     FAILED,
     OK,
@@ -32,7 +32,6 @@ from healthmon.probes.net.tls import ContextError
 from healthmon.probes.tools import Tools
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_DAY_US = 86_400 * 1_000_000
 
 
 async def probe(request: Request, tools: Tools) -> Result:
@@ -131,21 +130,6 @@ def _add_times(result: Result, phases: DialError | Dialled[Exchange]) -> None:
 
 def _sum(so_far: float, more: float) -> float:
     return more if so_far < 0 else so_far if more < 0 else so_far + more
-
-
-def judge_certificate(expires_us: int, options: HttpOptions, now_us: int) -> Verdict:
-    """What the days that a certificate has left mean; 0 days in an option asks for nothing."""
-    left_us = expires_us - now_us
-    for days, outcome in (
-        (options.cert_days_failed, FAILED),
-        (options.cert_days_degraded, DEGRADED),
-    ):
-        if days and left_us < days * _DAY_US:
-            if left_us < 0:
-                return outcome, "the certificate has expired"
-            left = left_us // _DAY_US
-            return outcome, f"the certificate expires in {left} day{'' if left == 1 else 's'}"
-    return GOOD
 
 
 KIND = ProbeKind(

@@ -5,12 +5,12 @@ A plan belongs to its options and lives as long as they do.  Pure; any thread.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from dataclasses import dataclass
 
 from healthmon.probes.http.address import Url, parse
 from healthmon.probes.http.conditions import Conditions
 from healthmon.probes.http.options import HttpOptions
+from healthmon.probes.http.sending import build_request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,31 +44,18 @@ def plan_for(address: str, options: HttpOptions, agent: str) -> Plan:
         options=options,
         conditions=options.conditions,
         agent=agent,
-        request=build_request(url, options.method, options, agent, own=True),
+        request=_request(url, options.method, options, agent, own=True),
     )
     options.__dict__["plan_address"] = address
     options.__dict__["plan"] = plan
     return plan
 
 
-def build_request(url: Url, method: str, options: HttpOptions, agent: str, *, own: bool) -> bytes:
-    """The bytes of a request; `own` when it goes to the origin that the target names."""
-    headers = {"Host": url.authority, "User-Agent": agent, "Accept": "*/*"}
-    if own:
-        if options.bearer_token:
-            headers["Authorization"] = f"Bearer {options.bearer_token.reveal()}"
-        elif options.username or options.password:
-            pair = f"{options.username}:{options.password.reveal()}".encode()
-            headers["Authorization"] = f"Basic {b64encode(pair).decode()}"
-        known = {name.lower(): name for name in headers}
-        for pairs in options.sent_headers:
-            for name, value in pairs:
-                headers.pop(known.get(name.lower(), name), None)
-                known[name.lower()] = name
-                headers[name] = value
+def _request(url: Url, method: str, options: HttpOptions, agent: str, *, own: bool) -> bytes:
+    """`own` when it goes to the origin that the target names."""
     body = options.body.encode() if method == options.method else b""
+    last = [("Connection", "close")]
     if body or method in ("POST", "PUT", "PATCH"):
-        headers["Content-Length"] = str(len(body))
-    headers["Connection"] = "close"
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"{method} {url.target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
+        last.append(("Content-Length", str(len(body))))
+    pairs = options.sent_headers if own else []
+    return build_request(method, url, agent, pairs, last=last, body=body)
