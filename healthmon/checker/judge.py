@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from healthmon.checker.stall import StallWatch
-from healthmon.probes.kind import DEGRADED, ERROR_CHARS, FAILED, OK, VOID, Request, Result
+from healthmon.probes.kind import DEGRADED, ERROR_CHARS, FAILED, OK, VOID, Result
 from healthmon.probes.tools import Tools
 from healthmon.targets.spec import TargetSpec
 
@@ -21,12 +21,12 @@ def late_after_s(spec: TargetSpec) -> float:
 
 async def limited(spec: TargetSpec, tools: Tools) -> Result:
     """One probe within its total deadline; whatever goes wrong in it is the target's failure."""
-    assert spec.kind is not None and spec.kind.probe is not None  # else it is not scheduled
-    assert spec.request is not None
-    request: Request = spec.request
+    probe, request = spec.kind.probe if spec.kind is not None else None, spec.request
+    if probe is None or request is None:
+        raise ValueError(f"target {spec.name!r} cannot be probed: {spec.broken or 'it is passive'}")
     try:
         async with asyncio.timeout(spec.timeout_s):
-            return await spec.kind.probe(request, tools)
+            return await probe(request, tools)
     except TimeoutError:
         return Result(
             outcome=FAILED,

@@ -24,7 +24,7 @@ class StallWatch:
         self._monotonic = monotonic
         self._on_stall = on_stall
         self._handle: asyncio.TimerHandle | None = None
-        self._expected_s = 0.0
+        self._expected_s = float("inf")
         # When the last standstill ended; what began before that was disturbed by it.
         self.last_end_s = float("-inf")
         self.lag_s = 0.0
