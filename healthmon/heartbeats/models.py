@@ -10,7 +10,7 @@ from healthmon.targets.models import Target
 
 
 class Heartbeat(models.Model):
-    """What was last heard of a heartbeat target; `seq` grows with each ping that counts."""
+    """What was last heard of a heartbeat target; `seq` is the record id of the newest ping."""
 
     target = models.OneToOneField(
         Target, primary_key=True, on_delete=models.CASCADE, related_name="heartbeat"
@@ -40,6 +40,7 @@ class Ping(models.Model):
     exit_code = models.IntegerField(null=True)
     remote = models.CharField(max_length=64, blank=True, default="")
     body = models.TextField(blank=True, default="")
+    duration_ms = models.FloatField(null=True)
 
     class Meta:
         ordering: ClassVar[list[str]] = ["-id"]

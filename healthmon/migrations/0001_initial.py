@@ -195,6 +195,7 @@ class Migration(migrations.Migration):
                 ('exit_code', models.IntegerField(null=True)),
                 ('remote', models.CharField(blank=True, default='', max_length=64)),
                 ('body', models.TextField(blank=True, default='')),
+                ('duration_ms', models.FloatField(null=True)),
                 ('target', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='pings', to='healthmon.target')),
             ],
             options={
