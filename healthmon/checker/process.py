@@ -37,7 +37,7 @@ from healthmon.heartbeats.feed import HeartbeatFeed
 from healthmon.leases.keeper import Keeper
 from healthmon.leases.store import LeaseStore
 from healthmon.probes.kind import Result
-from healthmon.probes.tools import make_tools
+from healthmon.probes.tools import tools_from_settings
 from pipeline.engine import Engine
 from pipeline.runtime.clock import Clock, SystemClock
 from sinks import service as sinks
@@ -93,7 +93,7 @@ class CheckerProcess:
         """
         self._loop = loop = asyncio.get_running_loop()
         monitoring = settings.COLLECTOR.monitoring
-        self.tools = make_tools()
+        self.tools = tools_from_settings()
         self.stalls = StallWatch(monotonic=self._clock.monotonic, on_stall=metrics.count_stall)
         self.gate = NetworkGate(
             witnesses=monitoring.network_witnesses, tools=self.tools, clock=self._clock
@@ -109,13 +109,12 @@ class CheckerProcess:
                 per_group=monitoring.probe_per_group,
             ),
             stalls=self.stalls,
-            judge=Judge(stalls=self.stalls, network_gone=self.gate.reason),
+            judge=Judge(stalls=self.stalls, gate=self.gate),
             heard=Heard(
                 result=self.outbound.result if heard is None else self._telling(heard),
                 flip=self.outbound.flip,
                 count=metrics.count_probe,
                 status=metrics.note_status,
-                seen=self.gate.note,
                 certificate=lambda target_id, us: self.follower.certificate(target_id, us),
             ),
             clock=self._clock,

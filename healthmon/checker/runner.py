@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from healthmon.checker.entry import Entry
-from healthmon.checker.judge import Judge, late_after_s, limited
+from healthmon.checker.judge import Judge, late_after_s
 from healthmon.checker.limits import Limits, Place
 from healthmon.checker.schedule import Schedule
 from healthmon.checker.stall import StallWatch
 from healthmon.probes.kind import VOID, Result
 from healthmon.probes.tools import Tools
+from healthmon.probes.trial import run_probe
 from healthmon.targets.phase import next_on_grid, phase_of
 from healthmon.targets.spec import TargetSpec
 from healthmon.truth import machine
@@ -277,7 +278,8 @@ class Runner:
             spec = entry.spec
             if not entry.removed and not self._stopping:
                 self._note_missed(entry, place.due_s, began_s)
-                result = await limited(spec, self._tools)
+                if spec.kind is not None and spec.request is not None:
+                    result = await run_probe(spec.kind, spec.request, self._tools)
         finally:
             ended_s = self._clock.monotonic()
             entry.task = entry.place = None
@@ -285,8 +287,6 @@ class Runner:
             self._let_in(self._limits.leave(place))
         if result is None or entry.removed:
             return
-        if result.total_ms <= 0:
-            result.total_ms = (ended_s - began_s) * 1000
         if spec.fingerprint == entry.spec.fingerprint:
             lag_s = began_s - place.due_s
             result = self._judge(spec, result, began_s)

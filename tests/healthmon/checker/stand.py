@@ -12,6 +12,10 @@ from healthmon.checker.limits import Limits
 from healthmon.checker.runner import Heard, Runner
 from healthmon.checker.stall import StallWatch
 from healthmon.probes.kind import ProbeKind, ProbeOptions, Request, Result
+from healthmon.probes.net.policy import AddressPolicy
+from healthmon.probes.net.resolver import Resolver
+from healthmon.probes.net.tls import Contexts
+from healthmon.probes.tools import Tools
 from healthmon.targets.spec import TargetSpec
 from healthmon.truth.changes import Change
 from healthmon.truth.machine import Memory, Rules
@@ -42,10 +46,15 @@ class Stand:
         self.network_gone = ""
         self.stalls = StallWatch(monotonic=self.clock.monotonic)
         self.runner = Runner(
-            tools=None,  # type: ignore[arg-type]  the kind below asks for nothing
+            tools=Tools(
+                resolver=Resolver(),
+                policy=AddressPolicy(),
+                contexts=Contexts(),
+                monotonic=self.clock.monotonic,
+            ),
             limits=Limits(total=total, per_host=per_host, per_group=per_group),
             stalls=self.stalls,
-            judge=Judge(stalls=self.stalls, network_gone=lambda spec, result: self.network_gone),
+            judge=Judge(stalls=self.stalls, gate=self),
             heard=Heard(
                 result=lambda one, name, at_us, result: self.results.append((one, at_us, result)),
                 flip=self.changes.append,
@@ -66,6 +75,12 @@ class Stand:
             host=lambda address: address,
             probe=self._probe,
         )
+
+    def note(self, spec: TargetSpec, result: Result) -> None:
+        """As the gate that the judge asks."""
+
+    def reason(self, spec: TargetSpec, result: Result) -> str:
+        return self.network_gone
 
     async def _probe(self, request: Request, tools: Any) -> Result:
         one = request.target_id
