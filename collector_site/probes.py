@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import msgspec
 import prometheus_client
@@ -17,6 +18,7 @@ from django.views.decorators.http import require_safe
 from prometheus_client import multiprocess
 
 from control.ports.stats import stats as process_stats
+from control.processes import metricfiles
 from control.web.access import authorize
 
 View = Callable[[HttpRequest], HttpResponse]
@@ -57,10 +59,13 @@ def metrics(request: HttpRequest) -> HttpResponseBase:
         if refused is not None:
             return refused
     process_stats()  # reading them sets the gauges of this process
-    registry = prometheus_client.REGISTRY
+    registry: Any = prometheus_client.REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = prometheus_client.CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    # With those of processes that serve nothing, checkers above all.
+    folder = metricfiles.directory(settings.COLLECTOR.server.data_dir)
+    registry = metricfiles.WithOthers(registry=registry, folder=folder)
     return HttpResponse(
         prometheus_client.generate_latest(registry),
         content_type=prometheus_client.CONTENT_TYPE_LATEST,

@@ -1,7 +1,10 @@
-"""What this room registers when Django is ready."""
+"""What this room registers when Django is ready: what others read of health monitoring."""
 
 from __future__ import annotations
 
 
 def arm() -> None:
     """Register everything; harmless when called again."""
+    from healthmon import metrics
+
+    metrics.register()
