@@ -78,7 +78,9 @@ def ribbon(target_ids: Iterable[int], *, days: int = 90, now: datetime) -> dict[
     start = datetime.combine(first, time(), UTC)
     dates = [first + timedelta(days=offset) for offset in range(days)]
     return {
-        target_id: [_day(day, sums) for day, sums in zip(dates, _by_day(found, start, days), strict=True)]
+        target_id: [
+            _day(day, sums) for day, sums in zip(dates, _by_day(found, start, days), strict=True)
+        ]
         for target_id, found in stretches(target_ids, start, now).items()
     }
 
