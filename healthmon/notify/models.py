@@ -1,4 +1,4 @@
-"""Channels, the rules that say who is told of what, and what is to be told, in the control database.
+"""Channels, the rules that say who is told of what, and what is to be told (control database).
 
 A Notice is one event for one channel.  It is written together with the flip that it tells of,
 waits for others of its rule to be told in one message, and stays as the memory of who was told.

@@ -1,0 +1,118 @@
+"""One POST over HTTP: a bounded answer, one deadline for all of it, no redirects, no reuse.
+
+What the status means is one rule for every channel: 2xx is sent; 408, 425, 429 and 5xx may work
+later; any other is for ever.  Runs on the thread of the channel.
+"""
+
+from __future__ import annotations
+
+import ssl
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import httpcore
+
+from control.admin.inert import one_line
+from healthmon.notify.outbound import Backend, Outbound
+from pipeline.errors import PermanentError, RetryableError
+
+ANSWER_CHARS = 300
+_ANSWER_BYTES = 2_000
+_LATER = frozenset({408, 425, 429})
+
+
+def url_problem(url: str) -> str:
+    """What is wrong with an address to post to; "" when nothing is."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "is not a URL"
+    if parts.scheme not in ("http", "https"):
+        return "must begin with http:// or https://"
+    if not parts.hostname:
+        return "names no host"
+    if port == 0:
+        return "names port 0"
+    if any(ord(character) <= 32 or ord(character) == 127 for character in url):
+        return "has a blank or a control character in it"
+    if not url.isascii():
+        return "has characters beyond ASCII; write the host in its xn-- form and encode the path"
+    return ""
+
+
+def post(
+    url: str, *, body: bytes, headers: dict[str, str], outbound: Outbound, verify: bool, now_s: int
+) -> str:
+    """Post it, and answer the status with the beginning of what was said."""
+    pool = httpcore.ConnectionPool(
+        ssl_context=_tls(verify), network_backend=Backend(outbound), max_connections=1
+    )
+    try:
+        with (
+            pool,
+            pool.stream("POST", url, headers=list(headers.items()), content=body) as response,
+        ):
+            status, said = response.status, _beginning(response)
+            retry_after = _header(response, b"retry-after")
+            location = _header(response, b"location")
+    except (httpcore.TimeoutException, TimeoutError):
+        raise RetryableError("no full answer in time") from None
+    except ssl.SSLCertVerificationError as error:
+        raise RetryableError(f"its certificate is not trusted: {error.verify_message}") from None
+    except (
+        httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError,
+    ) as error:  # fmt: skip
+        words = one_line(str(error), limit=ANSWER_CHARS) or type(error).__name__
+        raise RetryableError(f"the connection failed: {words}") from None
+    answer = f"{status} {said}".strip()
+    if 200 <= status < 300:
+        return answer
+    if 300 <= status < 400:
+        to = one_line(location, limit=200)
+        raise PermanentError(f"answered {status}, a redirect to {to}; give the new address")
+    if status in _LATER or status >= 500:
+        raise RetryableError(f"answered {answer}", retry_after_s=_seconds(retry_after, now_s))
+    raise PermanentError(f"answered {answer}")
+
+
+def _beginning(response: httpcore.Response) -> str:
+    read = b""
+    try:
+        for chunk in response.iter_stream():
+            read += chunk
+            if len(read) >= _ANSWER_BYTES:
+                break
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
+        pass  # the status has been said; the text is only for people
+    except RetryableError:
+        pass  # as above: the deadline came while it was read
+    return one_line(read[:_ANSWER_BYTES].decode("utf-8", "replace"), limit=ANSWER_CHARS)
+
+
+def _header(response: httpcore.Response, name: bytes) -> str:
+    for key, value in response.headers:
+        if key.lower() == name:
+            return bytes(value[:500]).decode("latin-1")
+    return ""
+
+
+def _seconds(retry_after: str, now_s: int) -> float | None:
+    """A Retry-After in seconds or as a date; None when there is none that can be read."""
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now_s) if text else None
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+@lru_cache(maxsize=2)
+def _tls(verify: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
