@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from control.ports.tables import register_table
+from healthmon.checker.housekeeping import register_task
+from healthmon.history import retention, rollup
 from healthmon.history.records import PROBE
 from healthmon.history.sink import SINK
 from healthmon.history.table import RESULTS
@@ -14,3 +16,5 @@ def arm() -> None:
     register_internal_type(PROBE)
     register_table(RESULTS)
     register_internal_sink(SINK)
+    register_task("roll-up", rollup.INTERVAL_S, rollup.run)
+    register_task("history-retention", retention.INTERVAL_S, retention.run)

@@ -72,7 +72,7 @@ class Histogram:
             self._merge_wide(data)
             return
         # Every number takes one byte: nearly all histograms of minutes, most of hours.
-        if len(data) > LAST and sum(data[::2]) > LAST:
+        if sum(data[::2]) > LAST:
             raise HistogramError("a histogram has buckets beyond the last")
         for step, count in zip(data[::2], data[1::2], strict=True):
             bucket += step
