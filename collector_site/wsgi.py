@@ -22,6 +22,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "collector_site.settings")
 
 StartResponse = Callable[..., Any]
 PROBES = frozenset({"/healthz", "/readyz", "/stats", "/metrics"})
+PINGS = "/ping/"
 
 
 class ShortHandler(WSGIHandler):
@@ -44,7 +45,7 @@ class ShortHandler(WSGIHandler):
 
 
 class Dispatch:
-    """Chooses the handler by path: the paths that `ingest.urls` names exactly, and the probes."""
+    """Chooses the handler by path: those that `ingest.urls` names exactly, pings, and the probes."""
 
     def __init__(self) -> None:
         self._full = WSGIHandler()
@@ -53,7 +54,9 @@ class Dispatch:
         get_resolver()._populate()  # now, rather than in the first request
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        chosen = self._short if environ.get("PATH_INFO") in self._paths else self._full
+        path = environ.get("PATH_INFO", "")
+        short = path in self._paths or path.startswith(PINGS)
+        chosen = self._short if short else self._full
         response: Iterable[bytes] = chosen(environ, start_response)
         return response
 

@@ -6,6 +6,7 @@ from django.urls import URLPattern, URLResolver, path, register_converter
 
 from healthmon.api import history, incidents, targets
 from healthmon.api.probe import ProbeView
+from healthmon.heartbeats.views import ping
 
 
 class Id:
@@ -34,4 +35,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/incidents/<id:pk>/acknowledge", incidents.AcknowledgeView.as_view()),
     path("api/incidents/<id:pk>/comment", incidents.CommentView.as_view()),
     path("probe", ProbeView.as_view(), name="probe"),
+    path("ping/<path:rest>", ping, name="ping"),
 ]

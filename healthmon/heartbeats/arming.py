@@ -5,3 +5,8 @@ from __future__ import annotations
 
 def arm() -> None:
     """Register everything; harmless when called again."""
+    from healthmon.heartbeats.index import index
+    from healthmon.heartbeats.sink import register_sinks
+
+    register_sinks()
+    index().register()

@@ -173,7 +173,9 @@ class HeartbeatIndex:
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:
-            logger.error("the copy of heartbeat targets cannot be used", extra={"error": str(error)})
+            logger.error(
+                "the copy of heartbeat targets cannot be used", extra={"error": str(error)}
+            )
             return None
         logger.warning("the control database is away; heartbeat targets are those of the last copy")
         return _held(rows)

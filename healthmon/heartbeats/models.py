@@ -34,7 +34,7 @@ class Ping(models.Model):
     """One ping, as it is listed beside its target; a bounded number a target is kept."""
 
     target = models.ForeignKey(Target, on_delete=models.CASCADE, related_name="pings")
-    record_id = models.BigIntegerField(unique=True)
+    record_id = models.BigIntegerField()
     at = models.DateTimeField()
     kind = models.CharField(max_length=10)
     exit_code = models.IntegerField(null=True)
@@ -46,6 +46,9 @@ class Ping(models.Model):
         ordering: ClassVar[list[str]] = ["-id"]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["target", "-id"], name="healthmon_ping_target")
+        ]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["target", "record_id"], name="healthmon_ping_once")
         ]
 
     def __str__(self) -> str:

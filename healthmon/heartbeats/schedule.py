@@ -40,24 +40,20 @@ def due(
 ) -> Due | None:
     """When the next ping is missed, after one at `last`; None when none is waited for.
 
-    `run_began` is the start of a run that has not ended: its end is waited for by the grace.
+    `run_began` is the start of a run that has not ended: it began, so that only its end is waited
+    for, by the grace.
     """
     grace = timedelta(seconds=options.grace_s)
-    found: Due | None = None
-    if last is not None:
-        expected = expected_after(options, interval_s, last)
-        found = Due(expected, expected + grace, f"no ping since {_said(last)}, {_late(options)}")
     if run_began is not None:
-        ends = run_began + grace
-        if found is None or ends < found.missed_at:
-            text = f"the run that began {_said(run_began)} has not ended within {options.grace_s:g} s"
-            found = Due(run_began, ends, text)
-    return found
+        said = f"the run that began {_said(run_began)} has not ended within {options.grace_s:g} s"
+        return Due(run_began, run_began + grace, said)
+    if last is None:
+        return None
+    expected = expected_after(options, interval_s, last)
+    return Due(expected, expected + grace, f"no ping since {_said(last)}, {_late(options)}")
 
 
-def next_miss(
-    options: HeartbeatOptions, interval_s: float, missed: Due, now: datetime
-) -> datetime:
+def next_miss(options: HeartbeatOptions, interval_s: float, missed: Due, now: datetime) -> datetime:
     """When it is told again that pings are missing, after it was at `missed`; later than `now`.
 
     After a long time it is not told once for each ping.

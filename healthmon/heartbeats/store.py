@@ -40,7 +40,7 @@ _FIELDS = [
 
 @dataclass(slots=True, kw_only=True)
 class Arrived:
-    """One ping that has come in; `duration_ms` what its sender told or, later, what was measured."""
+    """One ping that came in; `duration_ms` is what its sender told, or what `fold` measured."""
 
     record_id: int
     target_id: int
@@ -102,9 +102,11 @@ class PingStore:
             there = set(Target.objects.filter(pk__in=asked).values_list("pk", flat=True))
             rows = self._locked(there, now)
             ours = [one for one in pings if one.target_id in rows]
-            ids = [one.record_id for one in ours]
-            known = set(Ping.objects.filter(record_id__in=ids).values_list("record_id", flat=True))
-            new = [one for one in ours if one.record_id not in known]
+            listed = Ping.objects.filter(
+                target_id__in=rows, record_id__in={one.record_id for one in ours}
+            )
+            known = set(listed.values_list("target_id", "record_id"))
+            new = [one for one in ours if (one.target_id, one.record_id) not in known]
             changed = {one.target_id for one in new if fold(rows[one.target_id], one)}
             self._list(new)
             for target_id in changed:

@@ -189,7 +189,7 @@ class Migration(migrations.Migration):
             name='Ping',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('record_id', models.BigIntegerField(unique=True)),
+                ('record_id', models.BigIntegerField()),
                 ('at', models.DateTimeField()),
                 ('kind', models.CharField(max_length=10)),
                 ('exit_code', models.IntegerField(null=True)),
@@ -384,6 +384,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='ping',
             index=models.Index(fields=['target', '-id'], name='healthmon_ping_target'),
+        ),
+        migrations.AddConstraint(
+            model_name='ping',
+            constraint=models.UniqueConstraint(fields=('target', 'record_id'), name='healthmon_ping_once'),
         ),
         migrations.CreateModel(
             name='Notice',
