@@ -45,7 +45,7 @@ class ShortHandler(WSGIHandler):
 
 
 class Dispatch:
-    """Chooses the handler by path: those that `ingest.urls` names exactly, pings, and the probes."""
+    """Chooses the handler by path: those that `ingest.urls` names exactly, pings, the probes."""
 
     def __init__(self) -> None:
         self._full = WSGIHandler()

@@ -180,7 +180,8 @@ def _body(meta: dict[str, Any]) -> bytes:
 def _later(
     request: HttpRequest, status: int, code: str, detail: str, wait_s: float
 ) -> HttpResponse:
-    seconds = max(1, math.ceil(min(wait_s, 300.0) * random.uniform(1.0, 1.2))  # noqa: S311)
+    spread = random.uniform(1.0, 1.2)  # noqa: S311 - jitter, not a secret
+    seconds = max(1, math.ceil(min(wait_s, 300.0) * spread))
     return _refused(request, status, code, detail, Retry_After=str(seconds))
 
 
