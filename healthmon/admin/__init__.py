@@ -1,1 +1,13 @@
-"""The admin of health monitoring."""
+"""The admin of health monitoring: what autodiscovery finds."""
+
+from healthmon.admin.grouping import MaintenanceWindowAdmin, TagAdmin, TargetGroupAdmin
+from healthmon.admin.incidents import IncidentAdmin
+from healthmon.admin.targets import TargetAdmin
+
+__all__ = [
+    "IncidentAdmin",
+    "MaintenanceWindowAdmin",
+    "TagAdmin",
+    "TargetAdmin",
+    "TargetGroupAdmin",
+]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from healthmon.admin import panel, problems
+
 
 def arm() -> None:
-    """Register everything; harmless when called again."""
+    """Put health on the dashboard; harmless when called again."""
+    panel.register()
+    problems.register()

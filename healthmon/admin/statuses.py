@@ -19,7 +19,7 @@ from django.utils.safestring import SafeString
 
 from healthmon.leases.models import ProbeSlot
 from healthmon.targets.models import SLOTS, Target, slot_of
-from healthmon.truth.models import (
+from healthmon.truth.machine import (
     DEGRADED,
     DOWN,
     MAINTENANCE,
@@ -27,8 +27,8 @@ from healthmon.truth.models import (
     PAUSED,
     UNKNOWN,
     UP,
-    TargetState,
 )
+from healthmon.truth.models import TargetState
 
 # Problems first; what is as it should be last.
 ORDER = (DOWN, DEGRADED, UNKNOWN, NEW, UP, MAINTENANCE, PAUSED)
@@ -104,11 +104,15 @@ def shown(target: Target, watching: Watch) -> Shown:
     )
 
 
-def mark(status: str, *, flapping: bool = False) -> SafeString:
+def mark(status: str, *, flapping: bool = False, word: str = "") -> SafeString:
     """The status as a word with a shape and a colour of its own."""
-    word = f"{status}, flapping" if flapping else status
-    return format_html('<span class="status status-{}"><i aria-hidden="true"></i>{}</span>',
-                       status if status in ORDER else UNKNOWN, word)  # fmt: skip
+    kind = status if status in ORDER else UNKNOWN
+    words = word or status
+    return format_html(
+        '<span class="status status-{}"><i aria-hidden="true"></i>{}</span>',
+        kind,
+        f"{words}, flapping" if flapping else words,
+    )
 
 
 def rank() -> Case:
