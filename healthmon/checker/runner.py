@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from healthmon.checker.entry import Entry
 from healthmon.checker.judge import Judge, late_after_s
@@ -36,16 +37,24 @@ logger = logging.getLogger(__name__)
 MOST_AT_ONCE = 100
 # Before its grid's first time, a target that is probed rarely is looked at once, this soon.
 FIRST_WITHIN_S = 60.0
+LAGS_KEPT = 10_000
 
 
 @dataclass(slots=True)
 class Figures:
-    """Counts since the start; read from any thread."""
+    """Counts since the start, and how late the last probes began; read from any thread."""
 
     probes: int = 0
     missed_windows: int = 0
     voided: int = 0
     flips: int = 0
+    in_flight_most: int = 0
+    lags_s: deque[float] = field(default_factory=lambda: deque(maxlen=LAGS_KEPT))
+
+    def lag_s(self, share: float) -> float:
+        """So late began that share of the last probes, or less; 0 when there were none."""
+        lags = sorted(self.lags_s.copy())
+        return lags[min(int(len(lags) * share), len(lags) - 1)] if lags else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +276,8 @@ class Runner:
         task = asyncio.get_running_loop().create_task(self._run(entry, place))
         entry.task = task
         self._running.add(task)
+        if len(self._running) > self.figures.in_flight_most:
+            self.figures.in_flight_most = len(self._running)
 
     # --- one probe -------------------------------------------------------------------------
 
@@ -289,6 +300,7 @@ class Runner:
             return
         if spec.fingerprint == entry.spec.fingerprint:
             lag_s = began_s - place.due_s
+            self.figures.lags_s.append(lag_s)
             result = self._judge(spec, result, began_s)
             self._take_in(entry, at_us, result, lag_s=lag_s)
         self._again(entry, ended_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -220,9 +221,7 @@ def test_a_clock_that_is_set_moves_neither_schedule_nor_order() -> None:
     run(stand.clock, main())
     began = stand.began[1]
     assert len(began) == 15
-    assert all(
-        9.9 < later - earlier < 10.1 for earlier, later in zip(began, began[1:], strict=False)
-    )
+    assert all(9.9 < later - earlier < 10.1 for earlier, later in pairwise(began))
     assert stand.changes == []
 
 

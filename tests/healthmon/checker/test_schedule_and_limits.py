@@ -86,7 +86,7 @@ def test_the_grid_goes_on_by_intervals_and_never_back(
 
 def _limits_run(seed: int, *, total: int, per_host: int, per_group: int) -> None:
     """Places come and go at random: no limit is passed, and everybody gets a turn."""
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     limits = Limits(total=total, per_host=per_host, per_group=per_group)
     running: list[Place] = []
     begun: set[int] = set()

@@ -53,17 +53,30 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._virtual.now_s
 
 
-def run(clock: VirtualClock, main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` to its end in virtual time."""
-    loop = VirtualLoop(clock)
-    try:
-        return loop.run_until_complete(main)
-    finally:
-        while left := asyncio.all_tasks(loop):  # one that ends may let another in
+class Time:
+    """A loop that runs only while time is let pass: between, the test may do as it likes."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.loop = VirtualLoop(clock)
+
+    def passes(self, seconds: float) -> None:
+        self.loop.run_until_complete(asyncio.sleep(seconds))
+
+    def close(self) -> None:
+        while left := asyncio.all_tasks(self.loop):  # one that ends may let another in
             for task in left:
                 task.cancel()
-            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        loop.close()
+            self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        self.loop.close()
+
+
+def run(clock: VirtualClock, main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` to its end in virtual time."""
+    time = Time(clock)
+    try:
+        return time.loop.run_until_complete(main)
+    finally:
+        time.close()
 
 
 def freeze(clock: VirtualClock, seconds: float) -> None:
