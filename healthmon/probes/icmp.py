@@ -187,8 +187,7 @@ def _reply(packet: bytes, family: int, raw: bool, identity: int, token: bytes) -
         packet = packet[(packet[0] & 0x0F) * 4 :]  # the IP header
     if len(packet) < _HEADER.size + len(token):
         return None
-    fields: tuple[int, ...] = _HEADER.unpack_from(packet)
-    kind, code, _, who, sequence = fields
+    kind, code, _, who, sequence = _HEADER.unpack_from(packet)
     if kind != _ECHO[socket.AddressFamily(family)][1] or code:
         return None
     # The kernel gives unprivileged sockets an identity of its own.
@@ -196,15 +195,16 @@ def _reply(packet: bytes, family: int, raw: bool, identity: int, token: bytes) -
         return None
     if packet[_HEADER.size : _HEADER.size + len(token)] != token:
         return None
-    return sequence
+    return int(sequence)
 
 
 def _checksum(packet: bytes) -> int:
     if len(packet) % 2:
         packet += b"\0"
-    total = sum(struct.unpack(f"!{len(packet) // 2}H", packet))
+    words: tuple[int, ...] = struct.unpack(f"!{len(packet) // 2}H", packet)
+    total = sum(words)
     total = (total >> 16) + (total & 0xFFFF)
-    return ~(total + (total >> 16)) & 0xFFFF
+    return 0xFFFF - (total + (total >> 16) & 0xFFFF)
 
 
 KIND = ProbeKind(

@@ -1,0 +1,1 @@
+"""Tests of the probes: the contract of every kind, and real listeners for them."""
