@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from healthmon.leases.models import Checker
 from pipeline.engine import Engine
@@ -59,5 +60,6 @@ class FormerLogs:
 
     def _is_owed(self, log_id: str) -> bool:
         """Whether that log still has records for a sink; one that another process reads has."""
-        adopted = self._engine().stats()["log"].get("adopted", [])
+        log: Any = self._engine().stats()["log"]
+        adopted = log.get("adopted", [])
         return all(one["log_id"] != log_id or one["left_records"] for one in adopted)

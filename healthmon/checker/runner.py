@@ -294,7 +294,7 @@ class Runner:
         finally:
             ended_s = self._clock.monotonic()
             entry.task = entry.place = None
-            self._running.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self._running.discard(asyncio.current_task())
             self._let_in(self._limits.leave(place))
         if result is None or entry.removed:
             return

@@ -7,7 +7,7 @@ among the options.  Pure functions but for the environment; any thread may call 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 from healthmon.probes.kind import ProbeKind, ProbeOptions
 from healthmon.probes.registry import KindError, kind_of
@@ -49,7 +49,7 @@ def plain_options(target: Target) -> dict[str, Any]:
 def decoded(target: Target) -> tuple[ProbeKind, ProbeOptions]:
     """The kind and its typed options.  Raises KindError, OptionsError or SecretError."""
     kind = kind_of(target.kind)
-    return kind, cast(ProbeOptions, decode_options(kind.Options, plain_options(target)))
+    return kind, decode_options(kind.Options, plain_options(target))
 
 
 def problems(target: Target) -> dict[str, str]:
