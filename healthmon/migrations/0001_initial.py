@@ -177,6 +177,7 @@ class Migration(migrations.Migration):
                 ('at', models.DateTimeField()),
                 ('kind', models.CharField(choices=[('opened', 'opened'), ('flip', 'flip'), ('acknowledged', 'acknowledged'), ('comment', 'comment'), ('notified', 'notified'), ('closed', 'closed')], max_length=16)),
                 ('text', models.TextField(blank=True, default='')),
+                ('public', models.BooleanField(default=False, help_text='A comment for status pages.')),
                 ('author', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('incident', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='entries', to='healthmon.incident')),
             ],

@@ -116,6 +116,7 @@ class IncidentEntry(models.Model):
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
     text = models.TextField(blank=True, default="")
+    public = models.BooleanField(default=False, help_text="A comment for status pages.")
 
     class Meta:
         ordering: ClassVar[list[str]] = ["at", "id"]
