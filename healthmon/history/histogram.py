@@ -80,11 +80,11 @@ class Histogram:
 
     def _merge_wide(self, data: bytes) -> None:
         numbers = _numbers(data)
+        if sum(numbers[::2]) > LAST:
+            raise HistogramError("a histogram has buckets beyond the last")
         bucket = 0
         for step, count in zip(numbers[::2], numbers[1::2], strict=True):
             bucket += step
-            if bucket > LAST:
-                raise HistogramError("a histogram has buckets beyond the last")
             self.counts[bucket] = self.counts.get(bucket, 0) + count
 
     def to_bytes(self) -> bytes:

@@ -40,7 +40,8 @@ def test_a_result_is_read_back_as_it_was_found(sink):
     )  # fmt: skip
     found = ProbeResult.objects.get()
     assert (found.target_id, found.outcome, found.latency_ms) == (7, "degraded", 12.346)
-    assert (found.dns_ms, found.connect_ms, found.tls_ms, found.first_byte_ms) == (0.5, 1.25, None, 9.0)  # fmt: skip
+    phases = (found.dns_ms, found.connect_ms, found.tls_ms, found.first_byte_ms)
+    assert phases == (0.5, 1.25, None, 9.0)
     assert (found.code, found.address, found.error) == (200, "192.0.2.1", "")
     assert found.timestamp == START
 
@@ -97,7 +98,9 @@ def test_a_payload_that_is_no_result_costs_only_itself(sink):
     samples = [sample(n, at) for n, at in enumerate(every(1, 60))]
     samples[7][1].payload = b'{"not": "a result"}'
     samples[30][1].payload = b'[9,"ok",1.0'
-    samples[31][1].payload = b'[1,"ok",1.0,1.0,1.0,1.0,1.0,0,"",""],[1,"ok",1.0,1.0,1.0,1.0,1.0,0,"",""]'
+    samples[31][
+        1
+    ].payload = b'[1,"ok",1.0,1.0,1.0,1.0,1.0,0,"",""],[1,"ok",1.0,1.0,1.0,1.0,1.0,0,"",""]'
     sent = batch_of(samples)
     with pytest.raises(PartialFailure) as caught:
         sink.write(sent)
