@@ -29,7 +29,7 @@ CONTROL, RECORDS = "default", "records"
 NAMES = {CONTROL: "control", RECORDS: "records"}
 RETRY_AFTER_S = 5
 # Served from files or from memory.
-NEEDS_NO_DATABASE = ("/static/", "/api/", "/ping/")
+NEEDS_NO_DATABASE = ("/static/", "/api/", "/ping/", "/status/", "/badge/")
 
 
 class AwayMiddleware:

@@ -6,6 +6,7 @@ from django.urls import URLPattern, URLResolver, path, register_converter
 
 from healthmon.api import history, incidents, targets
 from healthmon.api.probe import ProbeView
+from healthmon.pages import views as pages
 from healthmon.heartbeats.views import ping
 
 
@@ -35,5 +36,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/incidents/<id:pk>/acknowledge", incidents.AcknowledgeView.as_view()),
     path("api/incidents/<id:pk>/comment", incidents.CommentView.as_view()),
     path("probe", ProbeView.as_view(), name="probe"),
+    path("status/<slug:slug>", pages.page, name="status_page"),
+    path("status/<slug:slug>.json", pages.page_json, name="status_page_json"),
+    path("status/<slug:slug>.rss", pages.page_rss, name="status_page_rss"),
+    path("badge/<slug:slug>.svg", pages.badge_svg, name="badge"),
     path("ping/<path:rest>", ping, name="ping"),
 ]

@@ -21,6 +21,7 @@ from rest_framework.views import APIView
 
 from control.admin.deadline import QueryDeadlineExceeded
 from control.auth.keys import Principal
+from control.auth.models import ApiKey
 from control.databases.causes import cause_of, is_loss
 from control.web.access import authorize
 from control.web.problem import problem
@@ -116,6 +117,11 @@ class ApiView(APIView):
         if any("\0" in text for texts in plain.GET.lists() for text in (texts[0], *texts[1])):
             raise BadRequest
         super().initial(request, *args, **kwargs)
+
+    def said_by(self) -> str:
+        """Who asks, for a timeline: keys are nobody's user."""
+        key = ApiKey.objects.filter(pk=self.principal.key_id or 0).first()
+        return f"(through the API, with the key {key.name})" if key else "(through the API)"
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
         """JSON, whatever a scraper or a browser would rather have."""

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import transaction
 from django.shortcuts import get_object_or_404
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from healthmon.api import schema
 from healthmon.api.base import MAX_ID, ApiView
+from healthmon.api.incidentform import CommentSerializer
 from healthmon.api.paging import choice, flag, page, whole
 from healthmon.targets.models import SEVERITIES
+from healthmon.truth import incidents as truth
 from healthmon.truth.models import Incident
 
 MAX_ENTRIES = 1_000
-
-
-class CommentSerializer(serializers.Serializer[Any]):
-    text = serializers.CharField(max_length=10_000)
 
 
 @schema.incidents
@@ -49,22 +47,23 @@ class AcknowledgeView(ApiView):
     def post(self, request: Request, pk: int) -> Response:
         """Harmless again: the first acknowledgement stays."""
         incident = _one(pk)
-        from healthmon.truth import incidents as truth
-
-        if incident.acknowledged_at is None:
-            truth.acknowledge(incident, None)
+        truth.acknowledge(incident, None, text=self.said_by())
         return Response(_with_timeline(_one(pk)))
 
 
 @schema.comment
 class CommentView(ApiView):
     def post(self, request: Request, pk: int) -> Response:
-        from healthmon.truth import incidents as truth
-
         incident = _one(pk)
         form = CommentSerializer(data=request.data)
         form.is_valid(raise_exception=True)
-        truth.comment(incident, None, form.validated_data["text"])
+        text, public = form.validated_data["text"], form.validated_data["public"]
+        with transaction.atomic(using="default"):
+            # The public need not read which key it was.
+            entry = truth.comment(incident, None, text if public else f"{text}\n{self.said_by()}")
+            if public:
+                entry.public = True
+                entry.save(update_fields=["public"])
         return Response(_with_timeline(_one(pk)), status=201)
 
 
@@ -101,6 +100,7 @@ def _with_timeline(row: Incident) -> dict[str, Any]:
                 "kind": entry.kind,
                 "author": entry.author.get_username() if entry.author else None,
                 "text": entry.text,
+                "public": entry.public,
             }
             for entry in entries
         ],

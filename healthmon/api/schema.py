@@ -15,6 +15,7 @@ from drf_spectacular.utils import (
 )
 from rest_framework import serializers
 
+from healthmon.api.incidentform import CommentSerializer
 from healthmon.api.targetform import BulkSerializer, TargetSerializer
 from healthmon.targets.models import SEVERITIES
 from healthmon.truth.models import STATUSES
@@ -180,6 +181,7 @@ _INCIDENT = inline_serializer(
                 "kind": serializers.CharField(),
                 "author": serializers.CharField(allow_null=True),
                 "text": serializers.CharField(allow_blank=True),
+                "public": serializers.BooleanField(),
             },
             many=True,
         ),
@@ -337,9 +339,7 @@ comment = extend_schema_view(
         "incidents_comment",
         "Add a line to the timeline",
         "incidents",
-        request=inline_serializer(
-            name="Comment", fields={"text": serializers.CharField(max_length=10_000)}
-        ),
+        request=CommentSerializer,
         responses=_responses(201, _INCIDENT, "As it is now.", 404, *_BODY),
     )
 )

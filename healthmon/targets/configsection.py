@@ -13,7 +13,6 @@ from datetime import UTC, date, datetime, time
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
 from django.contrib.auth import get_user_model
 from django.utils.dateparse import parse_datetime, parse_time
 
@@ -268,13 +267,12 @@ def _channel_problems(row: Channel) -> dict[str, str]:
 
 
 def _maintenance_problems(row: MaintenanceWindow) -> dict[str, str]:
-    found = _zone_problem(row.time_zone)
-    if row.cron:
-        try:
-            CronSim(row.cron, datetime(2026, 1, 1, tzinfo=UTC))
-        except CronSimError as error:
-            found["cron"] = f"{row.cron!r} is no cron expression of five fields: {error}"
-    return found
+    from healthmon.truth.maintenance import Window, problem
+
+    if getattr(row, "starts_at", None) is None:
+        return {"starts_at": "is missing; write a time such as 2026-01-31T22:00:00Z"}
+    wrong = problem(Window.of(row))
+    return {"window": wrong} if wrong else {}
 
 
 def _rule_problems(row: NotificationRule) -> dict[str, str]:

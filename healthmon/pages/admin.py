@@ -1,0 +1,73 @@
+"""Status pages in the admin: what is shown to whom, and the addresses to hand out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from control.admin import ModelAdmin, action, display, register
+from healthmon.pages.board import targets_of
+from healthmon.pages.models import StatusPage
+
+
+@register(StatusPage)
+class StatusPageAdmin(ModelAdmin):
+    list_display = ("title", "address", "published", "targets", "updated_at")
+    list_filter = ("published",)
+    search_fields = ("title", "slug")
+    prepopulated_fields = {"slug": ("title",)}
+    filter_horizontal = ("groups", "tags")
+    actions = ("publish", "withdraw")
+
+    @display(description="Address")
+    def address(self, row: StatusPage) -> SafeString | str:
+        path = reverse("status_page", args=[row.slug])
+        if not row.published:
+            return path
+        return format_html('<a href="{}">{}</a>', path, path)
+
+    @display(description="Targets shown")
+    def targets(self, row: StatusPage) -> int:
+        return int(targets_of(row).count())
+
+    @display(description="Also as")
+    def addresses(self, row: StatusPage) -> SafeString | str:
+        if row.pk is None or not row.published:
+            return "Once it is published: RSS, JSON and a badge."
+        return format_html(
+            '<a href="{}">RSS</a>, <a href="{}">JSON</a>, <a href="{}">badge</a>',
+            reverse("status_page_rss", args=[row.slug]),
+            reverse("status_page_json", args=[row.slug]),
+            reverse("badge", args=[row.slug]),
+        )
+
+    def get_fieldsets(self, request: HttpRequest, obj: StatusPage | None = None) -> Any:
+        shown = ("groups", "tags", "show_uptime", "show_incidents", "show_latency")
+        return [
+            (None, {"fields": ("title", "slug", "description", "published", "addresses")}),
+            (
+                "What it shows",
+                {
+                    "fields": shown,
+                    "description": "Targets of any of these groups or tags that may be public. "
+                    "Addresses, causes and internal comments are never shown.",
+                },
+            ),
+        ]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: StatusPage | None = None) -> Any:
+        return ("addresses",)
+
+    @action(description="Publish", permissions=["change"])
+    def publish(self, request: HttpRequest, rows: Any) -> None:
+        count = rows.update(published=True)
+        self.message_user(request, f"{count} published; shown within ten seconds.")
+
+    @action(description="Withdraw", permissions=["change"])
+    def withdraw(self, request: HttpRequest, rows: Any) -> None:
+        count = rows.update(published=False)
+        self.message_user(request, f"{count} withdrawn; gone within ten seconds.")
