@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
 from argparse import RawDescriptionHelpFormatter
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+SWITCH_INTERVAL_S = 0.0005
 
 _DESCRIPTION = """\
 Probe the targets that are registered in the admin, on their schedules, until SIGTERM or Ctrl-C,
@@ -51,6 +54,9 @@ class Command(BaseCommand):
         from healthmon.checker.round import probe_once
 
         stop_s = settings.COLLECTOR.server.stop_deadline_s
+        # The loop gives the interpreter's lock up at each of its many small system calls, and
+        # another thread that computes would keep it for ten times as long by default.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         lifecycle.start("checker")
         try:
             if options["once"]:
