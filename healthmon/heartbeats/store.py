@@ -61,11 +61,9 @@ class Taken:
     homeless: int
 
 
-def error_of(one: Arrived) -> str:
-    """Why a ping is a failure, "" when it is none."""
-    if one.kind != FAIL:
-        return ""
-    return "it said that it failed" if one.exit_code is None else f"it ended with {one.exit_code}"
+def failure_said(exit_code: int | None) -> str:
+    """Why a ping of the kind `fail` is a failure."""
+    return "it said that it failed" if exit_code is None else f"it ended with exit code {exit_code}"
 
 
 def fold(row: Heartbeat, one: Arrived) -> bool:
@@ -79,7 +77,7 @@ def fold(row: Heartbeat, one: Arrived) -> bool:
             one.duration_ms = max(0.0, (one.at - row.last_start_at).total_seconds() * 1000)
         row.last_duration_ms = one.duration_ms
         row.last_exit_code = one.exit_code
-        row.last_error = error_of(one)
+        row.last_error = failure_said(one.exit_code) if one.kind == FAIL else ""
         if one.kind == FAIL:
             row.last_fail_at = one.at
         else:
