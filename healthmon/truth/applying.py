@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from healthmon.targets.models import Target
 from healthmon.truth.changes import Change
@@ -148,8 +147,3 @@ def line_of(change: Change) -> str:
 def reason_of(change: Change) -> str:
     """As both databases take it."""
     return change.reason.replace("\x00", "\ufffd")[:REASON_CHARS]
-
-
-def over_at(later: Iterable[tuple[str, datetime, int]]) -> tuple[datetime, int] | None:
-    """When a down that is history was over, by the flips (status, time, seq) that followed it."""
-    return next(((when, seq) for status, when, seq in later if status in CLOSING), None)

@@ -11,7 +11,7 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -35,6 +35,7 @@ from sinks.sqlite import errors as sqlite_errors
 
 BATCH_RECORDS = 1_000
 REUSED_S = 5.0
+CANCEL_S = 2.0
 _STATUSES = frozenset({NEW, UP, DEGRADED, DOWN, UNKNOWN, PAUSED, MAINTENANCE})
 _BIGGEST = 2**63 - 1
 _DOING = "storing changes of status"
@@ -65,6 +66,7 @@ class FlipsSink(BaseSink[NoOptions]):
         return Written(stored=len(arrivals) - tally.already, already_stored=tally.already)
 
     def abort(self) -> None:
+        # Under the lock, so that the connection is still this write's and nobody else's.
         with self._lock:
             if isinstance(self._writing, sqlite3.Connection):
                 self._writing.interrupt()
@@ -148,7 +150,12 @@ def _sink_error(error: Exception) -> SinkError:
 
 
 def _cut(raw: Any) -> None:
-    """The statement under way fails at its socket."""
+    """The statement under way ends, on the server where that hears of it, else at its socket.
+
+    A server that goes on would hold the states' rows against the next attempt.
+    """
+    with suppress(psycopg.Error):
+        raw.cancel_safe(timeout=CANCEL_S)
     try:
         with socket.socket(fileno=os.dup(raw.fileno())) as peer:
             peer.shutdown(socket.SHUT_RDWR)

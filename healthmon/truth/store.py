@@ -17,17 +17,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from django.db import connection, transaction
 
 from healthmon.leases.models import ProbeSlot
 from healthmon.targets.models import Target, slot_of
-from healthmon.truth.applying import Applying, Outcome, entry_of, over_at, reason_of
+from healthmon.truth.applying import Applying, Outcome
 from healthmon.truth.changes import Change
 from healthmon.truth.fence import Lease, Verdict, verdict
-from healthmon.truth.machine import DOWN
+from healthmon.truth.late import rewrite
 from healthmon.truth.models import Flip, Incident, IncidentEntry, TargetState
-from healthmon.truth.moments import at, us_of
+from healthmon.truth.moments import us_of
 from healthmon.truth.parents import down_parents
 from healthmon.truth.stored import tell_hooks
 from pipeline.errors import RetryableError
@@ -83,9 +84,8 @@ class _Keeping:
             down = [incident.target_id for incident in outcome.opened]
             applying.blame(down_parents(down, statuses=statuses))
         _write(outcome)
-        for change in late:
-            if change.to_status == DOWN and change.from_status != DOWN:
-                _write_late_incident(change, targets[change.target_id])
+        for target_id, changes in groupby(late, key=lambda change: change.target_id):
+            rewrite(targets[target_id], list(changes))
         if outcome.told:
             tell_hooks(outcome.told)
         return self._tally
@@ -213,29 +213,3 @@ def _close(incidents: Sequence[Incident]) -> None:
             f"UPDATE {quote(Incident._meta.db_table)} SET closed_at = %s WHERE id = %s",  # noqa: S608
             [[adapted(incident.closed_at), incident.pk] for incident in incidents],
         )
-
-
-def _write_late_incident(change: Change, target: Target) -> None:
-    """The incident of a down that was overtaken: closed when it was over, and alerting nobody.
-
-    Where a later flip has opened an incident of the same outage, that one began earlier.
-    """
-    flips = Flip.objects.filter(target=target, seq__gt=change.seq).order_by("seq")
-    over = over_at(flips.values_list("to_status", "at", "seq").iterator(chunk_size=100))
-    same = Incident.objects.filter(target=target, opened_seq__gt=change.seq).order_by("opened_seq")
-    if over is not None:
-        same = same.filter(opened_seq__lt=over[1])
-    incident = same.first()
-    if incident is not None:
-        opened_at = min(incident.opened_at, at(change.at_us))
-        Incident.objects.filter(pk=incident.pk).update(opened_at=opened_at)
-    else:
-        incident = Incident.objects.create(
-            target=target,
-            opened_at=at(change.at_us),
-            closed_at=None if over is None else max(over[0], at(change.at_us)),
-            opened_seq=change.seq,
-            cause=reason_of(change),
-            severity=target.severity,
-        )
-    entry_of(incident, change, "opened").save()

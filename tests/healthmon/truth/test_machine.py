@@ -262,14 +262,14 @@ class Life(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.memory = Memory()
-        self.rules = Rules()
+        self.asked = Rules()
         self.moves: list[Move] = []
         self.now = 1_000
         self.row: list[tuple[str, int]] = []  # valid results since the row could last begin
 
     @initialize(failures=st.integers(1, 5), successes=st.integers(1, 5))
     def thresholds(self, failures: int, successes: int) -> None:
-        self.rules = Rules(failure_threshold=failures, success_threshold=successes)
+        self.asked = Rules(failure_threshold=failures, success_threshold=successes)
 
     @rule(outcome=st.sampled_from(["ok", "degraded", "failed", "void"]), step=st.integers(0, 9))
     def result(self, outcome: str, step: int) -> None:
@@ -277,22 +277,22 @@ class Life(RuleBasedStateMachine):
         before = self.memory.status
         if before not in (PAUSED, MAINTENANCE) and outcome != "void":
             self.row.append((outcome, self.now))
-        move = observe(self.memory, self.rules, outcome, self.now, "why")
+        move = observe(self.memory, self.asked, outcome, self.now, "why")
         if before in (PAUSED, MAINTENANCE) or outcome == "void":
             assert move is None
         self.note(move)
         if move is not None and move.to_status == DOWN != move.from_status:
-            last = self.row[-self.rules.failure_threshold :]
-            assert [one for one, _ in last] == ["failed"] * self.rules.failure_threshold
+            last = self.row[-self.asked.failure_threshold :]
+            assert [one for one, _ in last] == ["failed"] * self.asked.failure_threshold
         if move is not None and move.from_status == DOWN != move.to_status:
-            last = self.row[-self.rules.success_threshold :]
-            assert len(last) == self.rules.success_threshold
+            last = self.row[-self.asked.success_threshold :]
+            assert len(last) == self.asked.success_threshold
             assert "failed" not in [one for one, _ in last]
 
     @rule(step=st.integers(0, 9))
     def window_missed(self, step: int) -> None:
         self.now += step
-        self.other(missed(self.memory, self.rules, self.now))
+        self.other(missed(self.memory, self.asked, self.now))
 
     @rule(on=st.booleans())
     def paused(self, on: bool) -> None:
