@@ -228,7 +228,7 @@ def latency_chart(points: Sequence[LatencyPoint], window: Window, *, start: date
     return TimeChart(
         key="latency",
         title="Latency",
-        unit="of a probe",
+        unit="p50, p95 and p99",
         ends_at=start + window.span,
         step_s=window.step_s,
         tick_s=window.tick_s,

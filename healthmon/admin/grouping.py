@@ -104,8 +104,6 @@ class MaintenanceWindowAdmin(ModelAdmin):
     list_display = ("title", "state", "starts_at", "length", "again", "whom")
     list_filter = ("active",)
     search_fields = ("title",)
-    change_list_template = "admin/healthmon/plain_change_list.html"
-    change_form_template = "admin/healthmon/plain_change_form.html"
     fieldsets = (
         (None, {"fields": ("title", "description", "active", "public")}),
         ("When", {"fields": ("starts_at", "minutes", "cron", "time_zone", "ends_at")}),
@@ -171,7 +169,6 @@ class _Counted(ModelAdmin):
     """A name with the number of targets that have it."""
 
     search_fields = ("name",)
-    change_list_template = "admin/healthmon/plain_change_list.html"
     parameter = ""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:

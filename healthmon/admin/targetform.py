@@ -23,6 +23,8 @@ DEFAULT_KIND = "http"
 MAX_TAGS, MAX_PARENTS, MAX_DEPTH = 50, 50, 32
 # What an operator sets first; the rest of a kind's options is folded away.
 OPTIONS_SHOWN = 5
+FIRST = ("method", "expected_status", "body_contains", "record_type", "server", "expect", "match",
+         "follow_redirects", "verify_tls", "cron", "time_zone", "grace_s")  # fmt: skip
 _UNITS = {"s": "seconds", "ms": "milliseconds", "days": "days", "bytes": "bytes"}
 
 
@@ -96,7 +98,7 @@ class TargetForm(OptionsForm):
         self.plain: dict[str, Any] = {}
         if "kind" not in self.fields:
             return  # whoever may only look gets no fields
-        choices = [(name, f"{kind.label}: {kind.description}") for name, kind in kind_names()]
+        choices = [(name, kind.label) for name, kind in kind_names()]
         if self.kind_name not in dict(choices):
             choices.append((self.kind_name, f"{self.kind_name} (not available)"))
         self.fields["kind"].choices = choices  # type: ignore[attr-defined]
@@ -238,13 +240,19 @@ KIND_SET = "of-the-kind"
 def kind_fieldsets(made: type[TargetForm]) -> list[Any]:
     """The fieldsets that change with the kind."""
     kind = made.probe_kind
-    names = [OPTION + option.name for option in made.option_fields]
     if kind is None:
         return [(None, {"fields": ["kind_shown", "address"], "classes": [KIND_SET]})]
-    shown, folded = names[:OPTIONS_SHOWN], names[OPTIONS_SHOWN:]
-    sets: list[Any] = [
-        (kind.label, {"fields": ["kind_shown", "address", *shown], "classes": [KIND_SET]})
-    ]
+    names = [option.name for option in made.option_fields]
+    if len(names) > OPTIONS_SHOWN:  # else there is nothing to choose from
+        names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+    options = [OPTION + name for name in names]
+    shown, folded = options[:OPTIONS_SHOWN], options[OPTIONS_SHOWN:]
+    first = {
+        "fields": ["kind_shown", "address", *shown],
+        "classes": [KIND_SET],
+        "description": kind.description,
+    }
+    sets: list[Any] = [(kind.label, first)]
     if folded:
         more = {"fields": folded, "classes": [KIND_SET, "collapse"]}
         sets.append((f"More options of {kind.label}", more))

@@ -41,10 +41,8 @@ class TargetList(ModelAdmin):
     list_display = (
         "what",
         "status_mark",
-        "latency_line",
-        "p95",
-        "uptime_day",
-        "uptime_month",
+        "latency",
+        "up",
         "probes",
         "belongs",
     )
@@ -63,7 +61,7 @@ class TargetList(ModelAdmin):
         return queryset.alias(rank=statuses.rank())
 
     def get_ordering(self, request: HttpRequest) -> Any:
-        return ("rank", "name")
+        return (statuses.rank().asc(), "name")
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         changes = super().get_changelist_instance(request)
@@ -96,21 +94,15 @@ class TargetList(ModelAdmin):
             since,
         )
 
-    @display(description="Last hour")
-    def latency_line(self, row: Any) -> SafeString:
-        return charts.sparkline(row.spark, label=f"Latency of {one_line(row.name, limit=80)}")
+    @display(description="Latency, last hour")
+    def latency(self, row: Any) -> SafeString:
+        name = one_line(row.name, limit=80)
+        line = charts.sparkline(row.spark, label=f"Latency of {name} in the last hour")
+        return format_html("{}<small>p95 {}</small>", line, latency_text(row.p95_ms))
 
-    @display(description="p95")
-    def p95(self, row: Any) -> str:
-        return latency_text(row.p95_ms)
-
-    @display(description="24 h")
-    def uptime_day(self, row: Any) -> str:
-        return uptime_text(row.day)
-
-    @display(description="30 d")
-    def uptime_month(self, row: Any) -> str:
-        return uptime_text(row.month)
+    @display(description="Up in 24 h, 30 d")
+    def up(self, row: Any) -> SafeString:
+        return format_html("{}<small>{}</small>", uptime_text(row.day), uptime_text(row.month))
 
     @display(description="Last / next probe")
     def probes(self, row: Any) -> SafeString:
