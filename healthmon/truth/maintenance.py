@@ -60,7 +60,7 @@ def problem(window: Window) -> str:
     """What is wrong with it, for whoever enters it; "" when nothing is."""
     try:
         ZoneInfo(window.time_zone)
-    except (ValueError, OSError):
+    except (KeyError, ValueError, OSError):
         return f"there is no time zone {window.time_zone!r}; write it like Europe/Vienna"[:200]
     if window.cron:
         if len(window.cron.split()) != 5:
@@ -178,7 +178,7 @@ def _ticks(window: Window, begin: datetime, end: datetime) -> Iterator[datetime]
     try:
         # From before the day: what was moved out of a skipped hour may fall just into it.
         ticks = CronSim(window.cron, (begin - _NONE_LONGER).astimezone(ZoneInfo(window.time_zone)))
-    except (CronSimError, ValueError, OSError):
+    except (CronSimError, KeyError, ValueError, OSError):
         return  # refused where windows are entered; here it opens once
     for tick in ticks:
         moment = tick.astimezone(UTC)
