@@ -54,6 +54,7 @@ def _groups() -> Rows:
         model=TargetGroup,
         key="name",
         columns={"order": _WHOLE},
+        problems=_group_problems,
     )
 
 
@@ -176,6 +177,11 @@ def _pages() -> Rows:
     )
 
 
+def _group_problems(row: TargetGroup) -> dict[str, str]:
+    # SQLite would store any number, and PostgreSQL would refuse it.
+    return {} if -32_768 <= row.order <= 32_767 else {"order": "from -32768 to 32767"}
+
+
 def _set_target_options(row: Target, values: dict[str, Any], *, keep: Sequence[str]) -> None:
     from healthmon.probes.registry import KindError
     from healthmon.targets.options import set_options
@@ -271,6 +277,9 @@ def _maintenance_problems(row: MaintenanceWindow) -> dict[str, str]:
 
     if getattr(row, "starts_at", None) is None:
         return {"starts_at": "is missing; write a time such as 2026-01-31T22:00:00Z"}
+    zone = _zone_problem(row.time_zone)
+    if zone:
+        return zone
     wrong = problem(Window.of(row))
     return {"window": wrong} if wrong else {}
 
