@@ -17,7 +17,7 @@ from django.db.models import Count, Max, Q, Sum
 from healthmon.heartbeats.delivery import Delivery, read_delivery
 from healthmon.heartbeats.kind import NAME, HeartbeatOptions
 from healthmon.heartbeats.models import Heartbeat, Ping
-from healthmon.heartbeats.pings import FAIL, START
+from healthmon.heartbeats.pings import DEGRADED, FAIL, START, SUCCESS
 from healthmon.heartbeats.store import failure_said
 from healthmon.heartbeats.watch import Ended, Plan, Watch, result_of
 from healthmon.probes.kind import Result
@@ -197,13 +197,12 @@ class HeartbeatFeed:
 
 def _last(row: Heartbeat) -> list[Ended]:
     """The last ping of a row that ended something."""
-    success, fail = row.last_success_at, row.last_fail_at
-    if fail is not None and (success is None or fail > success):
-        return [Ended(fail, FAIL, row.last_error, row.last_duration_ms)]
-    if success is None:
+    if row.last_error and row.last_fail_at is not None:
+        return [Ended(row.last_fail_at, FAIL, row.last_error, row.last_duration_ms)]
+    if row.last_success_at is None:
         return []
-    kind = row.last_status if row.last_status not in (START, FAIL) else "success"
-    return [Ended(success, kind, "", row.last_duration_ms)]
+    kind = DEGRADED if row.last_status == DEGRADED else SUCCESS
+    return [Ended(row.last_success_at, kind, "", row.last_duration_ms)]
 
 
 def _us(at: datetime) -> int:
