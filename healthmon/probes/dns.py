@@ -77,7 +77,7 @@ async def probe(request: Request, tools: Tools) -> Result:
     assert isinstance(options, DnsOptions)
     clock = tools.monotonic
     began = clock()
-    server, port = "", DNS_PORT
+    server, port = "", 0
     try:
         name = _question(request.address, options.record_type)
     except HostError as error:

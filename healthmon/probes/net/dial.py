@@ -133,36 +133,25 @@ async def dial(
     sock, address = await _connect_any(allowed, port, clock, dns_ms)
     connected = clock()
     connect_ms = (connected - began) * 1000
-    loop = asyncio.get_running_loop()
     tls_ms = -1.0
-    wire: Wire
     try:
         # Nagle's algorithm would hold back a request that follows the handshake's last bytes.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        protocol = protocol_factory()
         if tls is None:
-            protocol = protocol_factory()
-            wire = Wire(loop, sock, protocol)
+            wire = Wire(asyncio.get_running_loop(), sock, protocol)
         else:
-            protocol = protocol_factory()
-            wire = secure = TlsWire(
-                loop, sock, protocol, context=tls, server_name=server_name or host
-            )
-            try:
-                await secure.handshake()
-            except BaseException:
-                secure.abort()
-                raise
+            wire = await _secured(sock, protocol, tls, server_name or host)
             tls_ms = (clock() - connected) * 1000
-    except (ssl.SSLError, OSError, ValueError) as error:
-        sock.close()
+    except _HandshakeError as error:
         raise DialError(
-            "tls" if tls is not None else "connect",
-            handshake_text(error, server_name or host),
+            "tls",
+            handshake_text(error.cause, server_name or host),
             address=address,
             dns_ms=dns_ms,
             connect_ms=connect_ms,
-            tls_ms=(clock() - connected) * 1000 if tls is not None else -1.0,
-            tls_code=getattr(error, "verify_code", 0),
+            tls_ms=(clock() - connected) * 1000,
+            tls_code=getattr(error.cause, "verify_code", 0),
         ) from None
     except asyncio.CancelledError as error:
         sock.close()
@@ -184,6 +173,34 @@ async def dial(
         connect_ms=connect_ms,
         tls_ms=tls_ms,
     )
+
+
+class _HandshakeError(Exception):
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+async def _secured(
+    sock: socket.socket, protocol: asyncio.Protocol, context: ssl.SSLContext, server_name: str
+) -> Wire:
+    """TLS over a connected socket, which is closed when that fails."""
+    try:
+        wire = TlsWire(
+            asyncio.get_running_loop(), sock, protocol, context=context, server_name=server_name
+        )
+    except (ssl.SSLError, ValueError) as error:  # a server name that TLS cannot carry
+        sock.close()
+        raise _HandshakeError(error) from None
+    try:
+        await wire.handshake()
+    except (ssl.SSLError, OSError) as error:
+        wire.abort()
+        raise _HandshakeError(error) from None
+    except BaseException:
+        wire.abort()
+        raise
+    return wire
 
 
 async def _connect_any(

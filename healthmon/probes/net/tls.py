@@ -180,7 +180,7 @@ def handshake_text(error: BaseException, server_name: str = "") -> str:
         if error.verify_code in (62, 64) and server_name:
             return f"{text}, not for {server_name}"
         return text
-    if isinstance(error, ssl.SSLEOFError):
+    if isinstance(error, ssl.SSLEOFError | BrokenPipeError):
         return "the server closed the connection during the TLS handshake"
     if isinstance(error, ssl.SSLError):
         reason = error.reason or str(error)

@@ -25,6 +25,7 @@ import ssl
 from typing import Any
 
 READ_BYTES = 64 * 1024
+DISCARDED_READS = 16
 
 
 class Wire(asyncio.Transport):
@@ -62,7 +63,7 @@ class Wire(asyncio.Transport):
         self._closing = True
         self.pause_reading()
         if not self._unsent:
-            self._drop(None)
+            self._finish()
 
     def abort(self) -> None:
         self._closing = True
@@ -169,9 +170,19 @@ class Wire(asyncio.Transport):
         if not self._unsent:
             self._loop.remove_writer(self._fd)
             if self._closing:
-                self._drop(None)
+                self._finish()
 
     # The end
+
+    def _finish(self) -> None:
+        """Close without a reset: what lies unread in a closed socket would undo what was sent."""
+        try:
+            for _ in range(DISCARDED_READS):
+                if not self._sock.recv(READ_BYTES):
+                    break
+        except OSError:
+            pass
+        self._drop(None)
 
     def _fail(self, error: Exception) -> None:
         self._closing = True

@@ -4,7 +4,8 @@
         dns.say("api.example.org", "A", ["192.0.2.1"], ttl=30)
         dns.say("moves.example.org", "A", ["192.0.2.1"], then=["127.0.0.1"])
 
-Names without a script do not exist.  A thread for each transport; `_lock` guards script and counts.
+Names without a script do not exist; the order of records is not kept.  A thread for each
+transport; `_lock` guards script and counts.
 """
 
 from __future__ import annotations
@@ -138,7 +139,6 @@ class Nameserver:
             except OSError:
                 return
             with sock:
-                sock.settimeout(10)
                 try:
                     (size,) = struct.unpack("!H", sock.recv(2))
                     reply = self._reply(sock.recv(size), tcp=True)
@@ -162,7 +162,7 @@ class Nameserver:
         response = dns.message.make_response(query)
         if script is None:
             response.set_rcode(dns.rcode.NOERROR if known else dns.rcode.NXDOMAIN)
-            return response.to_wire()
+            return response.to_wire(max_size=65_535)
         if script.held is not None:
             script.held.wait(60)
         if script.silent:
@@ -174,7 +174,7 @@ class Nameserver:
             response.flags |= dns.flags.TC
         elif records:
             _add(response, question.name, key[1], records, script.ttl)
-        return response.to_wire()
+        return response.to_wire(max_size=65_535)
 
 
 def _add(
