@@ -76,7 +76,3 @@ class Listener(Controller):
         assert self.server is not None
         self.port = self.server.sockets[0].getsockname()[1]
         super()._trigger_server()
-
-    def stop(self, no_assert: bool = True) -> None:
-        """Also a second time."""
-        super().stop(no_assert=no_assert)

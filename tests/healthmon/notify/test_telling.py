@@ -1,0 +1,414 @@
+"""Who is told of what, and when: groups, recoveries, parents, flapping, quiet hours, reminders."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+
+import pytest
+from django.db import transaction
+
+from control.outbox.models import OutboxMessage
+from healthmon.notify import reminders
+from healthmon.notify.composing import compose_due
+from healthmon.notify.models import Notice
+from healthmon.notify.noticing import on_burns, on_flips
+from healthmon.targets.models import Tag, TargetGroup
+from healthmon.truth.incidents import acknowledge
+from healthmon.truth.models import Incident, TargetState
+from tests.healthmon.notify.cast import make_channel, make_rule, play, waiting
+from tests.healthmon.notify.deliveries import HOSTILE
+
+pytestmark = pytest.mark.django_db
+
+EVERYTHING = ["down", "recovered", "degraded", "unknown", "flapping", "slo", "certificate"]
+
+
+def test_one_outage_is_two_messages():
+    channel = make_channel()
+    make_rule(channel, group_wait_s=5)
+    with play() as stage:
+        api = stage.target()
+        stage.flip(api, "down")
+        assert stage.titles(after=4) == []
+        told = stage.composed(after=1)
+        assert [one["title"] for one in told] == ["DOWN: api"]
+        assert told[0]["events"][0]["reason"] == "connection refused"
+        assert stage.titles(after=600) == []
+        stage.flip(api, "up")
+        told = stage.composed(after=5)
+        assert [one["title"] for one in told] == ["RECOVERED: api"]
+        assert told[0]["events"][0]["duration_s"] == 605.0
+        assert stage.titles(after=600) == []
+
+
+def test_one_message_names_many_targets():
+    make_rule(make_channel(), group_wait_s=5)
+    with play() as stage:
+        targets = [stage.target(f"t{number:03}") for number in range(120)]
+        stage.flips(*[(one, "down") for one in targets[:60]])
+        stage.wait(3)
+        stage.flips(*[(one, "down") for one in targets[60:]])
+        told = stage.composed(after=2)
+        assert len(told) == 1
+        assert told[0]["title"] == "120 down"
+        assert len(told[0]["events"]) == 50
+        assert told[0]["count"] == 120
+
+
+def test_keys_say_what_a_message_is_about():
+    channel = make_channel()
+    make_rule(channel, group_wait_s=0)
+    with play() as stage:
+        api = stage.target()
+        stored = stage.flip(api, "down")
+        stage.titles()
+        key = OutboxMessage.objects.get().dedupe_key
+        assert key == f"{channel.pk}:{api.pk}:i{stored.incident.pk}:down"
+
+
+def test_the_same_flip_again_is_no_second_message():
+    make_rule(make_channel(), group_wait_s=0)
+    with play() as stage:
+        stored = stage.flip(stage.target(), "down")
+        assert stage.titles() == ["DOWN: api"]
+        on_flips([stored])
+        assert stage.titles() == []
+
+
+def test_nothing_is_told_of_flips_that_were_not_kept():
+    make_rule(make_channel(), group_wait_s=0)
+    with play() as stage:
+        api = stage.target()
+        with transaction.atomic():
+            stage.flip(api, "down")
+            transaction.set_rollback(True)
+        assert stage.titles() == []
+        assert Notice.objects.count() == 0
+
+
+def test_two_rules_for_one_channel_tell_once_and_soonest():
+    channel = make_channel()
+    make_rule(channel, "slow", group_wait_s=60)
+    make_rule(channel, "quick", group_wait_s=1)
+    with play() as stage:
+        stage.flip(stage.target(), "down")
+        told = stage.composed(after=1)
+        assert [one["rule"] for one in told] == ["quick"]
+        assert stage.titles(after=600) == []
+
+
+def test_rules_choose_by_tag_group_severity_and_event():
+    tag, group = Tag.objects.create(name="web"), TargetGroup.objects.create(name="shop")
+    by_tag = make_rule(make_channel("tagged"), "tag", group_wait_s=0)
+    by_tag.tags.add(tag)
+    by_group = make_rule(make_channel("grouped"), "group", group_wait_s=0)
+    by_group.groups.add(group)
+    make_rule(make_channel("grave"), "grave", group_wait_s=0, min_severity="critical")
+    make_rule(make_channel("other"), "other", group_wait_s=0, events=["unknown"])
+    make_rule(make_channel("off"), "off", group_wait_s=0, enabled=False)
+    with play() as stage:
+        tagged = stage.target("tagged", severity="info")
+        tagged.tags.add(tag)
+        grouped = stage.target("grouped", severity="warning", group=group)
+        grave = stage.target("grave", severity="critical")
+        stage.flips((tagged, "down"), (grouped, "down"), (grave, "down"))
+        compose_due(stage.now)
+        told = OutboxMessage.objects.values_list("channel_name", "subject")
+        assert set(told) == {
+            ("tagged", "DOWN: tagged"),
+            ("grouped", "DOWN: grouped"),
+            ("grave", "DOWN: grave"),
+        }
+
+
+def test_a_recovery_goes_only_to_those_who_were_told():
+    first = make_channel("first")
+    make_rule(first, "first", group_wait_s=0, events=EVERYTHING)
+    with play() as stage:
+        api = stage.target()
+        stage.flip(api, "down")
+        assert stage.titles() == ["DOWN: api"]
+        make_rule(make_channel("late"), "late", group_wait_s=0, events=EVERYTHING)
+        stage.flip(api, "up")
+        assert stage.titles() == ["RECOVERED: api"]
+        assert OutboxMessage.objects.latest("pk").channel_name == "first"
+
+
+def test_a_recovery_from_what_nobody_could_be_told_is_not_told():
+    make_rule(make_channel(), group_wait_s=0)
+    with play() as stage:
+        api = stage.target()
+        stage.flip(api, "down")
+        assert stage.titles() == ["DOWN: api"]
+        OutboxMessage.objects.update(state="failed")
+        stage.flip(api, "up")
+        assert stage.titles() == []
+        assert Notice.objects.get(event="recovered").why.startswith("The channel had not been told")
+
+
+def test_down_and_up_within_the_wait_is_one_line():
+    make_rule(make_channel(), group_wait_s=30)
+    with play() as stage:
+        api = stage.target()
+        stage.flip(api, "down")
+        stage.wait(10)
+        stage.flip(api, "up")
+        told = stage.composed(after=20)
+        assert [one["title"] for one in told] == ["RECOVERED: api"]
+        assert [one["event"] for one in told[0]["events"]] == ["recovered"]
+        assert not Notice.objects.filter(is_open=True).exists()
+
+
+def test_degraded_and_unknown_are_told_and_so_is_their_end():
+    make_rule(make_channel(), group_wait_s=0, events=EVERYTHING)
+    with play() as stage:
+        api = stage.target()
+        for trouble in ("degraded", "unknown"):
+            stage.flip(api, trouble)
+            assert stage.titles() == [f"{trouble.upper()}: api"]
+            stage.flip(api, "up")
+            assert stage.titles() == ["RECOVERED: api"]
+
+
+def test_the_honest_word_for_another_end():
+    make_rule(make_channel(), group_wait_s=0)
+    with play() as stage:
+        for name, to, word in (
+            ("a", "paused", "PAUSED"),
+            ("b", "maintenance", "IN MAINTENANCE"),
+            ("c", "degraded", "RECOVERED, DEGRADED"),
+        ):
+            target = stage.target(name)
+            stage.flip(target, "down")
+            stage.titles()
+            stage.flip(target, to)
+            assert stage.titles() == [f"{word}: {name}"]
+
+
+def test_a_child_is_not_alerted_while_its_parent_is_down():
+    make_rule(make_channel(), group_wait_s=5)
+    with play() as stage:
+        router, child = stage.target("router"), stage.target("child")
+        child.parents.add(router)
+        stage.flip(child, "down")  # found before its parent was
+        stage.wait(3)
+        stage.flip(router, "down")
+        assert stage.titles(after=3) == ["DOWN: router"]
+        assert waiting() == [("down", "parent")]
+        for _ in range(10):
+            assert stage.titles(after=31) == []
+        stage.flip(child, "up")
+        stage.flip(router, "up")
+        assert stage.titles(after=6) == ["RECOVERED: router"]
+        assert stage.titles(after=600) == []
+
+
+def test_a_child_that_stays_down_after_its_parent_is_told_then():
+    make_rule(make_channel(), group_wait_s=0)
+    with play() as stage:
+        router, child = stage.target("router"), stage.target("child")
+        child.parents.add(router)
+        stage.flip(router, "down")
+        stage.flip(child, "down", suppressed_by=router)
+        assert stage.titles() == ["DOWN: router"]
+        assert stage.titles(after=40) == []
+        stage.flip(router, "up")
+        assert stage.titles() == ["RECOVERED: router"]
+        assert stage.titles(after=31) == []  # a moment of grace
+        assert stage.titles(after=61) == ["DOWN: child"]
+        stage.flip(child, "up")
+        assert stage.titles() == ["RECOVERED: child"]
+
+
+def test_one_that_flaps_is_told_once_and_how_it_stands_in_the_end():
+    make_rule(make_channel(), group_wait_s=0, events=EVERYTHING)
+    with play() as stage:
+        api = stage.target()
+        stage.flip(api, "down")
+        assert stage.titles() == ["DOWN: api"]
+        stage.flip(api, "up", flapping=True)
+        assert stage.titles() == ["FLAPPING: api"]
+        for to in ("down", "up", "down", "up"):
+            stage.flip(api, to, flapping=True)
+            assert stage.titles(after=5) == []
+        stage.flip(api, "up")
+        assert stage.titles() == ["RECOVERED: api"]
+
+
+def test_one_that_is_down_when_it_stops_flapping_is_told_so():
+    make_rule(make_channel(), group_wait_s=0)  # its rule does not name flapping
+    with play() as stage:
+        api = stage.target()
+        stage.flip(api, "down", flapping=True)
+        stage.flip(api, "up", flapping=True)
+        stage.flip(api, "down", flapping=True)
+        assert stage.titles() == []
+        stage.flip(api, "down")
+        assert stage.titles() == ["DOWN: api"]
+
+
+def quiet_rule(channel, **fields):
+    return make_rule(
+        channel,
+        **{
+            "group_wait_s": 0,
+            "quiet_from": time(22),
+            "quiet_until": time(7),
+            "time_zone": "Europe/Berlin",
+            **fields,
+        },
+    )
+
+
+def test_quiet_hours_hold_and_tell_a_summary():
+    quiet_rule(make_channel())
+    with play(datetime(2026, 11, 22, 23, 30, tzinfo=UTC)) as stage:  # 00:30 in Berlin
+        one, two, three = (stage.target(name) for name in ("one", "two", "three"))
+        stage.flips((one, "down"), (two, "down"))
+        stage.wait(3600)
+        stage.flip(one, "up")
+        stage.flip(three, "down")
+        assert stage.titles(after=4 * 3600) == []
+        told = stage.composed(after=3600 + 1800)
+        assert [one["title"] for one in told] == ["Summary of quiet hours: 2 down, 1 recovered"]
+        assert told[0]["summary_of_quiet_hours"]
+        assert {one["target"] for one in told[0]["events"]} == {"one", "two", "three"}
+        assert stage.titles(after=3600) == []
+
+
+def test_a_wait_that_ends_in_quiet_hours_is_held_too():
+    quiet_rule(make_channel(), group_wait_s=60)
+    with play(datetime(2026, 11, 22, 20, 59, 30, tzinfo=UTC)) as stage:
+        stage.flip(stage.target(), "down")
+        assert stage.titles(after=3600) == []
+        assert stage.titles(after=8 * 3600) == []
+        assert stage.titles(after=1800) == ["Summary of quiet hours: DOWN: api"]
+
+
+def test_reminders_until_it_is_acknowledged():
+    make_rule(make_channel(), group_wait_s=0, reminder_every_s=600)
+    with play() as stage:
+        stage.flip(stage.target(), "down")
+        assert stage.titles() == ["DOWN: api"]
+        stage.wait(599)
+        assert reminders.remind(stage.now) == 0
+        stage.wait(1)
+        assert reminders.remind(stage.now) == 1
+        assert reminders.remind(stage.now) == 0
+        assert stage.titles() == ["STILL DOWN: api"]
+        stage.wait(2000)  # nobody kept house: only the last is made
+        assert reminders.remind(stage.now) == 1
+        assert stage.titles() == ["STILL DOWN: api"]
+        stage.wait(600)
+        assert reminders.remind(stage.now) == 1
+        acknowledge(Incident.objects.get(), None)
+        assert stage.titles() == []  # made, and then acknowledged
+        stage.wait(6000)
+        assert reminders.remind(stage.now) == 0
+
+
+def test_no_reminder_in_quiet_hours_nor_after_the_end():
+    quiet_rule(make_channel(), reminder_every_s=600)
+    with play(datetime(2026, 11, 22, 20, 30, tzinfo=UTC)) as stage:
+        api = stage.target()
+        stage.flip(api, "down")
+        assert stage.titles() == ["DOWN: api"]
+        stage.wait(3600)
+        assert reminders.remind(stage.now) == 0
+        stage.wait(9 * 3600)
+        assert reminders.remind(stage.now) == 1
+        stage.flip(api, "up")
+        assert stage.titles() == ["RECOVERED: api"]
+        stage.wait(6000)
+        assert reminders.remind(stage.now) == 0
+
+
+def test_certificates_are_told_at_each_mark_once():
+    make_rule(make_channel(), group_wait_s=0, events=EVERYTHING)
+    with play() as stage:
+        api = stage.target()
+        expires = stage.now + timedelta(days=15)
+        TargetState.objects.filter(target=api).update(cert_expires_at=expires)
+        told = []
+        for _ in range(40):
+            reminders.look_at_calendar(stage.now)
+            told += [one["events"][0]["reason"][:12] for one in stage.composed(after=12 * 3600)]
+        assert told == [
+            "in 14 days, ",
+            "in 7 days, o",
+            "in 3 days, o",
+            "in 1 day, on",
+            "it has expir",
+        ]
+
+
+def test_an_objective_at_risk_is_told_once():
+    from healthmon.truth.models import BurnAlert
+    from healthmon.truth.slo import BurnEvent
+
+    make_rule(make_channel(), group_wait_s=0, events=EVERYTHING)
+    with play() as stage:
+        api = stage.target(slo_percent=99.9)
+        alert = BurnAlert.objects.create(target=api, pace="fast", fired_at=stage.now, burn=20.0)
+        for fired in (True, True, False):
+            on_burns([BurnEvent(alert=alert, target=api, fired=fired)])
+        assert stage.titles() == ["OBJECTIVE AT RISK: api"]
+
+
+def test_a_channel_that_was_switched_off_meanwhile_is_told_nothing():
+    channel = make_channel()
+    make_rule(channel, group_wait_s=5)
+    with play() as stage:
+        stage.flip(stage.target(), "down")
+        channel.enabled = False
+        channel.save()
+        assert stage.titles(after=5) == []
+        assert Notice.objects.get().why == "The channel is switched off."
+
+
+def test_a_rule_that_is_gone_does_not_lose_what_waits():
+    channel = make_channel()
+    rule = make_rule(channel, group_wait_s=5)
+    with play() as stage:
+        stage.flip(stage.target(), "down")
+        rule.delete()
+        assert stage.titles(after=5) == ["DOWN: api"]
+
+
+def test_a_hostile_target_makes_a_message():
+    make_rule(make_channel(), group_wait_s=0)
+    with play() as stage:
+        stage.flip(stage.target(HOSTILE[:200]), "down", reason="nul \0 and \ud800 half")
+        told = stage.composed()
+        assert "\n" not in told[0]["title"]
+        assert "\\u0000" in told[0]["events"][0]["reason"]
+
+
+def test_thousands_at_once_are_bounded_work(django_assert_max_num_queries):
+    rule = make_rule(make_channel(), group_wait_s=0)
+    rule.tags.add(Tag.objects.create(name="web"))
+    with play() as stage:
+        targets = [stage.target(f"t{number:04}") for number in range(300)]
+        for target in targets:
+            target.tags.add(*rule.tags.all())
+        stored = [stage._store(one, "down", False, None, "x") for one in targets]
+        with django_assert_max_num_queries(20), transaction.atomic():
+            on_flips(stored)
+        with django_assert_max_num_queries(30):
+            compose_due(stage.now)
+        assert OutboxMessage.objects.get().subject == "300 down"
+
+
+def test_what_has_ended_is_forgotten_and_what_lasts_is_not():
+    make_rule(make_channel(), group_wait_s=0)
+    with play() as stage:
+        over, lasts = stage.target("over"), stage.target("lasts")
+        stage.flips((over, "down"), (lasts, "down"))
+        stage.titles()
+        stage.flip(over, "up")
+        stage.titles()
+        stage.wait(31 * 86_400)
+        assert reminders.forget_old(stage.now) == 2
+        assert [one.target_id for one in Notice.objects.all()] == [lasts.pk]
+        stage.flip(lasts, "up")
+        assert stage.titles() == ["RECOVERED: lasts"]
