@@ -178,7 +178,7 @@ def _authority(directory: Path) -> tuple[str, ssl.SSLContext]:
     from tests.healthmon.probes.listeners.authority import Authority
 
     authority = Authority(directory)
-    return str(authority.ca_file), authority.server_context(HOSTS)
+    return authority.ca_file, authority.server_context(*HOSTS)
 
 
 def main() -> None:

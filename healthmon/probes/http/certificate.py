@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Protocol
 
 from healthmon.probes.http.conditions import GOOD, Verdict
 from healthmon.probes.kind import DEGRADED, FAILED
 
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _DAY_US = 86_400 * 1_000_000
 
 
@@ -27,8 +29,10 @@ def judge_certificate(expires_us: int, options: Days, now_us: int) -> Verdict:
         (options.cert_days_degraded, DEGRADED),
     ):
         if days and left_us < days * _DAY_US:
+            day = (_EPOCH + dt.timedelta(microseconds=expires_us)).date()
             if left_us < 0:
-                return outcome, "the certificate has expired"
+                return outcome, f"the certificate expired on {day}"
             left = left_us // _DAY_US
-            return outcome, f"the certificate expires in {left} day{'' if left == 1 else 's'}"
+            days_left = f"{left} day{'' if left == 1 else 's'}"
+            return outcome, f"the certificate expires on {day}, in {days_left}"
     return GOOD

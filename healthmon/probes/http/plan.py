@@ -5,7 +5,7 @@ A plan belongs to its options and lives as long as they do.  Pure; any thread.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from healthmon.probes.http.address import Url, parse
 from healthmon.probes.http.conditions import Conditions
@@ -17,36 +17,36 @@ from healthmon.probes.http.sending import build_request
 class Plan:
     """`request` asks for `url`; what redirects ask for is made when they come."""
 
+    address: str
     url: Url
     options: HttpOptions
     conditions: Conditions
     agent: str
-    request: bytes
+    request: bytes = field(repr=False)  # holds the credentials
 
     def redirected(self, url: Url, method: str) -> bytes:
         """A request that follows a redirect: credentials go nowhere but where they were meant for.
 
         Neither do the operator's own headers, which may well be credentials under another name.
         """
-        return build_request(
-            url, method, self.options, self.agent, own=url.origin == self.url.origin
-        )
+        own = url.origin == self.url.origin
+        return _request(url, method, self.options, self.agent, own=own)
 
 
 def plan_for(address: str, options: HttpOptions, agent: str) -> Plan:
     """The plan of a target.  Raises AddressError."""
     plan: Plan | None = options.__dict__.get("plan")
-    if plan is not None and plan.agent == agent and options.__dict__["plan_address"] == address:
+    if plan is not None and plan.address == address and plan.agent == agent:
         return plan
     url = parse(address)
     plan = Plan(
+        address=address,
         url=url,
         options=options,
         conditions=options.conditions,
         agent=agent,
         request=_request(url, options.method, options, agent, own=True),
     )
-    options.__dict__["plan_address"] = address
     options.__dict__["plan"] = plan
     return plan
 
