@@ -252,7 +252,7 @@ def _settings_plan(chosen: QuerySet[Target], form: Any) -> list[Change]:
         now = Counter(chosen.values_list(name, flat=True))
         found.append(
             Change(
-                name=str(form.fields[name].label or name).replace(" (seconds)", ""),
+                name=str(form.fields[name].label or name).replace(" (seconds)", "").lower(),
                 now=_spread(now, lambda value, name=name: setting_text(name, value)),  # type: ignore[misc]
                 wanted=setting_text(name, wanted[name]),
             )

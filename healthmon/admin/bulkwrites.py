@@ -151,7 +151,7 @@ def log(
     names = [name for _, name in zip(range(NAMES_LOGGED), targets, strict=False)]
     listed = ", ".join(names) + (f" and {count - len(names)} more" if count > len(names) else "")
     LogEntry.objects.create(
-        user=user,
+        user_id=user.pk,
         content_type=ContentType.objects.get_for_model(Target),
         object_repr=f"{count} target{'' if count == 1 else 's'}: {listed}"[:200],
         action_flag=DELETION if deleted else CHANGE,

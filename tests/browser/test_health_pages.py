@@ -34,13 +34,21 @@ def _many() -> None:
     shops = group("shops")
     for number in range(12):
         target = make_target(
-            f"shop-{number}.example.test", ("up", "up", "degraded", "up")[number % 4],
-            tags=("web", "eu"), group=shops, ago_s=3_600 * (number + 1),
-        )  # fmt: skip
+            f"shop-{number}.example.test",
+            ("up", "up", "degraded", "up")[number % 4],
+            tags=("web", "eu"),
+            group=shops,
+            ago_s=3_600 * (number + 1),
+        )
         make_results(target, 3)
         make_rollups(target, hours=30)
-    make_target("down-with-a-long-name-" * 6, "down", reason="connection refused " * 20,
-                tags=[f"tag-{n}" for n in range(9)], address="http://127.0.0.1:9/" + "long/" * 60)  # fmt: skip
+    make_target(
+        "down-with-a-long-name-" * 6,
+        "down",
+        reason="connection refused " * 20,
+        tags=[f"tag-{n}" for n in range(9)],
+        address="http://127.0.0.1:9/" + "long/" * 60,
+    )
     make_target("lost", "unknown", reason="no result came in time")
     make_target("asleep", "paused", paused=True)
     make_target("fresh")
@@ -72,18 +80,37 @@ def _detail() -> str:
     living_checker()
     parent = make_target("core switch", "up")
     target = make_target(
-        "shop.example.test", "down", tags=("web", "eu"), group=group("shops"), ago_s=5_400,
+        "shop.example.test",
+        "down",
+        tags=("web", "eu"),
+        group=group("shops"),
+        ago_s=5_400,
         notes="Restart the shop:\n  systemctl restart shop\nThen look at the queue.",
-        slo_percent=99.9, service="shop", owner=None, degraded_after_ms=800,
-    )  # fmt: skip
+        slo_percent=99.9,
+        service="shop",
+        owner=None,
+        degraded_after_ms=800,
+    )
     target.parents.add(parent)
     now = timezone.now()
-    past = [("up", 80), ("down", 60), ("up", 59.8), ("degraded", 30), ("up", 29.5), ("down", 10),
-            ("up", 9.99)]  # fmt: skip
+    past = [
+        ("up", 80),
+        ("down", 60),
+        ("up", 59.8),
+        ("degraded", 30),
+        ("up", 29.5),
+        ("down", 10),
+        ("up", 9.99),
+    ]
     before = "new"
     for seq, (status, days) in enumerate(past, 10):
-        target.flips.create(seq=seq, from_status=before, to_status=status,
-                            at=now - timedelta(days=days), reason="503 instead of 200-299")  # fmt: skip
+        target.flips.create(
+            seq=seq,
+            from_status=before,
+            to_status=status,
+            at=now - timedelta(days=days),
+            reason="503 instead of 200-299",
+        )
         before = status
     make_results(target, 40)
     make_rollups(target, hours=200)
@@ -95,8 +122,9 @@ def _detail() -> str:
 
 
 def _hostile_detail() -> str:
-    target = make_target(EVIL, "down", reason=EVIL, address=EVIL, notes=EVIL, service=EVIL,
-                         tags=[EVIL[:60]])  # fmt: skip
+    target = make_target(
+        EVIL, "down", reason=EVIL, address=EVIL, notes=EVIL, service=EVIL, tags=[EVIL[:60]]
+    )
     make_results(target, 3, error=EVIL, outcome="failed", address=EVIL)
     make_incident(target, cause=EVIL)
     make_log(ago_s=3_600, service=EVIL, level=EVIL, message=EVIL)
@@ -113,8 +141,15 @@ def _heartbeat() -> str:
     now = timezone.now()
     Heartbeat.objects.create(target=target, seq=3, last_ping_at=now, updated_at=now)
     for number in range(3):
-        Ping.objects.create(target=target, record_id=number, at=now, kind="fail", exit_code=2,
-                            remote="10.0.0.1", body=EVIL)  # fmt: skip
+        Ping.objects.create(
+            target=target,
+            record_id=number,
+            at=now,
+            kind="fail",
+            exit_code=2,
+            remote="10.0.0.1",
+            body=EVIL,
+        )
     return _detail_of(target)
 
 
