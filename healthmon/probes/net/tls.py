@@ -183,7 +183,7 @@ def handshake_text(error: BaseException, server_name: str = "") -> str:
     if isinstance(error, ssl.SSLEOFError | BrokenPipeError):
         return "the server closed the connection during the TLS handshake"
     if isinstance(error, ssl.SSLError):
-        reason = error.reason or str(error)
+        reason: str = getattr(error, "reason", None) or str(error)
         for mark, text in _HANDSHAKE:
             if mark in reason.upper().replace(" ", "_"):
                 return text
