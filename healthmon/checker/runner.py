@@ -365,7 +365,8 @@ class Runner:
         if result.outcome == VOID:
             self.figures.voided += 1
             blind_s = (self.now_us() - entry.blind_since_us) / 1e6
-            if blind_s > 2 * spec.interval_s + spec.timeout_s:
+            # A heartbeat's is told only where a ping is missing or cannot be known of.
+            if spec.passive or blind_s > 2 * spec.interval_s + spec.timeout_s:
                 self._miss(entry, result.error)
             return
         move = machine.observe(memory, spec.rules, result.outcome, at_us, result.error)

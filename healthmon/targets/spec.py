@@ -82,14 +82,21 @@ def spec_of(target: Target, *, tags: frozenset[int] = frozenset()) -> TargetSpec
         retry_interval_s=min(target.retry_interval_s, target.interval_s),
         timeout_s=target.timeout_s,
         degraded_after_ms=target.degraded_after_ms,
-        rules=Rules(
-            failure_threshold=target.failure_threshold,
-            success_threshold=target.success_threshold,
-        ),
+        rules=_rules(target, kind),
         paused=target.paused,
         run_requested_us=round(asked.timestamp() * 1e6) if asked is not None else 0,
         fingerprint=_probed_as(target),
         broken=broken,
+    )
+
+
+def _rules(target: Target, kind: ProbeKind | None) -> Rules:
+    if kind is not None and kind.probe is None:
+        # A ping says how it went, and one that is missing had its grace: nothing to confirm.
+        return Rules(failure_threshold=1, success_threshold=1)
+    return Rules(
+        failure_threshold=target.failure_threshold,
+        success_threshold=target.success_threshold,
     )
 
 
