@@ -96,8 +96,6 @@ class TargetForm(OptionsForm):
         super().__init__(*args, **kwargs)
         #: The options in plain, for a trial; empty while something is wrong.
         self.plain: dict[str, Any] = {}
-        if "kind" not in self.fields:
-            return  # whoever may only look gets no fields
         choices = [(name, kind.label) for name, kind in kind_names()]
         if self.kind_name not in dict(choices):
             choices.append((self.kind_name, f"{self.kind_name} (not available)"))

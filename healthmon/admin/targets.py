@@ -71,6 +71,12 @@ class TargetAdmin(BulkActions, TargetList):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
+        target = self.get_object(request, unquote(object_id))
+        if target is not None and not self.has_change_permission(request, target):
+            if not self.has_view_permission(request, target):
+                raise PermissionDenied
+            # Who may only look is shown what there is to see, not a form of dead fields.
+            return HttpResponseRedirect(overview_url(target.pk))
         response: HttpResponse = super().change_view(request, object_id, form_url, extra_context)
         self._tell_of_first_probe(request)
         return response
