@@ -223,6 +223,21 @@ def test_flapping_is_weighed_and_has_two_marks() -> None:
     assert memory.since_us == 9  # it has been down since then, all the same
 
 
+def test_between_the_marks_it_is_what_it_was() -> None:
+    """Five changes in twenty results: 25 to 30 percent, by where they are in the window."""
+    rising, falling = Memory(), Memory()
+    rules = Rules(failure_threshold=9, success_threshold=9)
+    fed(rising, rules, "ofofof")
+    assert 25 < flap_percent(rising.window) < 30
+    assert not rising.flapping
+    fed(falling, rules, "ofofofo")
+    assert falling.flapping
+    while flap_percent(falling.window) > 30:
+        fed(falling, rules, "o")
+    assert flap_percent(falling.window) > 25
+    assert falling.flapping
+
+
 def test_the_end_of_flapping_that_marked_nothing_is_not_told() -> None:
     rules = Rules(failure_threshold=5, success_threshold=5)
     memory = Memory()

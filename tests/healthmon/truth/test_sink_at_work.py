@@ -117,19 +117,33 @@ def test_a_target_deleted_while_its_flip_is_written_is_tried_again() -> None:
     assert [flip.target_id for flip in Flip.objects.all()] == [other.pk]
 
 
+def abort_the_sleeper(sink: FlipsSink) -> None:
+    """As soon as the server is at it, as another connection sees."""
+    asleep = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    try:
+        with connection.cursor() as cursor:
+            for _ in range(100_000):
+                cursor.execute(asleep)
+                if cursor.fetchone():
+                    break
+        sink.abort()
+    finally:
+        connections.close_all()
+
+
 def test_a_write_that_hangs_is_aborted() -> None:
     """Its connection is cut, in whatever statement it is; the next write has a new one."""
     target = make_target()
     sink = FlipsSink()
 
     def hangs(flips: object) -> None:
-        aborting = threading.Thread(target=sink.abort)
+        # What is aborted is the statement under way.
         with connection.cursor() as cursor:
             if connection.vendor == "postgresql":
-                aborting.start()
+                threading.Thread(target=abort_the_sleeper, args=(sink,)).start()
                 cursor.execute("SELECT pg_sleep(60)")
             else:
-                # An interrupt is for the statement under way.
+                aborting = threading.Thread(target=sink.abort)
                 connection.connection.create_function("aborts", 0, aborting.start)
                 cursor.execute(
                     "WITH RECURSIVE n(i) AS (SELECT aborts() UNION ALL SELECT 1 FROM n) "
