@@ -57,7 +57,11 @@ class Url:
 
 @lru_cache(maxsize=16_384)
 def parse(text: str, schemes: tuple[str, ...] = HTTP_SCHEMES) -> Url:
-    """The parts of an absolute URL.  Raises AddressError."""
+    """The parts of an operator's URL, kept for the next time.  Raises AddressError."""
+    return _parse(text, schemes)
+
+
+def _parse(text: str, schemes: tuple[str, ...]) -> Url:
     if not text:
         raise AddressError("an address is needed")
     if len(text) > MAX_CHARS:
@@ -125,7 +129,7 @@ def follow(url: Url, location: str) -> Url:
         joined = urlsplit(urljoin(url.text, location.strip()))
         bare = joined._replace(netloc=joined.netloc.rpartition("@")[2], fragment="")
         text = quote(bare.geturl(), safe=_TARGET_SAFE) if bare.netloc.isascii() else bare.geturl()
-        return parse(text, HTTP_SCHEMES)
+        return _parse(text, HTTP_SCHEMES)  # a server could fill what is kept
     except AddressError as error:
         raise AddressError(f"a redirect that cannot be followed: {error}") from None
     except ValueError:

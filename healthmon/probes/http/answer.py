@@ -18,6 +18,7 @@ from healthmon.probes.http.chunks import Chunks
 from healthmon.probes.http.errors import AnswerError
 
 MAX_HEAD_BYTES = 64 * 1024
+MAX_NAME_CHARS = 200
 MAX_INTERIM = 16  # 1xx answers before the one that counts
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.(\d) ([1-9]\d\d)(?: [^\x00]*)?", re.DOTALL)
@@ -33,7 +34,7 @@ class _Framing(IntEnum):
 @lru_cache(maxsize=2048)
 def header_name(name: str) -> str:
     """The name in lower case; the same few are asked for all the time.  Raises AnswerError."""
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or len(name) > MAX_NAME_CHARS:
         raise AnswerError("the head of the answer has a line that is not a header")
     return name.lower()
 
@@ -165,7 +166,8 @@ class AnswerReader:
             raw, colon, value = text.partition(":")
             if not colon:
                 raise AnswerError("the head of the answer has a line that is not a header")
-            name = header_name(raw)
+            # A name that is too long must not be among those that are kept.
+            name = header_name(raw[: MAX_NAME_CHARS + 1])
             value = value.strip(" \t\r")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
 
