@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django import forms
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -14,13 +15,27 @@ from healthmon.pages.board import targets_of
 from healthmon.pages.models import StatusPage
 
 
+class StatusPageForm(forms.ModelForm[StatusPage]):
+    class Meta:
+        model = StatusPage
+        fields = (
+            "title", "slug", "description", "published", "groups", "tags", "show_uptime",
+            "show_incidents", "show_latency",
+        )  # fmt: skip
+        widgets = {
+            "description": forms.Textarea(attrs={"rows": 3}),
+            "groups": forms.CheckboxSelectMultiple,
+            "tags": forms.CheckboxSelectMultiple,
+        }
+
+
 @register(StatusPage)
 class StatusPageAdmin(ModelAdmin):
     list_display = ("title", "address", "published", "targets", "updated_at")
     list_filter = ("published",)
     search_fields = ("title", "slug")
     prepopulated_fields = {"slug": ("title",)}
-    filter_horizontal = ("groups", "tags")
+    form = StatusPageForm
     actions = ("publish", "withdraw")
 
     @display(description="Address")

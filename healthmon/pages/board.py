@@ -29,7 +29,7 @@ MAX_INCIDENTS = 50
 MAX_UPDATES = 20
 ANNOUNCED = timedelta(days=14)
 MAX_WINDOWS = 20
-UNGROUPED = "Services"
+UNGROUPED, REST = "Services", "Other services"
 
 WORDS = {
     UP: "Operational",
@@ -210,11 +210,12 @@ def _line(
 def _groups(targets: Sequence[Target], lines: dict[int, Line]) -> list[Group]:
     grouped: dict[str, list[Line]] = {}
     for target in targets:
-        name = target.group.name if target.group else UNGROUPED
-        grouped.setdefault(name, []).append(lines[target.pk])
-    # What has no group stands last.
-    names = sorted(grouped, key=lambda name: name == UNGROUPED)
-    return [Group(name=name, lines=grouped[name]) for name in names]
+        grouped.setdefault(target.group.name if target.group else "", []).append(lines[target.pk])
+    rest = grouped.pop("", [])
+    groups = [Group(name=name, lines=found) for name, found in grouped.items()]
+    if rest:
+        groups.append(Group(name=REST if groups else UNGROUPED, lines=rest))
+    return groups
 
 
 def _outages(ids: Sequence[int], now: datetime) -> list[Outage]:

@@ -41,7 +41,7 @@ def test_a_page_tells_what_is_up_and_what_is_not(shop: Shop, client: Client) -> 
     words = re.findall(r'aria-hidden="true"></span>([A-Z][a-z ]+)</span>', text)
     assert words == ["Down", "Operational", "Degraded", "Operational"]
     assert re.findall(r"<h2[^>]*>([^<]+)<", text) == [
-        "Maintenance under way", "Open incidents", "Front", "Back office", "Services",
+        "Maintenance under way", "Open incidents", "Front", "Back office", "Other services",
         "Announced maintenance", "Past incidents",
     ]  # fmt: skip
     assert "We are on it." in text
