@@ -114,6 +114,40 @@ def test_a_pause_stops_an_endless_peer(tls):
     assert on_connection(tls, endless, use)[0]
 
 
+def test_a_pause_while_data_is_told_holds_back_the_rest(tls):
+    class Pausing(Recorder):
+        def __init__(self):
+            super().__init__()
+            self.times = 0
+
+        def data_received(self, data):
+            self.times += 1
+            transport.pause_reading()
+            super().data_received(data)
+
+    transport: asyncio.ReadTransport
+
+    async def use(given, protocol):
+        nonlocal transport
+        transport = given
+        pausing = Pausing()
+        given.set_protocol(pausing)
+        given.write(b"?")
+        # Several TLS records in one read of the socket, so that some are held already decrypted.
+        for times in range(1, 100):
+            await pausing.some.wait()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert pausing.times == times
+            if len(pausing.data) == 40_000:
+                return bytes(pausing.data)
+            pausing.some.clear()
+            given.resume_reading()
+        return None
+
+    assert on_connection(tls, answers(b"m" * 40_000, after=b"?"), use)[0] == b"m" * 40_000
+
+
 def test_after_abort_nothing_is_told_but_the_end(tls):
     async def use(transport, protocol):
         await protocol.some.wait()
