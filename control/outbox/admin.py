@@ -29,6 +29,13 @@ from control.outbox.models import FAILED, SENDING, SENT, WAITING, OutboxMessage
 CHANGE = "control.change_outboxmessage"
 SHOWN_ATTEMPTS = 200
 PAYLOAD_CHARS = 50_000
+TROUBLE_FIRST = Case(
+    When(state=FAILED, then=Value(0)),
+    When(state=WAITING, attempts__gt=0, then=Value(1)),
+    When(state__in=(WAITING, SENDING), then=Value(2)),
+    default=Value(3),
+    output_field=IntegerField(),
+)
 
 
 @register(OutboxMessage)
@@ -39,19 +46,8 @@ class OutboxMessageAdmin(ReadOnlyMixin, ModelAdmin):
     show_full_result_count = False
     actions = ("try_again", "cancel")
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[OutboxMessage]:
-        rank = Case(
-            When(state=FAILED, then=Value(0)),
-            When(state=WAITING, attempts__gt=0, then=Value(1)),
-            When(state__in=(WAITING, SENDING), then=Value(2)),
-            default=Value(3),
-            output_field=IntegerField(),
-        )
-        rows: QuerySet[OutboxMessage] = super().get_queryset(request)
-        return rows.annotate(rank=rank)
-
-    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
-        return ("rank", "-id")
+    def get_ordering(self, request: HttpRequest) -> Any:
+        return (TROUBLE_FIRST.asc(), "-id")
 
     @display(description="Message")
     def message(self, row: OutboxMessage) -> str:

@@ -47,6 +47,7 @@ class ChannelAdmin(ModelAdmin):
     list_display = ("name", "kind_label", "state", "used_by")
     list_filter = ("enabled", "kind")
     search_fields = ("name",)
+    change_list_template = "admin/change_list.html"
     change_form_template = "admin/healthmon/channel/change_form.html"
 
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -182,6 +183,7 @@ class NotificationRuleAdmin(ModelAdmin):
     list_filter = ("enabled", "channels")
     search_fields = ("name",)
     filter_horizontal = ("tags", "groups")
+    change_list_template = "admin/change_list.html"
     fieldsets = (
         (None, {"fields": ("name", "enabled", "channels")}),
         ("What is told", {"fields": ("events", "min_severity", "tags", "groups")}),

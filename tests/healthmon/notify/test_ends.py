@@ -1,0 +1,168 @@
+"""From a flip to a server that is told, by the outbox; and by processes that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connections
+
+from control.outbox.deliverer import Deliverer
+from control.outbox.models import OutboxAttempt, OutboxMessage
+from healthmon.truth.models import IncidentEntry
+from pipeline.runtime.clock import FakeClock
+from tests.healthmon.notify.cast import T0, make_channel, make_rule, play
+from tests.healthmon.notify.webserver import HANG, answer
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Post:
+    """The outbox of one process, at the play's time."""
+
+    def __init__(self, stage) -> None:
+        self._stage = stage
+        self.clock = FakeClock(start_us=int(T0.timestamp() * 1e6))
+        self.deliverer = Deliverer(owner="one", clock=self.clock, jitter=lambda: 1.0)
+
+    def wait(self, seconds: float) -> None:
+        self._stage.wait(seconds)
+        self.clock.advance(seconds)
+
+    def deliver(self) -> None:
+        self.deliverer.look()
+        assert self.deliverer.await_idle(30)
+
+
+def test_from_a_flip_to_the_server_and_into_the_timeline(web):
+    make_rule(make_channel(url=web.url, secret="shared"), group_wait_s=1)
+    with play() as stage:
+        post = Post(stage)
+        api = stage.target()
+        stored = stage.flip(api, "down")
+        post.wait(1)
+        post.deliver()
+        stage.flip(api, "up")
+        post.wait(1)
+        post.deliver()
+        assert [json.loads(one.body)["title"] for one in web.posted] == [
+            "DOWN: api",
+            "RECOVERED: api",
+        ]
+        texts = IncidentEntry.objects.filter(incident=stored.incident, kind="notified")
+        assert list(texts.values_list("text", flat=True)) == [
+            "ops was told: down",
+            "ops was told: recovered",
+        ]
+
+
+def test_429_and_500_are_tried_again_with_the_same_key(web):
+    make_rule(make_channel(url=web.url), group_wait_s=0)
+    web.will(answer(429, "slow down", Retry_After="100"), answer(500, "oops"))
+    with play() as stage:
+        post = Post(stage)
+        stage.flip(stage.target(), "down")
+        post.deliver()
+        post.wait(99)
+        post.deliver()
+        assert len(web.posted) == 1
+        for _ in range(3):
+            post.wait(100)
+            post.deliver()
+        assert len(web.posted) == 3
+        assert len({one.headers["x-collector-delivery"] for one in web.posted}) == 1
+        outcomes = OutboxAttempt.objects.order_by("pk").values_list("outcome", "text")
+        assert list(outcomes) == [
+            ("retry", "answered 429 slow down"),
+            ("retry", "answered 500 oops"),
+            ("sent", "200 thanks"),
+        ]
+
+
+def test_a_4xx_fails_at_once_and_the_timeline_says_so(web):
+    make_rule(make_channel(url=web.url), group_wait_s=0)
+    web.will(answer(410, "gone: " + web.url))
+    with play() as stage:
+        post = Post(stage)
+        stage.flip(stage.target(), "down")
+        post.deliver()
+        message = OutboxMessage.objects.get()
+        assert message.state == "failed"
+        assert "answered 410 gone: ********" in message.last_error
+        assert IncidentEntry.objects.get(kind="notified").text == "ops could not be told: down"
+
+
+def test_an_outage_of_the_channel_loses_nothing_and_keeps_the_order(web):
+    make_rule(make_channel(url=web.url), group_wait_s=0)
+    web.will(*[answer(503)] * 3)
+    with play() as stage:
+        post = Post(stage)
+        targets = [stage.target(f"t{number}") for number in range(4)]
+        for target in targets:
+            stage.flip(target, "down")
+            post.deliver()
+            post.wait(1)
+        for _ in range(20):
+            post.wait(30)
+            post.deliver()
+        titles = [json.loads(one.body)["title"] for one in web.posted[3:]]
+        assert titles == [f"DOWN: t{number}" for number in range(4)]
+
+
+SEND = """
+import django
+django.setup()
+from datetime import UTC, datetime
+from control.outbox.deliverer import Deliverer
+deliverer = Deliverer(owner="doomed")
+deliverer.look()
+print("looked", flush=True)
+deliverer.await_idle(120)
+"""
+
+
+def test_a_process_killed_while_it_sends(web):
+    """kill -9 between sending and marking: another process sends it again, by the same key."""
+    make_rule(make_channel(url=web.url), group_wait_s=0)
+    with play(datetime.now(UTC)) as stage:
+        stage.flip(stage.target(), "down")
+    web.will(HANG)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SEND], env=_environ(), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert web.arrived.acquire(timeout=60)
+        assert OutboxMessage.objects.get().state == "sending"
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate(timeout=30)
+    message = OutboxMessage.objects.get()
+    assert (message.state, message.owner) == ("sending", "doomed")
+    later = datetime.now(UTC) + timedelta(seconds=120)
+    clock = FakeClock(start_us=int(later.timestamp() * 1e6))
+    second = Deliverer(owner="second", clock=clock)
+    second.look()
+    assert second.await_idle(30)
+    assert OutboxMessage.objects.get().state == "sent"
+    first, again = web.posted
+    assert first.headers["x-collector-delivery"] == again.headers["x-collector-delivery"]
+    assert [one.outcome for one in OutboxAttempt.objects.order_by("pk")] == ["silent", "sent"]
+
+
+def _environ() -> dict[str, str]:
+    """The same settings, on the test's own database."""
+    settings = connections["default"].settings_dict
+    environ = dict(os.environ)
+    name = str(settings["NAME"])
+    if connections["default"].vendor == "sqlite":
+        environ["COLLECTOR_DATABASE_URL"] = "sqlite:///" + name.replace("-control.", ".")
+    else:
+        base, _, rest = environ["COLLECTOR_DATABASE_URL"].rpartition("/")
+        query = rest.partition("?")[2]
+        environ["COLLECTOR_DATABASE_URL"] = f"{base}/{name}" + (f"?{query}" if query else "")
+    return environ
