@@ -14,6 +14,8 @@ import zstandard
 from healthmon.probes.http.errors import AnswerError
 
 MAX_CODINGS = 3
+MAX_MEMBERS = 100  # gzip members or zstd frames in one body; each costs a look at the rest
+ZSTD_WINDOW_BYTES = 8 * 1024 * 1024  # the largest that browsers take (RFC 9659)
 # Decoding with these is linear and never grows a body by more than a small factor.
 _CHARSETS = frozenset(
     {f"iso8859-{part}" for part in (*range(1, 12), *range(13, 17))}
@@ -66,7 +68,9 @@ def _codings(headers: dict[str, str]) -> list[str]:
 
 def _inflate(body: bytes, name: str, window: int, *, cut: bool, bound: int) -> tuple[bytes, bool]:
     out = bytearray()
-    while body:
+    for _ in range(MAX_MEMBERS):
+        if not body:
+            return bytes(out), cut
         inflater = zlib.decompressobj(window)
         try:
             out += inflater.decompress(body, bound + 1 - len(out))
@@ -77,9 +81,9 @@ def _inflate(body: bytes, name: str, window: int, *, cut: bool, bound: int) -> t
         if not inflater.eof:
             if not cut:
                 raise AnswerError(f"the {name} body ends too early")
-            break
+            return bytes(out), cut
         body = inflater.unused_data if window == 31 else b""  # gzip may have several members
-    return bytes(out), cut
+    raise AnswerError(f"the {name} body has {MAX_MEMBERS} members or more")
 
 
 def _deflate(body: bytes, *, cut: bool, bound: int) -> tuple[bytes, bool]:
@@ -91,14 +95,30 @@ def _deflate(body: bytes, *, cut: bool, bound: int) -> tuple[bytes, bool]:
 def _zstd(body: bytes, *, cut: bool, bound: int) -> tuple[bytes, bool]:
     if not body:
         return b"", cut
-    # 8 MiB is the largest window that a browser takes as well (RFC 9659).
-    reader = zstandard.ZstdDecompressor(max_window_size=8 * 1024 * 1024).stream_reader(
-        BytesIO(body), read_across_frames=True
-    )
+    decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
+    reader = decompressor.stream_reader(BytesIO(body), read_across_frames=True)
     out = bytearray()
     try:
         while len(out) <= bound and (piece := reader.read(bound + 1 - len(out))):
             out += piece
     except zstandard.ZstdError:
         raise AnswerError("the body is said to be zstd, but is not") from None
-    return bytes(out[:bound]), cut or len(out) > bound
+    if len(out) > bound:
+        return bytes(out[:bound]), True
+    if not cut and not _ends_a_frame(body):
+        raise AnswerError("the zstd body ends too early")
+    return bytes(out), cut
+
+
+def _ends_a_frame(body: bytes) -> bool:
+    """Whether the last frame is whole, which the bounded reader does not tell.
+
+    Only for a body that is known to be within the bound once decoded.
+    """
+    for _ in range(MAX_MEMBERS):
+        frame = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).decompressobj()
+        frame.decompress(body)
+        if not frame.eof or not frame.unused_data:
+            return bool(frame.eof)
+        body = frame.unused_data
+    raise AnswerError(f"the zstd body has more than {MAX_MEMBERS} frames")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from healthmon.probes.http.answer import AnswerReader
+from healthmon.probes.http.answer import MAX_HEAD_BYTES, AnswerReader
 from healthmon.probes.http.errors import AnswerError
 
 BOUND = 64
@@ -90,3 +91,22 @@ def test_a_chunked_body_is_the_body(payload: bytes, size: int) -> None:
     reader = AnswerReader(max_body_bytes=1000)
     assert reader.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + coded)
     assert (bytes(reader.body), reader.cut) == (payload, False)
+
+
+def test_a_head_of_just_the_bound_is_taken_wherever_it_is_cut() -> None:
+    begin = b"HTTP/1.1 204 None\r\nX: "
+    head = begin + b"x" * (MAX_HEAD_BYTES - len(begin) - 1) + b"\r\n\r\n"
+    for missing in range(5):
+        reader = AnswerReader(max_body_bytes=BOUND)
+        assert reader.feed(head[: len(head) - missing]) == (missing == 0)
+        if missing:
+            assert reader.feed(head[len(head) - missing :])
+    with pytest.raises(AnswerError, match="is over"):
+        AnswerReader(max_body_bytes=BOUND).feed(head.replace(b"X: ", b"X: x"))
+
+
+def test_what_comes_beyond_the_bound_is_not_judged() -> None:
+    body = b"%x\r\n" % (BOUND + 1) + b"y" * (BOUND + 1) + b"no chunk at all"
+    reader = AnswerReader(max_body_bytes=BOUND)
+    assert reader.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+    assert (bytes(reader.body), reader.cut) == (b"y" * BOUND, True)
