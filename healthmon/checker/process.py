@@ -134,6 +134,7 @@ class CheckerProcess:
                 engine=_engine,
                 wal=settings.COLLECTOR.wal_directory,
                 clock=self._clock,
+                wait_s=monitoring.lease_s / 5,
             ).deliver,
             clock=self._clock,
             host=socket.gethostname(),

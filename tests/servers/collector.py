@@ -155,6 +155,11 @@ class CollectorServer:
             self.send(number)
         return self.wait()
 
+    def kill(self) -> None:
+        """End it as the kernel would, at whatever it is doing."""
+        self.send(signal.SIGKILL)
+        self.wait()
+
     def end(self) -> None:
         """Leave nothing behind, whatever the test did. The session is the server's own."""
         for client in self._clients:
