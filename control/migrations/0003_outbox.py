@@ -34,7 +34,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name': 'message',
                 'ordering': ['-id'],
-                'indexes': [models.Index(condition=models.Q(('state__in', ('waiting', 'sending'))), fields=['next_at'], name='control_outbox_open'), models.Index(fields=['state', 'finished_at'], name='control_outbox_finished'), models.Index(fields=['sender', 'channel', 'id'], name='control_outbox_channel')],
+                'indexes': [models.Index(condition=models.Q(('state__in', ('waiting', 'sending'))), fields=['next_at'], name='control_outbox_open'), models.Index(fields=['state', 'finished_at'], name='control_outbox_finished'), models.Index(fields=['sender', 'channel', 'state'], name='control_outbox_channel')],
             },
         ),
         migrations.CreateModel(

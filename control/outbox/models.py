@@ -57,7 +57,7 @@ class OutboxMessage(models.Model):
                 condition=models.Q(state__in=("waiting", "sending")),
             ),
             models.Index(fields=["state", "finished_at"], name="control_outbox_finished"),
-            models.Index(fields=["sender", "channel", "id"], name="control_outbox_channel"),
+            models.Index(fields=["sender", "channel", "state"], name="control_outbox_channel"),
         ]
 
     def __str__(self) -> str:
