@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_US = timedelta(microseconds=1)
 LAST_US = 253_402_300_799_000_000  # 9999-12-31T23:59:59Z
 
 
@@ -14,4 +13,5 @@ def at(us: int) -> datetime:
 
 
 def us_of(moment: datetime) -> int:
-    return (moment - EPOCH) // _US
+    since = moment - EPOCH  # dividing it takes twice as long
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
