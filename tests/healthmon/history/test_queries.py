@@ -31,6 +31,10 @@ def before(**ago: float) -> datetime:
     return NOW - timedelta(**ago)
 
 
+def roll(now: datetime) -> None:
+    assert not roll_up(now, budget_s=600).left
+
+
 def exact(values: list[float], q: float) -> float:
     return sorted(values)[max(1, ceil(q * len(values))) - 1]
 
@@ -61,7 +65,7 @@ def test_percentiles_are_within_5_percent(sink, window, seconds, rolled_up):
         start = start.replace(minute=0)
     values = [ms for _, ms in history(sink, start=start, seconds=seconds)]
     if rolled_up:
-        roll_up(NOW)
+        roll(NOW)
     told = queries.percentiles([1, 2], start, NOW)
     assert told.keys() == {1}
     assert (told[1].count, told[1].failed) == (len(values), 0)
@@ -77,7 +81,7 @@ def test_at_every_moment_each_result_counts_once(sink):
     found = history(sink, start=before(hours=3), seconds=30)
     for minutes in range(100, -1, -5):
         at = before(minutes=minutes)
-        roll_up(at)
+        roll(at)
         with time_machine.travel(at, tick=False):
             told = queries.percentiles(range(1, 40), before(hours=5), at)
         end = at.replace(minute=0, second=0) + timedelta(hours=1)
@@ -91,7 +95,7 @@ def test_a_chart_has_round_stretches_and_counts_failures_and_not_voids(sink):
         [sample(1, at, 10.0, outcomes[n % 4]) for n, at in enumerate(every(60, 240, start=start))],
         sink,
     )
-    roll_up(NOW)
+    roll(NOW)
     points = queries.latency(1, start, start + timedelta(hours=4), points=8)
     assert [point.at for point in points] == every(1800, 8, start=start)
     assert [(p.count, p.failed) for p in points[:-1]] == [(23, 8), (22, 7)] * 3 + [(23, 8)]
@@ -102,7 +106,7 @@ def test_a_chart_has_round_stretches_and_counts_failures_and_not_voids(sink):
 
 def test_a_short_window_is_answered_by_results_themselves(sink):
     history(sink, start=before(minutes=30), seconds=10)
-    roll_up(NOW)
+    roll(NOW)
     points = queries.latency(1, before(minutes=10), NOW, points=60)
     assert len(points) == 60
     assert {point.count for point in points} == {1}
@@ -121,7 +125,7 @@ def test_sparklines_have_a_place_for_every_target_and_stretch(sink):
     store([sample(1, at, 20.0) for at in every(60, 59, start=before(minutes=58))], sink)
     store([sample(2, before(seconds=20), 7.0)], sink)
     store([sample(3, before(minutes=9), 7.0, "failed")], sink)
-    roll_up(before(minutes=2))
+    roll(before(minutes=2))
     lines = queries.sparklines([1, 2, 3, 4], now=NOW)
     assert {len(line) for line in lines.values()} == {30}
     assert lines[1] == pytest.approx([20.0] * 30)
@@ -148,7 +152,7 @@ def test_queries_do_not_grow_with_targets(sink):
     store(
         [sample(n, at) for n in range(1, 30) for at in every(30, 4, start=before(minutes=3))], sink
     )
-    roll_up(NOW)
+    roll(NOW)
 
     def asked(ids: range) -> int:
         with CaptureQueriesContext(connections["records"]) as captured:
@@ -168,7 +172,7 @@ def test_too_many_targets_at_once_are_refused():
 def test_a_day_is_read_through_all_levels(sink):
     """Yesterday by its day, today by hours, the hour by minutes, the minute by results."""
     history(sink, start=before(days=1, hours=15, minutes=20, seconds=30), seconds=300)
-    roll_up(NOW, budget_s=600)
+    roll(NOW)
     spans = set(Rollup.objects.values_list("span_s", flat=True))
     assert spans == {MINUTE, HOUR, DAY}
     everything = int(timedelta(days=1, hours=15, minutes=20, seconds=30).total_seconds() / 300)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.db import connections, transaction
@@ -12,13 +13,17 @@ from django.db import connections, transaction
 from healthmon.history import rollup
 from healthmon.history.histogram import Histogram
 from healthmon.history.models import DAY, HOUR, MINUTE, ProbeResult, Rollup, RollupDue
-from healthmon.history.rollup import Roller, roll_up
+from healthmon.history.rollup import RolledUp, Roller
 from tests.healthmon.history.results import START, every, new_sink, sample, store
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "records"])
 
 ON_POSTGRESQL = connections["records"].vendor == "postgresql"
 WAIT_S = 60.0
+
+
+def roll_up(now: datetime, *, budget_s: float = 600, **options: Any) -> RolledUp:
+    return rollup.roll_up(now, budget_s=budget_s, **options)
 
 
 def after(**ago: float) -> datetime:
