@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,7 @@ def test_a_new_address_ends_the_old_one(
 
 
 @pytest.fixture
-def lost(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+def lost(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def lose() -> None:
         def away(self: HeartbeatIndex) -> None:
             raise OperationalError("Connection refused")
