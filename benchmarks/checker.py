@@ -87,6 +87,7 @@ class Installation:
             "COLLECTOR_ENV_FILE": os.devnull,
             "COLLECTOR_DATA_DIR": str(self.directory),
             "DJANGO_SETTINGS_MODULE": "collector_site.settings",
+            "COLLECTOR_CHECKER_EVENT_LOOP": "asyncio",
             **({"COLLECTOR_DATABASE_URL": database_url} if database_url else {}),
             **(environ or {}),
         }
@@ -210,12 +211,14 @@ def main() -> None:
     parser.add_argument("--interval", type=float, default=1.0)
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--manner", default="answer", choices=("answer", "slow", "hang"))
+    parser.add_argument("--uvloop", action="store_true")
     parser.add_argument("--hanging", type=int, default=0, help="targets that never answer")
     asked = parser.parse_args()
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(cluster()) if asked.postgresql else ""
         port = stack.enter_context(listeners(asked.manner))
-        installation = stack.enter_context(Installation(database_url=url))
+        environ = {"COLLECTOR_CHECKER_EVENT_LOOP": "uvloop"} if asked.uvloop else {}
+        installation = stack.enter_context(Installation(database_url=url, environ=environ))
         crowds = [Crowd(port=port, count=asked.targets, interval_s=asked.interval)]
         if asked.hanging:
             silent = stack.enter_context(listeners("hang"))

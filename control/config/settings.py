@@ -173,6 +173,10 @@ class MonitoringSettings:
     # Names or addresses that answer whenever this machine has a network; empty: no such gate.
     network_witnesses: tuple[str, ...] = setting(())
     lease_s: float = setting(10.0, env="COLLECTOR_CHECKER_LEASE_S", low=1, high=60)
+    # auto: uvloop where it is installed
+    event_loop: str = setting(
+        "auto", env="COLLECTOR_CHECKER_EVENT_LOOP", choices=("auto", "asyncio", "uvloop")
+    )
     results_days: int = setting(7, low=1)
     minute_rollups_days: int = setting(14, low=1)
     hour_rollups_days: int = setting(120, low=1)

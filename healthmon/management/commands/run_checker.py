@@ -10,10 +10,13 @@ import json
 import signal
 import sys
 from argparse import RawDescriptionHelpFormatter
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+T = TypeVar("T")
 
 SWITCH_INTERVAL_S = 0.0005
 
@@ -60,16 +63,16 @@ class Command(BaseCommand):
         lifecycle.start("checker")
         try:
             if options["once"]:
-                failed = asyncio.run(probe_once(said=self._say(options["json"])))
+                failed = _run(probe_once(said=self._say(options["json"])))
             else:
                 failed = False
-                asyncio.run(self._run(stop_s))
+                _run(self._probe(stop_s))
         finally:
             complete = lifecycle.stop(max(1.0, stop_s - 12))
         if failed or not complete:
             raise SystemExit(1)
 
-    async def _run(self, stop_s: float) -> None:
+    async def _probe(self, stop_s: float) -> None:
         from healthmon.checker.process import FINISH_S, CheckerProcess
 
         process = CheckerProcess()
@@ -110,3 +113,20 @@ class Command(BaseCommand):
                 self.stdout.write(words.line(name, result))
 
         return say
+
+
+def _run(main: Coroutine[Any, Any, T]) -> T:
+    """On uvloop where that is installed and not refused, else on asyncio's own loop."""
+    chosen = settings.COLLECTOR.monitoring.event_loop
+    factory = None
+    if chosen != "asyncio":
+        try:
+            from uvloop import new_event_loop as factory
+        except ImportError:
+            if chosen == "uvloop":
+                raise CommandError(
+                    "COLLECTOR_CHECKER_EVENT_LOOP asks for uvloop, which is not installed: "
+                    ".venv/bin/pip install uvloop, or choose auto"
+                ) from None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)
