@@ -12,9 +12,12 @@ from healthmon.probes.kind import DEGRADED, ERROR_CHARS, OK, VOID, Result
 from healthmon.targets.spec import TargetSpec
 
 
-def late_after_s(spec: TargetSpec) -> float:
-    """A probe that begins so long after it was due has missed its window."""
-    return max(spec.interval_s / 2, 2.0)
+def blind_after_s(spec: TargetSpec) -> float:
+    """So long after its last judged result a target is unknown: a whole window was missed.
+
+    A checker that is merely behind is not that late, and must not add to its own work.
+    """
+    return 1.5 * spec.interval_s + spec.timeout_s
 
 
 class Gate(Protocol):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from healthmon.checker.entry import Entry
-from healthmon.checker.judge import Judge, late_after_s
+from healthmon.checker.judge import Judge, blind_after_s
 from healthmon.checker.limits import Limits, Place
 from healthmon.checker.schedule import Schedule
 from healthmon.checker.stall import StallWatch
@@ -329,10 +329,14 @@ class Runner:
     def _note_missed(self, entry: Entry, due_s: float, began_s: float) -> None:
         """Whole windows in which nobody looked make the target unknown, from their beginning."""
         spec = entry.spec
-        if began_s - due_s < late_after_s(spec):
-            return
-        self.figures.missed_windows += int((began_s - due_s) // spec.interval_s) or 1
-        self._miss(entry, f"nobody looked when it was due, {began_s - due_s:.0f} s ago")
+        late_s = began_s - due_s
+        if late_s >= spec.interval_s:
+            self.figures.missed_windows += int(late_s // spec.interval_s)
+        if self._blind_s(entry) > blind_after_s(spec):
+            self._miss(entry, f"nobody looked when it was due, {late_s:.0f} s ago")
+
+    def _blind_s(self, entry: Entry) -> float:
+        return (self.now_us() - entry.blind_since_us) / 1e6
 
     def _is_ours(self, entry: Entry) -> bool:
         """Whether its slot's lease is held still, as it was when the target came.

@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from django.conf import settings
@@ -118,10 +118,12 @@ class Command(BaseCommand):
 def _run(main: Coroutine[Any, Any, T]) -> T:
     """On uvloop where that is installed and not refused, else on asyncio's own loop."""
     chosen = settings.COLLECTOR.monitoring.event_loop
-    factory = None
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if chosen != "asyncio":
         try:
-            from uvloop import new_event_loop as factory
+            from uvloop import new_event_loop
+
+            factory = new_event_loop
         except ImportError:
             if chosen == "uvloop":
                 raise CommandError(

@@ -238,7 +238,7 @@ def test_nothing_is_said_under_a_lease_that_is_lost_nor_remembered() -> None:
         await asyncio.sleep(30)
 
     run(stand.clock, main())
-    assert stand.statuses() == ["down"]
+    assert stand.statuses() == ["unknown", "down"]
 
 
 def test_a_removed_target_is_forgotten_in_mid_probe() -> None:
