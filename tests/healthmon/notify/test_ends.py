@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from django.db import connections
@@ -162,7 +163,6 @@ def _environ() -> dict[str, str]:
     if connections["default"].vendor == "sqlite":
         environ["COLLECTOR_DATABASE_URL"] = "sqlite:///" + name.replace("-control.", ".")
     else:
-        base, _, rest = environ["COLLECTOR_DATABASE_URL"].rpartition("/")
-        query = rest.partition("?")[2]
-        environ["COLLECTOR_DATABASE_URL"] = f"{base}/{name}" + (f"?{query}" if query else "")
+        url = urlsplit(environ["COLLECTOR_DATABASE_URL"])._replace(path=f"/{name}")
+        environ["COLLECTOR_DATABASE_URL"] = urlunsplit(url)
     return environ
