@@ -17,6 +17,7 @@ from django.db import DatabaseError
 from healthmon.history import queries
 from healthmon.truth import slo
 from healthmon.truth import uptime as uptimes
+from healthmon.truth.moments import us_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +49,23 @@ def of_page(target_ids: Sequence[int], now: datetime) -> Measures:
     ids = list(target_ids)
     if not ids:
         return Measures()
+    day, month = _uptimes(ids, now)
     return Measures(
-        day=uptimes.uptime(ids, now - DAY, now),
-        month=uptimes.uptime(ids, now - 30 * DAY, now),
+        day=day,
+        month=month,
         latency=told(lambda: queries.percentiles(ids, now - DAY, now), {}, what="latencies"),
         sparklines=told(lambda: queries.sparklines(ids, now=now), {}, what="sparklines"),
         newest=told(lambda: queries.newest(ids), {}, what="results"),
+    )
+
+
+def _uptimes(ids: list[int], now: datetime) -> tuple[dict[int, Any], dict[int, Any]]:
+    """Of the last day and of the last thirty, from the flips read once."""
+    start_us, day_us, end_us = (us_of(at) for at in (now - 30 * DAY, now - DAY, now))
+    seen = uptimes.stretches(ids, now - 30 * DAY, now)
+    return (
+        {pk: uptimes.sums_between(found, day_us, end_us) for pk, found in seen.items()},
+        {pk: uptimes.sums_between(found, start_us, end_us) for pk, found in seen.items()},
     )
 
 
