@@ -164,13 +164,11 @@ class Runner:
     def _begin(self, entry: Entry) -> None:
         """Its first probe: at once when nothing is known of it, else on the grid, yet soon."""
         spec = entry.spec
-        if spec.broken or spec.passive or spec.kind is None or not self._scheduled:
+        self._apply_pause(entry)
+        if not self._is_probed(entry) or not self._scheduled:
             self._schedule.remove(spec.id)
             if spec.broken:
                 self._broken(entry)
-            return
-        self._apply_pause(entry)
-        if entry.memory.status == machine.PAUSED:
             return
         now_s = self._clock.monotonic()
         due_s = self._on_grid(spec, now_s)
@@ -413,7 +411,7 @@ class Runner:
     @staticmethod
     def _is_probed(entry: Entry) -> bool:
         spec = entry.spec
-        return not (spec.broken or spec.paused or spec.passive)
+        return not (spec.broken or spec.paused or spec.passive) and spec.kind is not None
 
     # --- the end ---------------------------------------------------------------------------
 

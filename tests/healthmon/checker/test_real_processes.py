@@ -77,7 +77,7 @@ def test_another_checker_takes_over_from_a_killed_one_without_a_false_alarm(
     targets = [tcp(f"t{n}", service.port) for n in range(40)]
     apply(first, tmp_path, *targets)
     second = _checker(collector_server, first)
-    first.wait_until(lambda: set(holders(first).values()) == {32})
+    second.wait_until(lambda: set(holders(first).values()) == {32})
     first.wait_until(lambda: set(statuses(first).values()) == {"up"} and len(statuses(first)) == 40)
     first.kill()
     second.wait_until(lambda: holders(second).get(second.pid) == 64)

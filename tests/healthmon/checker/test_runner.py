@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from itertools import pairwise
 
 import pytest
@@ -293,6 +294,20 @@ def test_pause_and_resume_are_changes_of_their_own() -> None:
 
     run(stand.clock, main())
     assert stand.statuses() == ["paused", "new", "up"]
+
+
+def test_what_is_paused_from_the_start_is_said_to_be_so() -> None:
+    stand = Stand()
+    passive = dataclasses.replace(stand.kind, probe=None)
+
+    async def main() -> None:
+        stand.put(1, paused=True)
+        stand.put(2, paused=True, kind=passive)
+        await asyncio.sleep(60)
+
+    run(stand.clock, main())
+    assert stand.statuses(1) == stand.statuses(2) == ["paused"]
+    assert not stand.began
 
 
 def test_a_run_that_is_asked_for_is_made_at_once_and_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sqlite3
 import subprocess
@@ -57,7 +58,7 @@ def apply(checker: CollectorServer, directory: Path, *targets: dict[str, Any]) -
     for target in targets:
         lines.append("[[targets]]")
         for name, value in target.items():
-            lines.append(f"{name} = {value if not isinstance(value, str) else repr(value)}")
+            lines.append(f"{name} = {json.dumps(value)}")
     file = directory / "targets.toml"
     file.write_text("\n".join(lines))
     done = subprocess.run(
