@@ -183,3 +183,14 @@ def test_a_day_is_read_through_all_levels(sink):
     Rollup.objects.filter(span_s__in=[MINUTE, HOUR], start__lt=midnight).delete()
     told = queries.percentiles([1, *range(50, 300)], before(days=1, hours=15), NOW)
     assert told[1].count == everything
+
+
+def test_a_late_result_of_an_hour_that_was_rolled_up_counts_at_once_and_once(sink):
+    hour, now = NOW.replace(hour=14, minute=0, second=0), NOW.replace(minute=10, second=0)
+    store([sample(1, at) for at in every(60, 60, start=hour)], sink)
+    roll(now)
+    assert Rollup.objects.get(span_s=HOUR).ok == 60
+    store([sample(1, hour + timedelta(minutes=58), arrived=now - timedelta(minutes=1))], sink)
+    with time_machine.travel(now, tick=False):
+        told = queries.percentiles(range(1, 40), hour - timedelta(hours=4), now)
+    assert told[1].count == 61
