@@ -31,13 +31,15 @@ PREFIX = "internal-"
 class InternalSink:
     """One flow.  `make` makes the sink object; `tune` changes the installation's settings for it.
 
-    One that is not `required` loses its oldest records, counted, when it has no room.
+    One that is not `required` loses its oldest records, counted, when it has no room.  One that
+    `listens` acts on records which are meant for the operator's sinks.
     """
 
     name: str
     types: frozenset[str]
     make: Callable[[], BaseSink[Any]]
     required: bool = True
+    listens: bool = False
     tune: Callable[[PipelineSettings], PipelineSettings] = lambda defaults: defaults
 
     @property
@@ -59,6 +61,8 @@ class InternalSink:
             sink_factory=self._guarded,
             route=Route(types=self.types),
             required=self.required,
+            internal=True,
+            listens=self.listens,
             settings=tuned,
             fingerprint=self.key,
             dead_letters=box_for(self.key, self.name, "database"),

@@ -32,7 +32,7 @@ from sinks import backlog, drainwatch, report, snapshot
 from sinks.closing import closed, in_files
 from sinks.configuration import rows_fingerprint, spec_for
 from sinks.finished import finished_logs
-from sinks.internal import PREFIX, internal_sinks
+from sinks.internal import internal_sinks
 from sinks.logs import BatchLog
 from sinks.metrics import EngineMetrics
 from sinks.models import SinkConfig
@@ -233,7 +233,7 @@ class SinkService:
         if (unavailable := engine.log_refusal()) is not None:
             return str(unavailable)
         pipelines = engine.pipelines
-        if all(pipeline.spec.key.startswith(PREFIX) for pipeline in pipelines):
+        if all(pipeline.spec.internal for pipeline in pipelines):
             return "no sink is enabled: records would be refused"
         for pipeline in pipelines:
             if not pipeline.spec.required:

@@ -205,6 +205,7 @@ def register_sinks() -> None:
             types=frozenset({HEALTH}),
             make=HealthSink,
             required=False,
+            listens=True,
             tune=_tune_health,
         )
     )

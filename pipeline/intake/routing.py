@@ -67,10 +67,10 @@ class RoutingTable:
             return targets
         with self._lock:
             pipelines = list(self._pipelines())
-            if not pipelines:
-                raise NoSink("no sink is configured: add one in the admin", retry_after_s=5.0)
             # Only required sinks refuse; after that an optional one would have dropped in vain.
             found = [p for p in pipelines if p.spec.route.takes(type, tenant)]
+            if all(p.spec.internal for p in pipelines) and all(p.spec.listens for p in found):
+                raise NoSink("no sink is configured: add one in the admin", retry_after_s=5.0)
             targets = tuple(sorted(found, key=_optional))
             if len(self._routes) >= ROUTES_CACHED:
                 self._routes = {}

@@ -249,11 +249,21 @@ def test_the_backlog_of_a_sink_is_discarded_and_no_other(service, first):
         service._discard({"sink": key})
     else:
         service.apply()
-    assert [one.key for one in service.engine.pipelines] == [str(other.pk)]
+    operators = [one.key for one in service.engine.pipelines if not one.spec.internal]
+    assert operators == [str(other.pk)]
     ledger = {entry["sink"]: entry for entry in service.stats()["ledger"]}
     told = ledger["gone"]
     assert (told["dropped"], told["in_flight"], told["imbalance"]) == ({"sink_removed": 3}, 0, 0)
     assert (ledger["other"]["in_flight"], ledger["other"]["dropped"]) == (3, {})
+
+
+def test_without_an_operators_sink_logs_are_refused_though_others_listen(service):
+    service.start("test")
+    assert service.readiness() == "no sink is enabled: records would be refused"
+    for type in ("log", "health"):
+        with pytest.raises(NoSink):
+            offer(service, 1, type=type)
+    assert offer(service, 1, type="ping").wait(WAIT_S)
 
 
 def test_what_waits_for_a_sink_that_is_gone_is_delivered_unless_told_otherwise(service):

@@ -58,7 +58,8 @@ def samples(server: CollectorServer) -> dict[str, float]:
             sums[sample.name] += sample.value
             if sample.name == "ledger_imbalance":
                 imbalances[sample.labels["sink"]] = sample.value
-    assert imbalances == {"database": 0, "elsewhere": 0}
+    assert imbalances.keys() >= {"database", "elsewhere"}
+    assert not any(imbalances.values())
     return sums
 
 
@@ -144,5 +145,6 @@ def test_stats_are_json_of_this_process(collector_server: Callable[..., Collecto
     server = collector_server()
     body = json.loads(server.client().get("/stats").content)
     assert body["pid"] == server.client().get("/healthz").json()["pid"]
-    assert [one["name"] for one in body["pipelines"]] == ["database"]
+    operators = [one for one in body["pipelines"] if not one["sink"].startswith("internal-")]
+    assert [one["name"] for one in operators] == ["database"]
     server.stop()
