@@ -177,8 +177,8 @@ class MonitoringSettings:
     event_loop: str = setting(
         "auto", env="COLLECTOR_CHECKER_EVENT_LOOP", choices=("auto", "asyncio", "uvloop")
     )
-    results_days: int = setting(7, low=1)
-    minute_rollups_days: int = setting(14, low=1)
+    results_days: int = setting(3, low=1)
+    minute_rollups_days: int = setting(3, low=1)
     hour_rollups_days: int = setting(120, low=1)
     day_rollups_days: int = setting(1_100, low=1)
     flips_days: int = setting(400, low=90)
