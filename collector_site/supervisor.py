@@ -299,8 +299,8 @@ def programs(*, unprepared: bool = False, checker: bool = True) -> list[Program]
     server = (sys.executable, "-m", "gunicorn", "-c", "collector_site/gunicorn_conf.py")
     found = [Program(name="server", command=server, announces=True, reloads=True)]
     if checker:
-        command = (sys.executable, "manage.py", "run_checker")
-        found.append(Program(name="checker", command=command))
+        checking = (sys.executable, "manage.py", "run_checker")
+        found.append(Program(name="checker", command=checking))
     if unprepared:
         command = (sys.executable, "manage.py", "prepare", "--until-done")
         found.append(Program(name="preparation", command=command, once=True))

@@ -6,8 +6,8 @@ from django.urls import URLPattern, URLResolver, path, register_converter
 
 from healthmon.api import history, incidents, targets
 from healthmon.api.probe import ProbeView
-from healthmon.pages import views as pages
 from healthmon.heartbeats.views import ping
+from healthmon.pages import views as pages
 
 
 class Id:

@@ -18,9 +18,9 @@ class PipelineSpec:
     `key` is the sink's identity and outlives changes of everything else; another `fingerprint`
     means that the sink object must be made anew.  `misconfigured` says why no sink can be made:
     the pipeline then holds its records and delivers nothing.  Without `dead_letters`, records that
-    can never be stored are dropped and counted.  An `internal` one is the program's own: where there
-    are no others, what it does not take is refused, as without any sink.  One that `listens` acts on
-    records that are meant for others, and is no place for them to go.
+    can never be stored are dropped and counted.  An `internal` one is the program's own: where
+    there are no others, what it does not take is refused, as without any sink.  One that `listens`
+    acts on records that are meant for others, and is no place for them to go.
     """
 
     key: str

@@ -106,6 +106,13 @@ def only() -> OutboxMessage:
     return OutboxMessage.objects.get()
 
 
+def next_one(clock):
+    """The message whose turn it is; there is one."""
+    message = store.next_of((NAME, "7"), now_of(clock))
+    assert message is not None
+    return message
+
+
 def test_a_message_is_sent_once_and_says_so(sender, clock, deliverer):
     assert put(clock)
     deliver(deliverer)
@@ -308,7 +315,7 @@ def test_a_sender_that_is_not_here_leaves_it_to_others(clock, deliverer):
 def test_a_process_killed_before_it_could_say_so(sender, clock, deliverer):
     put(clock)
     lease_s = sender.deadline_s + LEASE_MARGIN_S
-    first = store.next_of((NAME, "7"), now_of(clock))
+    first = next_one(clock)
     assert store.claim(first, owner="dead", now=now_of(clock), lease_s=lease_s)
     put(clock, "k2")
     clock.advance(lease_s - 1)
@@ -323,7 +330,7 @@ def test_a_process_killed_before_it_could_say_so(sender, clock, deliverer):
 
 def test_one_claim_of_many(sender, clock):
     put(clock)
-    seen = [store.next_of((NAME, "7"), now_of(clock)) for _ in range(3)]
+    seen = [next_one(clock) for _ in range(3)]
     taken = [
         store.claim(message, owner=str(place), now=now_of(clock), lease_s=30)
         for place, message in enumerate(seen)
@@ -334,12 +341,12 @@ def test_one_claim_of_many(sender, clock):
 
 def test_a_late_answer_does_not_undo_another_process(sender, clock):
     put(clock)
-    message = store.next_of((NAME, "7"), now_of(clock))
+    message = next_one(clock)
     store.claim(message, owner="slow", now=now_of(clock), lease_s=30)
     clock.advance(31)
-    again = store.next_of((NAME, "7"), now_of(clock))
+    again = next_one(clock)
     assert store.claim(again, owner="quick", now=now_of(clock), lease_s=30)
-    ended = []
+    ended: list[bool] = []
     done = store.Outcome(word="sent", text="200")
     assert store.finish(again, done, now=now_of(clock), settled=ended.append)
     failed = store.Outcome(word="failed", text="404")

@@ -113,7 +113,7 @@ def test_whoever_waits_as_told_gets_it(rate, burst, n):
 @pytest.mark.concurrency
 def test_threads_share_one_burst():
     one = bucket(FakeClock(), burst=100)
-    got = []
+    got: list[int] = []
 
     def grab():
         got.extend(1 for _ in range(50) if one.take() == 0)

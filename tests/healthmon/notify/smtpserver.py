@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -73,6 +74,6 @@ class Listener(Controller):
 
     def _trigger_server(self) -> None:
         # The base class asks the configured port, which is 0; what listens has said its own.
-        assert self.server is not None
+        assert isinstance(self.server, asyncio.Server)
         self.port = self.server.sockets[0].getsockname()[1]
         super()._trigger_server()

@@ -174,7 +174,9 @@ def test_what_cannot_be_used_is_refused_when_it_is_saved(changed, named):
 def test_several_events_are_listed_and_the_rest_counted():
     many = told(event("one"), event("two"), title="52 down", count=52)
     made = message_of(delivery(KIND, options(25), many))
-    text = made.get_body(("plain",)).get_content()
+    body = made.get_body(("plain",))
+    assert body is not None
+    text = body.get_content()
     assert "DOWN: one" in text
     assert "DOWN: two" in text
     assert "and 50 more" in text

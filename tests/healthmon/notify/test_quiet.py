@@ -21,7 +21,7 @@ def until(now: str, begins: str, ends: str, zone: str = "Europe/Berlin") -> str 
         ends=time.fromisoformat(ends),
         time_zone=zone,
     )
-    return end and end.strftime("%Y-%m-%d %H:%M")
+    return end.strftime("%Y-%m-%d %H:%M") if end is not None else None
 
 
 def test_across_midnight():

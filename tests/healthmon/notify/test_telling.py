@@ -62,6 +62,7 @@ def test_keys_say_what_a_message_is_about():
         api = stage.target()
         stored = stage.flip(api, "down")
         stage.titles()
+        assert stored.incident is not None
         key = OutboxMessage.objects.get().dedupe_key
         assert key == f"{channel.pk}:{api.pk}:i{stored.incident.pk}:down"
 

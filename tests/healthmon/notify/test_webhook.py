@@ -202,7 +202,7 @@ def test_what_cannot_be_used_is_refused_when_it_is_saved(options, named):
 
 
 def test_a_template_nested_too_deep_is_refused():
-    body = "x"
+    body: object = "x"
     for _ in range(10):
         body = [body]
     with pytest.raises(OptionsError, match="nested"):
