@@ -5,3 +5,7 @@ from __future__ import annotations
 
 def arm() -> None:
     """Register everything; harmless when called again."""
+    from healthmon import metrics
+    from healthmon.probes import checks  # noqa: F401 - importing registers the checks
+
+    metrics.register()

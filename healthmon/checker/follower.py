@@ -181,5 +181,9 @@ def memory_of(state: StoredState | None) -> Memory:
     if state is None:
         return Memory()
     return machine.restored(
-        status=state.status, since_us=state.since_us, seq=state.seq, flapping=state.flapping
+        status=state.status,
+        since_us=state.since_us,
+        seq=state.seq,
+        before=state.before,
+        flapping=state.flapping,
     )

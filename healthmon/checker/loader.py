@@ -7,15 +7,16 @@ another thread.  While the database is away the picture stays as it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from django.db.models import Count, Max, Sum
+from django.db.models import Count, F, Max, Sum
 
 from healthmon.targets.models import MaintenanceWindow, Target, slot_of
 from healthmon.targets.spec import TargetSpec, spec_of
+from healthmon.truth.machine import NEW, UNKNOWN
 from healthmon.truth.maintenance import Window
-from healthmon.truth.models import TargetState
+from healthmon.truth.models import Flip, TargetState
 
 POLL_S = 2.0
 CHUNK = 500
@@ -29,6 +30,7 @@ class StoredState:
     seq: int
     since_us: int
     flapping: bool = False
+    before: str = NEW  # what one that is unknown was
 
 
 @dataclass(slots=True)
@@ -126,12 +128,22 @@ class Loader:
         if seen == self._states and not news.specs:
             return
         fields = ("target_id", "status", "seq", "since", "flapping")
+        unknown = []
         for target_id, status, seq, since, flapping in TargetState.objects.values_list(*fields):
             if target_id not in self._known or self._seqs.get(target_id) == seq:
                 continue
             since_us = round(since.timestamp() * 1e6) if since is not None else 0
             news.states[target_id] = StoredState(status, seq, since_us, flapping)
             self._seqs[target_id] = seq
+            if status == UNKNOWN:
+                unknown.append(target_id)
+        for start in range(0, len(unknown), CHUNK):
+            flips = Flip.objects.filter(
+                target_id__in=unknown[start : start + CHUNK], seq=F("target__state__seq")
+            )
+            for target_id, before in flips.values_list("target_id", "from_status"):
+                state = news.states[target_id]
+                news.states[target_id] = replace(state, before=before)
         self._states = seen
 
     def _poll_windows(self, news: News) -> None:

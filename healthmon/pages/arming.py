@@ -5,7 +5,4 @@ from __future__ import annotations
 
 def arm() -> None:
     """Register everything; harmless when called again."""
-    from healthmon import metrics
     from healthmon.pages import admin  # noqa: F401 - importing registers the model's admin
-
-    metrics.register()

@@ -38,6 +38,12 @@ def _tuned(defaults: PipelineSettings) -> PipelineSettings:
         max_attempts=None,
         max_age_s=None,
     )
+    breaker = dataclasses.replace(
+        defaults.breaker, open_s=min(defaults.breaker.open_s, MAX_RETRY_S)
+    )
     return dataclasses.replace(
-        defaults, max_wait_s=min(defaults.max_wait_s, MAX_WAIT_S), retry=retry
+        defaults,
+        max_wait_s=min(defaults.max_wait_s, MAX_WAIT_S),
+        retry=retry,
+        breaker=breaker,
     )

@@ -12,7 +12,7 @@ from django.db import OperationalError
 from healthmon.checker.follower import Follower
 from healthmon.checker.loader import Loader
 from healthmon.checker.windows import Windows
-from healthmon.models import MaintenanceWindow, Tag, Target, TargetState
+from healthmon.models import Flip, MaintenanceWindow, Tag, Target, TargetState
 from healthmon.probes.kind import Result
 from healthmon.targets.models import slot_of, touch
 from tests.healthmon.checker.stand import Stand
@@ -224,6 +224,19 @@ def test_a_takeover_begins_with_the_state_as_stored_and_no_alarm(
     assert [(c.from_status, c.to_status, c.seq, c.epoch) for c in stand.changes] == [
         ("down", "up", 3, 3)
     ]
+
+
+def test_what_was_up_before_it_was_unknown_is_up_at_the_first_success(
+    stand: Stand, followed: _Followed
+) -> None:
+    one = _target("one", interval_s=10, success_threshold=5)
+    at = datetime.fromtimestamp(EPOCH_US / 1e6, UTC)
+    TargetState.objects.create(target=one, status="unknown", seq=2, since=at)
+    for seq, (before, after) in enumerate((("new", "up"), ("up", "unknown")), 1):
+        Flip.objects.create(target=one, seq=seq, from_status=before, to_status=after, at=at)
+    followed.poll()
+    followed.time.passes(11)
+    assert stand.statuses(one.pk) == ["up"]
 
 
 def test_a_window_opens_and_closes_for_those_it_covers(stand: Stand, followed: _Followed) -> None:

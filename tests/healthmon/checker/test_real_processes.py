@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.conftest import ServerFactory
 from tests.healthmon.checker.watched import (
@@ -22,6 +23,7 @@ from tests.healthmon.checker.watched import (
     tcp,
 )
 from tests.servers.collector import CollectorServer
+from tests.servers.proxy import postgres_proxy
 
 # Leases of three seconds, so that a takeover is soon there.
 QUICK = {"COLLECTOR_CHECKER_LEASE_S": "3", "COLLECTOR_WAL_ADOPT_EVERY_S": "1"}
@@ -159,3 +161,36 @@ def test_kills_in_mid_flush_lose_and_double_nothing(
     assert_a_true_history(checker)
     for one in services:
         one.stop()
+
+
+@pytest.mark.once
+def test_what_changes_while_the_database_is_away_is_stored_with_its_time_once_it_is_back(
+    collector_server: ServerFactory, service: Service, tmp_path: Path, postgres_dsn: str
+) -> None:
+    with postgres_proxy(postgres_dsn) as (through, proxy):
+        parts = conninfo_to_dict(through)
+        url = f"postgresql://{parts['user']}@127.0.0.1:{proxy.port}/{parts['dbname']}"
+        checker = collector_server(
+            environ=QUICK | {"COLLECTOR_DATABASE_URL": url}, command=CHECKER, started=False
+        ).spawn()
+        apply(checker, tmp_path, *(tcp(f"t{n}", service.port) for n in range(20)))
+        checker.wait_until(lambda: list(statuses(checker).values()) == ["up"] * 20)
+        proxy.cut()
+        checker.wait_for_line(lambda line: "leases cannot be renewed" in line)
+        service.stop()
+        went_down = time.time()
+        time.sleep(3)  # each is probed at least twice, and nothing tells of it meanwhile
+        service.start()
+        came_back = time.time()
+        # Longer than a lease in all: what is held is held on to, as nobody can take it.
+        time.sleep(3)
+        healed = time.time()
+        proxy.heal()
+        checker.wait_until(
+            lambda: [to for _, _, _, to in flips(checker)] == ["up", "down", "up"] * 20
+        )
+        assert_a_true_history(checker)
+        times = rows(checker, "SELECT seq, at FROM healthmon_flip WHERE seq > 1")
+        for seq, at in times:
+            began = went_down if seq == 2 else came_back
+            assert began - 2 <= at.timestamp() < healed
