@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from healthmon.checker.limits import Place
+from healthmon.probes.kind import Result
 from healthmon.targets.spec import TargetSpec
 from healthmon.truth.machine import Memory
 
@@ -12,12 +13,12 @@ from healthmon.truth.machine import Memory
 class Entry:
     """Used on the event loop alone.  `removed` tells a probe under way that nobody wants it.
 
-    `blind_since_us` is from when on nothing is known: the end of the last judged probe.
+    `blind_since_s` (monotonic) is from when on nothing is known: the end of the last judged probe.
     """
 
     __slots__ = (
         "asked_us",
-        "blind_since_us",
+        "blind_since_s",
         "cert_expires_us",
         "epoch",
         "memory",
@@ -27,15 +28,17 @@ class Entry:
         "task",
     )
 
-    def __init__(self, spec: TargetSpec, memory: Memory, *, epoch: int, now_us: int) -> None:
+    def __init__(
+        self, spec: TargetSpec, memory: Memory, *, epoch: int, blind_since_s: float
+    ) -> None:
         self.spec = spec
         self.memory = memory
         self.epoch = epoch
-        self.blind_since_us = now_us
+        self.blind_since_s = blind_since_s
         self.asked_us = spec.run_requested_us
         self.cert_expires_us = 0
         self.place: Place | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[Result | None] | None = None
         self.removed = False
 
     @property

@@ -30,6 +30,8 @@ from healthmon.truth.models import TargetState
 
 logger = logging.getLogger(__name__)
 
+RECONCILE_BEATS = 5
+
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
@@ -37,7 +39,7 @@ class _Kept:
 
     epoch: int
     memory: Memory
-    blind_since_us: int
+    blind_since_s: float
 
 
 class Follower:
@@ -62,6 +64,7 @@ class Follower:
         self._failing = ""
         self._kept: dict[int, _Kept] = {}
         self._certificates: dict[int, int] = {}
+        self._beats = 0
         # The slots whose targets the runner has.
         self.applied: dict[int, int] = {}
 
@@ -137,7 +140,7 @@ class Follower:
         for target_id in removed:
             entry = self._runner.remove(target_id)
             if entry is not None:
-                self._kept[target_id] = _Kept(entry.epoch, entry.memory, entry.blind_since_us)
+                self._kept[target_id] = _Kept(entry.epoch, entry.memory, entry.blind_since_s)
 
     def _apply(self, news: News, epochs: dict[int, int]) -> None:
         runner = self._runner
@@ -150,12 +153,12 @@ class Follower:
             if epoch is None:
                 continue
             state = states.pop(spec.id, None)
-            memory, blind_since_us = memory_of(state), 0
+            memory, blind_since_s = memory_of(state), None
             kept = self._kept.pop(spec.id, None)
             if kept is not None and kept.epoch == epoch and kept.memory.seq >= memory.seq:
                 # Nobody else had it meanwhile: what was known is still true, up to then.
-                memory, blind_since_us = kept.memory, kept.blind_since_us
-            runner.put(spec, memory, epoch=epoch, blind_since_us=blind_since_us)
+                memory, blind_since_s = kept.memory, kept.blind_since_s
+            runner.put(spec, memory, epoch=epoch, blind_since_s=blind_since_s)
             if news.windows is None:
                 runner.in_window(spec.id, self._windows.title_for(spec))
         for target_id, state in states.items():
@@ -168,6 +171,9 @@ class Follower:
     def beat(self) -> None:
         """Once a second: windows open and close."""
         self._windows.beat(self._specs(), self._now())
+        self._beats += 1
+        if self._beats % RECONCILE_BEATS == 0:
+            self._runner.reconcile(self._windows.title_for)
 
     def _specs(self) -> list[TargetSpec]:
         return [entry.spec for entry in self._runner.entries.values()]

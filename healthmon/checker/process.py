@@ -38,6 +38,7 @@ from healthmon.leases.keeper import Keeper
 from healthmon.leases.store import LeaseStore
 from healthmon.probes.kind import Result
 from healthmon.probes.tools import tools_from_settings
+from healthmon.targets.models import slot_of
 from pipeline.engine import Engine
 from pipeline.runtime.clock import Clock, SystemClock
 from sinks import service as sinks
@@ -45,6 +46,8 @@ from sinks import service as sinks
 logger = logging.getLogger(__name__)
 
 BEAT_S = 1.0
+# A target that was deleted will never be here.
+UNHEARD_S = 300.0
 # A stop lets probes under way end for so long, and leaves the rest of the time to the drain.
 FINISH_S = 10.0
 
@@ -148,6 +151,7 @@ class CheckerProcess:
         self.housekeeping = Housekeeping(
             is_ours=lambda: 0 in self.keeper.epochs(), clock=self._clock
         )
+        self._unheard: dict[int, tuple[int, Result]] = {}
         self._feeding = threading.Event()
         self._feeder = threading.Thread(
             target=self._run_feed, name="checker-heartbeats", daemon=True
@@ -197,6 +201,7 @@ class CheckerProcess:
 
     def _beat(self) -> None:
         """Each second, on the loop."""
+        self._tell_unheard()
         self.follower.beat()
         self.gate.beat()
         moved_s = self.runner.correct_clock()
@@ -228,9 +233,22 @@ class CheckerProcess:
                     continue
                 failing = ""
                 for one in found:
-                    self._on_loop(self.runner.heard_of, *one)
+                    self._on_loop(self._heard, *one)
         finally:
             connections.close_all()
+
+    def _heard(self, target_id: int, at_us: int, result: Result) -> None:
+        """What a heartbeat said, or did not say, is kept until its target is here to hear it."""
+        if not self.runner.heard_of(target_id, at_us, result):
+            self._unheard[target_id] = (at_us, result)
+
+    def _tell_unheard(self) -> None:
+        held = self.keeper.epochs()
+        unheard, self._unheard = self._unheard, {}
+        for target_id, (at_us, result) in unheard.items():
+            fresh = self.runner.now_us() - at_us < UNHEARD_S * 1e6
+            if not held or (slot_of(target_id) in held and fresh):
+                self._heard(target_id, at_us, result)
 
     def _on_loop(self, call: Callable[..., Any], *args: Any) -> None:
         assert self._loop is not None

@@ -15,6 +15,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from healthmon.checker.entry import Entry
 from healthmon.checker.judge import Judge, blind_after_s
@@ -99,7 +100,7 @@ class Runner:
         self._epoch_of = epoch_of
         self._schedule = Schedule()
         self._entries: dict[int, Entry] = {}
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[Result | None]] = set()
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._stopping = False
         self.figures = Figures()
@@ -135,31 +136,56 @@ class Runner:
         moved, self._wall_ahead_s = ahead - self._wall_ahead_s, ahead
         return moved
 
-    def put(self, spec: TargetSpec, memory: Memory, *, epoch: int, blind_since_us: int = 0) -> None:
+    def put(
+        self,
+        spec: TargetSpec,
+        memory: Memory,
+        *,
+        epoch: int,
+        blind_since_s: float | None = None,
+    ) -> None:
         """A target that is new here, or whose row has changed; `memory` is for a new one.
 
-        `blind_since_us` tells since when nobody has looked, where that is known.
+        `blind_since_s` (monotonic) tells since when nobody has looked, where that is known.
         """
+        now_s = self._clock.monotonic()
         entry = self._entries.get(spec.id)
         if entry is None:
-            entry = Entry(spec, memory, epoch=epoch, now_us=blind_since_us or self.now_us())
+            since_s = now_s if blind_since_s is None else blind_since_s
+            entry = Entry(spec, memory, epoch=epoch, blind_since_s=since_s)
             self._entries[spec.id] = entry
-            if blind_since_us and not spec.broken and not spec.passive:
-                blind_s = blind_since_us / 1e6 - self._wall_ahead_s
-                self._note_missed(entry, self._on_grid(spec, blind_s), self._clock.monotonic())
+            if blind_since_s is not None and self._is_probed(entry):
+                self._note_missed(entry, self._on_grid(spec, since_s), now_s)
             self._begin(entry)
             return
         before, entry.spec = entry.spec, spec
         entry.epoch = epoch
+        if self._blind_s(entry) <= blind_after_s(before):
+            # Whoever is probed more often from now on was not blind while it was not.
+            entry.blind_since_s = max(entry.blind_since_s, now_s - blind_after_s(spec) / 2)
         if spec.run_requested_us > entry.asked_us:
             entry.asked_us = spec.run_requested_us
-            self._at(entry, self._clock.monotonic())
+            self._at(entry, now_s)
         elif before.fingerprint != spec.fingerprint or (
             before.interval_s,
             before.broken,
         ) != (spec.interval_s, spec.broken):
             self._begin(entry)
         self._apply_pause(entry)
+
+    def reconcile(self, title_for: Callable[[TargetSpec], str | None]) -> None:
+        """Make good what could not be said when it was due: the lease was in doubt then."""
+        for entry in list(self._entries.values()):
+            spec, status = entry.spec, entry.memory.status
+            if spec.paused != (status == machine.PAUSED):
+                self._apply_pause(entry)
+            if spec.paused:
+                continue
+            title = title_for(spec)
+            if (title is not None) != (status == machine.MAINTENANCE):
+                self.in_window(spec.id, title)
+            if spec.broken:
+                self._broken(entry)
 
     def _begin(self, entry: Entry) -> None:
         """Its first probe: at once when nothing is known of it, else on the grid, yet soon."""
@@ -194,7 +220,7 @@ class Runner:
             self._schedule.remove(spec.id)
         elif not spec.paused and memory.status == machine.PAUSED:
             self._moved(entry, machine.resume(memory, self.now_us(), "resumed by an operator"))
-            entry.blind_since_us = self.now_us()
+            entry.blind_since_s = self._clock.monotonic()
             self._begin(entry)
 
     def remove(self, target_id: int) -> Entry | None:
@@ -225,11 +251,17 @@ class Runner:
             entry, machine.maintenance(entry.memory, title is not None, self.now_us(), said)
         )
 
-    def heard_of(self, target_id: int, at_us: int, result: Result) -> None:
-        """A result that no probe of ours has found: a heartbeat's."""
+    def heard_of(self, target_id: int, at_us: int, result: Result) -> bool:
+        """A result that no probe of ours has found: a heartbeat's.
+
+        Returns whether it was taken in; False while the target is not here, or its lease in doubt.
+        """
         entry = self._entries.get(target_id)
-        if entry is not None and not entry.spec.paused:
+        if entry is None or not self._is_ours(entry):
+            return False
+        if not entry.spec.paused:
             self._take_in(entry, at_us, result, lag_s=0.0)
+        return True
 
     # --- the schedule ----------------------------------------------------------------------
 
@@ -271,43 +303,55 @@ class Runner:
             self._wake(next_s)
 
     def _start(self, entry: Entry, place: Place) -> None:
-        task = asyncio.get_running_loop().create_task(self._run(entry, place))
+        began_s = self._clock.monotonic()
+        task = asyncio.get_running_loop().create_task(self._probe(entry, place, began_s))
         entry.task = task
         self._running.add(task)
         if len(self._running) > self.figures.in_flight_most:
             self.figures.in_flight_most = len(self._running)
+        # Not at the end of the task's own code: one that is cancelled early never comes to it.
+        task.add_done_callback(partial(self._ended, entry, place, began_s))
 
     # --- one probe -------------------------------------------------------------------------
 
-    async def _run(self, entry: Entry, place: Place) -> None:
-        began_s = self._clock.monotonic()
-        at_us = round((began_s + self._wall_ahead_s) * 1e6)
-        result: Result | None = None
-        try:
-            spec = entry.spec
-            if not entry.removed and not self._stopping:
-                self._note_missed(entry, place.due_s, began_s)
-                if spec.kind is not None and spec.request is not None:
-                    result = await run_probe(spec.kind, spec.request, self._tools)
-        finally:
-            ended_s = self._clock.monotonic()
-            entry.task = entry.place = None
-            self._running.discard(asyncio.current_task())
-            self._let_in(self._limits.leave(place))
-        if result is None or entry.removed:
+    async def _probe(self, entry: Entry, place: Place, began_s: float) -> Result | None:
+        spec = entry.spec
+        if entry.removed or self._stopping or spec.kind is None or spec.request is None:
+            return None
+        self._note_missed(entry, place.due_s, began_s)
+        result = await run_probe(spec.kind, spec.request, self._tools)
+        # One that was asked for something else meanwhile says nothing of what it is now.
+        return result if entry.spec.fingerprint == spec.fingerprint else None
+
+    def _ended(
+        self, entry: Entry, place: Place, began_s: float, task: asyncio.Task[Result | None]
+    ) -> None:
+        """Whatever became of the probe: others may run, and it has its next time."""
+        self._running.discard(task)
+        entry.task = entry.place = None
+        self._let_in(self._limits.leave(place))
+        if task.cancelled() or entry.removed:
             return
-        if spec.fingerprint == entry.spec.fingerprint:
+        if (error := task.exception()) is not None:
+            logger.error(
+                "a probe could not be made", exc_info=error, extra={"target": entry.spec.name}
+            )
+        elif (result := task.result()) is not None:
             lag_s = began_s - place.due_s
             self.figures.lags_s.append(lag_s)
-            result = self._judge(spec, result, began_s)
+            at_us = round((began_s + self._wall_ahead_s) * 1e6)
+            result = self._judge(entry.spec, result, began_s)
             self._take_in(entry, at_us, result, lag_s=lag_s)
-        self._again(entry, ended_s)
+        self._again(entry, self._clock.monotonic())
 
     def _let_in(self, places: Iterable[Place]) -> None:
-        for place in places:
+        """Start who has room now; whoever was removed while waiting makes room for others."""
+        waiting = deque(places)
+        while waiting:
+            place = waiting.popleft()
             entry = self._entries.get(place.target_id)
             if entry is None or entry.place is not place:
-                self._let_in(self._limits.leave(place))  # removed while it waited
+                waiting.extend(self._limits.leave(place))
             else:
                 self._start(entry, place)
 
@@ -319,10 +363,10 @@ class Runner:
             entry.asked_us = spec.run_requested_us
             self._at(entry, ended_s)
             return
-        due_s = self._on_grid(spec, ended_s)
         if machine.confirming(entry.memory):
-            due_s = min(due_s, ended_s + spec.retry_interval_s)
-        self._at(entry, due_s)
+            self._at(entry, ended_s + spec.retry_interval_s)
+        else:
+            self._at(entry, self._on_grid(spec, ended_s))
 
     def _note_missed(self, entry: Entry, due_s: float, began_s: float) -> None:
         """Whole windows in which nobody looked make the target unknown, from their beginning."""
@@ -331,10 +375,10 @@ class Runner:
         if late_s >= spec.interval_s:
             self.figures.missed_windows += int(late_s // spec.interval_s)
         if self._blind_s(entry) > blind_after_s(spec):
-            self._miss(entry, f"nobody looked when it was due, {late_s:.0f} s ago")
+            self._miss(entry, f"nobody has looked for {self._blind_s(entry):.0f} s")
 
     def _blind_s(self, entry: Entry) -> float:
-        return (self.now_us() - entry.blind_since_us) / 1e6
+        return self._clock.monotonic() - entry.blind_since_s
 
     def _is_ours(self, entry: Entry) -> bool:
         """Whether its slot's lease is held still, as it was when the target came.
@@ -346,11 +390,10 @@ class Runner:
     def _miss(self, entry: Entry, reason: str) -> None:
         if not self._is_ours(entry):
             return
-        at_us = min(
-            max(entry.blind_since_us, entry.memory.since_us) + round(entry.spec.interval_s * 1e6),
-            self.now_us(),
-        )
-        self._moved(entry, machine.missed(entry.memory, entry.spec.rules, at_us, reason))
+        blind_since_us = round((entry.blind_since_s + self._wall_ahead_s) * 1e6)
+        at_us = max(blind_since_us, entry.memory.since_us) + round(entry.spec.interval_s * 1e6)
+        rules = entry.spec.rules
+        self._moved(entry, machine.missed(entry.memory, rules, min(at_us, self.now_us()), reason))
 
     # --- what was found --------------------------------------------------------------------
 
@@ -366,15 +409,14 @@ class Runner:
             self._heard.certificate(spec.id, result.cert_expires_us)
         if result.outcome == VOID:
             self.figures.voided += 1
-            blind_s = (self.now_us() - entry.blind_since_us) / 1e6
             # A heartbeat's is told only where a ping is missing or cannot be known of.
-            if spec.passive or blind_s > 2 * spec.interval_s + spec.timeout_s:
+            if spec.passive or self._blind_s(entry) > blind_after_s(spec):
                 self._miss(entry, result.error)
             return
         move = machine.observe(memory, spec.rules, result.outcome, at_us, result.error)
         if move is not None:
             self._moved(entry, move)
-        entry.blind_since_us = self.now_us()
+        entry.blind_since_s = self._clock.monotonic()
 
     def _moved(self, entry: Entry, move: Move | None) -> None:
         """A change goes out, under the lease by which it was found."""

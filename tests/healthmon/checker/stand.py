@@ -131,7 +131,7 @@ class Stand:
 
     def put(self, target_id: int = 1, memory: Memory | None = None, **changes: Any) -> TargetSpec:
         spec = self.spec(target_id, **changes)
-        self.runner.put(spec, memory or Memory(), epoch=self.epochs[spec.slot])
+        self.runner.put(spec, memory or Memory(), epoch=self.epochs.get(spec.slot, 1))
         return spec
 
     def statuses(self, target_id: int = 1) -> list[str]:

@@ -47,8 +47,21 @@ def test_a_quiet_look_costs_three_small_queries(django_assert_num_queries: Any) 
     loader = Loader()
     loader.follow(ALL)
     loader.poll()
+    with django_assert_num_queries(4):  # all stamps are compared in every other
+        loader.poll()
     with django_assert_num_queries(3):
         loader.poll()
+
+
+def test_a_change_that_hides_behind_a_later_stamp_is_found() -> None:
+    one, two = _target("one"), _target("two")
+    loader = Loader()
+    loader.follow(ALL)
+    loader.poll()
+    stamp = Target.objects.get(pk=two.pk).updated_at - timedelta(hours=1)
+    Target.objects.filter(pk=one.pk).update(paused=True, updated_at=stamp)
+    found = loader.poll().specs + loader.poll().specs
+    assert [(spec.id, spec.paused) for spec in found] == [(one.pk, True)]
 
 
 def _in_bulk(one: Target) -> None:

@@ -215,8 +215,10 @@ def test_a_clock_that_is_set_moves_neither_schedule_nor_order() -> None:
         stand.put(1, _up(), interval_s=10.0)
         await asyncio.sleep(50)
         stand.clock.wall_step_us = -3_600_000_000
+        assert stand.runner.correct_clock() == pytest.approx(-3_600)
         await asyncio.sleep(50)
         stand.clock.wall_step_us = 86_400_000_000
+        assert stand.runner.correct_clock() == pytest.approx(90_000)
         await asyncio.sleep(50)
 
     run(stand.clock, main())
@@ -407,3 +409,113 @@ def test_what_cannot_be_probed_is_unknown_and_says_why() -> None:
     run(stand.clock, main())
     assert stand.statuses() == ["unknown"]
     assert stand.changes[0].reason == "misconfigured: the secret option 'password' is missing"
+
+
+def test_a_probe_that_is_cancelled_before_it_began_gives_its_place_back() -> None:
+    stand = Stand(total=1)
+
+    async def main() -> None:
+        stand.put(1, _up(), interval_s=10.0)
+        while not stand.runner.in_flight:
+            await asyncio.sleep(0)
+            if not stand.runner.in_flight:
+                stand.clock.now_s += 0.1
+        # Its task is made and has not run yet.
+        stand.runner.beat()
+        stand.runner.remove(1)
+        await asyncio.sleep(1)
+        assert stand.runner.in_flight == 0
+        stand.put(2)
+        await asyncio.sleep(2)
+        assert stand.began[2]
+
+    run(stand.clock, main())
+
+
+def test_thousands_that_wait_for_one_host_can_be_removed_at_once() -> None:
+    stand = Stand(total=5_000, per_host=1)
+    stand.takes_s = lambda _: 3.0
+
+    async def main() -> None:
+        for one in range(1, 3_001):
+            stand.put(one, host="one")
+        while stand.runner.parked < 2_500:
+            await asyncio.sleep(0.1)
+        for one in range(1, 3_001):
+            stand.runner.remove(one)
+        await asyncio.sleep(10)
+        assert stand.runner.in_flight == stand.runner.parked == 0
+        stand.put(5_000, host="one")
+        await asyncio.sleep(5)
+        assert stand.began[5_000]
+
+    run(stand.clock, main())
+
+
+@pytest.mark.parametrize("before_s", [60.0, 3_600.0])
+def test_who_is_probed_more_often_from_now_on_was_not_blind_before(before_s: float) -> None:
+    stand = Stand()
+
+    async def main() -> None:
+        stand.put(1, _up(), interval_s=before_s)
+        await asyncio.sleep(before_s * 2.6)
+        stand.put(1, interval_s=5.0)
+        await asyncio.sleep(60)
+
+    run(stand.clock, main())
+    assert stand.changes == []
+    assert len(stand.began[1]) >= 12
+
+
+def test_what_could_not_be_said_while_the_lease_was_in_doubt_is_said_later() -> None:
+    stand = Stand()
+
+    async def main() -> None:
+        for one in (1, 2):
+            stand.put(one, _up())
+        held = dict(stand.epochs)
+        stand.epochs.clear()
+        stand.put(1, paused=True)
+        stand.runner.in_window(2, "disks")
+        stand.epochs.update(held)
+        stand.runner.reconcile(lambda spec: "disks" if spec.id == 2 else None)
+        await asyncio.sleep(1)
+        stand.runner.reconcile(lambda spec: None)
+
+    run(stand.clock, main())
+    assert stand.statuses(1) == ["paused"]
+    assert stand.statuses(2)[0] == "maintenance"
+    assert len(stand.statuses(2)) == 2
+
+
+def test_a_heartbeat_that_cannot_be_heard_yet_is_said_to_be_so() -> None:
+    stand = Stand()
+    passive = dataclasses.replace(stand.kind, probe=None)
+
+    async def main() -> None:
+        assert not stand.runner.heard_of(1, EPOCH_US, Result())
+        stand.put(1, kind=passive)
+        held = dict(stand.epochs)
+        stand.epochs.clear()
+        assert not stand.runner.heard_of(1, EPOCH_US, Result())
+        stand.epochs.update(held)
+        assert stand.runner.heard_of(1, EPOCH_US, Result())
+
+    run(stand.clock, main())
+    assert stand.statuses(1) == ["up"]
+
+
+def test_a_change_is_confirmed_at_the_retry_interval_and_no_sooner() -> None:
+    stand = Stand()
+    stand.answer = _failed
+
+    async def main() -> None:
+        for one in range(1, 51):
+            stand.put(one, _up(), interval_s=7.0, retry_interval_s=5.0)
+        await asyncio.sleep(60)
+
+    run(stand.clock, main())
+    for one in range(1, 51):
+        first, second, third = stand.began[one][:3]
+        assert second - first >= 5.0
+        assert third - second >= 5.0
