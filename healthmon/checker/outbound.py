@@ -113,8 +113,9 @@ class Outbound:
             chunk = found[start : start + MOST_A_FRAME]
             try:
                 self._offer(PROBE, [result_record(*one) for one in chunk], durable=False)
-            except (Refused, RuntimeError) as error:
-                self._count_dropped("log_refused", len(chunk))
+            except Exception as error:  # the thread must outlive whatever a result holds
+                refused = isinstance(error, Refused)
+                self._count_dropped("log_refused" if refused else "unreadable", len(chunk))
                 self._say(error)
 
     # --- flips -----------------------------------------------------------------------------
@@ -140,7 +141,7 @@ class Outbound:
                 return True
             try:
                 self._offer(FLIP, [flip_record(change) for change in chunk], durable=True)
-            except (Refused, RuntimeError) as error:
+            except Exception as error:  # kept, and tried again: a flip is given up for nothing
                 self._say(error)
                 return False
             with self._lock:
@@ -154,6 +155,8 @@ class Outbound:
 
     def _say(self, error: Exception) -> None:
         """Once for as long as it fails in the same way."""
-        if self._failing != str(error):
-            self._failing = str(error)
-            logger.error("the log does not take what the checker finds: %s", error)
+        if self._failing == str(error):
+            return
+        self._failing = str(error)
+        odd = None if isinstance(error, Refused) else error
+        logger.error("the log does not take what the checker finds: %s", error, exc_info=odd)

@@ -35,6 +35,11 @@ _decode = msgspec.json.Decoder(Change).decode
 
 
 def record_of(change: Change) -> Record:
+    """The record of a change; what no text may hold (half a surrogate, a NUL) is spelled out."""
+    if not _is_plain(change.reason) or not _is_plain(change.target):
+        change = msgspec.structs.replace(
+            change, reason=_plain(change.reason), target=_plain(change.target)
+        )
     return Record(
         timestamp_us=change.at_us,
         severity=_SEVERITY.get(change.to_status, INFO),
@@ -49,3 +54,11 @@ def record_of(change: Change) -> Record:
 def change_of(payload: bytes) -> Change:
     """The inverse.  Raises msgspec.DecodeError."""
     return _decode(payload)
+
+
+def _is_plain(text: str) -> bool:
+    return (text.isascii() and "\0" not in text) or _plain(text) == text
+
+
+def _plain(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

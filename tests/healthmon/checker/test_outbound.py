@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
 from healthmon.checker.outbound import MOST_A_FRAME, MOST_RESULTS, Outbound
@@ -23,11 +24,14 @@ class Log:
     def __init__(self) -> None:
         self.frames: list[tuple[str, bool, list[Any]]] = []
         self.refusing = False
+        self.odd: Exception | None = None
         self.asked = threading.Event()
         self.taken = threading.Event()
 
     def offer(self, *, type: str, tenant: str, records: Any, durable: bool) -> None:
         self.asked.set()
+        if self.odd is not None:
+            raise self.odd
         if self.refusing:
             raise LogUnavailable("the disk is full", retry_after_s=1.0)
         self.frames.append((type, durable, list(records)))
@@ -152,3 +156,31 @@ def test_a_stop_while_the_log_refuses_says_what_is_left(
     assert log.asked.wait(WAIT_S)
     assert not outbound.stop(WAIT_S)
     assert outbound.waiting_flips == 1
+
+
+@pytest.mark.parametrize("text", ["half \udcff a pair", "a \0 in it", "grün und heil"])
+def test_whatever_a_reason_holds_the_flip_is_logged(
+    outbound: Outbound, log: Log, text: str
+) -> None:
+    outbound.start()
+    outbound.flip(msgspec.structs.replace(_change(1), reason=text))
+    outbound.flip(_change(2))
+    assert outbound.stop(WAIT_S)
+    assert [change.seq for change in log.changes()] == [1, 2]
+    assert "half \\udcff a pair" in log.changes()[0].reason or "\udcff" not in text
+
+
+def test_a_log_that_fails_oddly_ends_no_thread(
+    outbound: Outbound, log: Log, dropped: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("healthmon.checker.outbound.RETRY_S", 0.01)
+    log.odd = OSError("odd")
+    outbound.start()
+    outbound.flip(_change(1))
+    outbound.result(1, "web", 1, Result())
+    assert log.asked.wait(WAIT_S)
+    outbound.flush_results()
+    log.odd = None
+    assert log.taken.wait(WAIT_S)
+    assert outbound.stop(WAIT_S)
+    assert [change.seq for change in log.changes()] == [1]

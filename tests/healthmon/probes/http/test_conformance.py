@@ -61,6 +61,8 @@ def test_an_answer_that_comes_byte_by_byte(tools: Tools, payload: bytes) -> None
         ("gzip, deflate", zlib.compress(gzip.compress(b"hello, world"))),
         ("identity", b"hello, world"),
     ],
+    # A compressed body has the time in it; the parallel run wants the same names everywhere.
+    ids=["gzip", "two members", "deflate", "raw deflate", "zstd", "two codings", "identity"],
 )
 def test_content_codings(tools: Tools, coding: str, body: bytes) -> None:
     result = probed(
