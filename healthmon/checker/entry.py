@@ -45,3 +45,8 @@ class Entry:
     def idle(self) -> bool:
         """Neither probed now nor waiting for a limit."""
         return self.place is None
+
+    @property
+    def waits(self) -> bool:
+        """It is due, and there is no room for its probe."""
+        return self.place is not None and self.task is None

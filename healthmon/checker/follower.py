@@ -50,13 +50,14 @@ class Follower:
         windows: Windows,
         epochs: Callable[[], dict[int, int]],
         loop: asyncio.AbstractEventLoop,
+        now_us: Callable[[], int],
         loader: Loader | None = None,
-        before_specs: Callable[[], None] = lambda: None,
     ) -> None:
         self._runner = runner
         self._windows = windows
         self._epochs = epochs
         self._loop = loop
+        self._now_us = now_us
         self._loader = loader or Loader()
         self._nudged = threading.Event()
         self._stopping = False
@@ -158,9 +159,12 @@ class Follower:
             if kept is not None and kept.epoch == epoch and kept.memory.seq >= memory.seq:
                 # Nobody else had it meanwhile: what was known is still true, up to then.
                 memory, blind_since_s = kept.memory, kept.blind_since_s
-            runner.put(spec, memory, epoch=epoch, blind_since_s=blind_since_s)
-            if news.windows is None:
-                runner.in_window(spec.id, self._windows.title_for(spec))
+            try:
+                runner.put(spec, memory, epoch=epoch, blind_since_s=blind_since_s)
+                if news.windows is None:
+                    runner.in_window(spec.id, self._windows.title_for(spec))
+            except Exception:  # a row that was written past every check must cost only itself
+                logger.exception("a target cannot be followed", extra={"target": spec.name})
         for target_id, state in states.items():
             runner.rebase(target_id, memory_of(state))
         if news.windows is not None:
@@ -179,7 +183,7 @@ class Follower:
         return [entry.spec for entry in self._runner.entries.values()]
 
     def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._runner.now_us() / 1e6, UTC)
+        return datetime.fromtimestamp(self._now_us() / 1e6, UTC)
 
 
 def memory_of(state: StoredState | None) -> Memory:

@@ -17,12 +17,16 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Place:
-    """One probe's claim, and what it counts towards; no `host` or `group` 0 counts towards none."""
+    """One probe's claim, and what it counts towards; no `host` or `group` 0 counts towards none.
+
+    `parked` says that it had to wait for room.
+    """
 
     target_id: int
     due_s: float
     host: str = ""
     group: int = 0
+    parked: bool = False
 
 
 @dataclass(slots=True)
@@ -53,8 +57,18 @@ class Limits:
         """Whether the probe may start now; if not, it is parked and will come out of `leave`."""
         if self._admit(place):
             return True
+        place.parked = True
         self.parked += 1
         return False
+
+    def crowded(self, most: int) -> list[tuple[str, int]]:
+        """The hosts for which most wait, with how many."""
+        waiting = [
+            (key, len(line.waiting))
+            for key, line in self._lines.items()
+            if isinstance(key, str) and line.waiting
+        ]
+        return sorted(waiting, key=lambda one: -one[1])[:most]
 
     def leave(self, place: Place) -> list[Place]:
         """The probe has ended; returns those parked that are running with this."""

@@ -23,6 +23,8 @@ from control.ports.readiness import register_readiness
 from control.ports.stats import register_stats_part, unregister_stats_part
 from control.processes.heart import drop_stale_connections
 from healthmon import metrics
+from healthmon.checker.eventime import EvenTime
+from healthmon.checker.figures import Figures
 from healthmon.checker.follower import Follower
 from healthmon.checker.former import FormerLogs
 from healthmon.checker.gate import NetworkGate
@@ -30,15 +32,16 @@ from healthmon.checker.housekeeping import Housekeeping
 from healthmon.checker.judge import Judge
 from healthmon.checker.limits import Limits
 from healthmon.checker.outbound import Outbound
-from healthmon.checker.runner import Heard, Runner
+from healthmon.checker.runner import Runner
 from healthmon.checker.stall import StallWatch
+from healthmon.checker.statuses import Heard, Statuses
 from healthmon.checker.windows import Windows
 from healthmon.heartbeats.feed import HeartbeatFeed
+from healthmon.heartbeats.unheard import Unheard
 from healthmon.leases.keeper import Keeper
 from healthmon.leases.store import LeaseStore
 from healthmon.probes.kind import Result
 from healthmon.probes.tools import tools_from_settings
-from healthmon.targets.models import slot_of
 from pipeline.engine import Engine
 from pipeline.runtime.clock import Clock, SystemClock
 from sinks import service as sinks
@@ -46,8 +49,6 @@ from sinks import service as sinks
 logger = logging.getLogger(__name__)
 
 BEAT_S = 1.0
-# A target that was deleted will never be here.
-UNHEARD_S = 300.0
 # A stop lets probes under way end for so long, and leaves the rest of the time to the drain.
 FINISH_S = 10.0
 
@@ -104,26 +105,33 @@ class CheckerProcess:
         self.outbound = Outbound(
             engine=_engine, count_dropped=metrics.count_dropped, clock=self._clock
         )
+        self.time = EvenTime(self._clock)
+        figures = Figures()
+        self.limits = Limits(
+            total=monitoring.probe_concurrency,
+            per_host=monitoring.probe_per_host,
+            per_group=monitoring.probe_per_group,
+        )
         self.runner = Runner(
             tools=self.tools,
-            limits=Limits(
-                total=monitoring.probe_concurrency,
-                per_host=monitoring.probe_per_host,
-                per_group=monitoring.probe_per_group,
-            ),
-            stalls=self.stalls,
+            limits=self.limits,
             judge=Judge(stalls=self.stalls, gate=self.gate),
-            heard=Heard(
-                result=self.outbound.result if heard is None else self._telling(heard),
-                flip=self.outbound.flip,
-                count=metrics.count_probe,
-                status=metrics.note_status,
-                certificate=lambda target_id, us: self.follower.certificate(target_id, us),
+            statuses=Statuses(
+                heard=Heard(
+                    result=self.outbound.result if heard is None else self._telling(heard),
+                    flip=self.outbound.flip,
+                    count=metrics.count_probe,
+                    status=metrics.note_status,
+                    certificate=lambda target_id, us: self.follower.certificate(target_id, us),
+                ),
+                time=self.time,
+                figures=figures,
+                checker=self.id,
+                epoch_of=lambda slot: self.keeper.epochs().get(slot),
             ),
-            clock=self._clock,
+            time=self.time,
+            figures=figures,
             scheduled=scheduled,
-            checker=self.id,
-            epoch_of=lambda slot: self.keeper.epochs().get(slot),
         )
         self.windows = Windows(told=self.runner.in_window)
         self.keeper = Keeper(
@@ -145,13 +153,19 @@ class CheckerProcess:
             log_id=_engine().log_id,
         )
         self.follower = Follower(
-            runner=self.runner, windows=self.windows, epochs=self.keeper.epochs, loop=loop
+            runner=self.runner,
+            windows=self.windows,
+            epochs=self.keeper.epochs,
+            loop=loop,
+            now_us=self.time.now_us,
         )
-        self.feed = HeartbeatFeed(held=lambda: frozenset(self.keeper.epochs()), clock=self._clock)
+        self.feed = HeartbeatFeed(held=self.keeper.epochs, clock=self._clock)
+        self.unheard = Unheard(
+            hear=self.runner.heard_of, held=self.keeper.epochs, clock=self._clock
+        )
         self.housekeeping = Housekeeping(
             is_ours=lambda: 0 in self.keeper.epochs(), clock=self._clock
         )
-        self._unheard: dict[int, tuple[int, Result]] = {}
         self._feeding = threading.Event()
         self._feeder = threading.Thread(
             target=self._run_feed, name="checker-heartbeats", daemon=True
@@ -201,10 +215,10 @@ class CheckerProcess:
 
     def _beat(self) -> None:
         """Each second, on the loop."""
-        self._tell_unheard()
+        self.unheard.beat()
         self.follower.beat()
         self.gate.beat()
-        moved_s = self.runner.correct_clock()
+        moved_s = self.time.correct()
         if abs(moved_s) > 1.0:
             logger.warning(
                 "the machine's clock was set; the schedule goes on as it was",
@@ -233,22 +247,9 @@ class CheckerProcess:
                     continue
                 failing = ""
                 for one in found:
-                    self._on_loop(self._heard, *one)
+                    self._on_loop(self.unheard.tell, one)
         finally:
             connections.close_all()
-
-    def _heard(self, target_id: int, at_us: int, result: Result) -> None:
-        """What a heartbeat said, or did not say, is kept until its target is here to hear it."""
-        if not self.runner.heard_of(target_id, at_us, result):
-            self._unheard[target_id] = (at_us, result)
-
-    def _tell_unheard(self) -> None:
-        held = self.keeper.epochs()
-        unheard, self._unheard = self._unheard, {}
-        for target_id, (at_us, result) in unheard.items():
-            fresh = self.runner.now_us() - at_us < UNHEARD_S * 1e6
-            if not held or (slot_of(target_id) in held and fresh):
-                self._heard(target_id, at_us, result)
 
     def _on_loop(self, call: Callable[..., Any], *args: Any) -> None:
         assert self._loop is not None
@@ -273,6 +274,7 @@ class CheckerProcess:
             "lag_p50_s": round(figures.lag_s(0.5), 4),
             "lag_p99_s": round(figures.lag_s(0.99), 4),
             "parked": self.runner.parked,
+            "crowded": self.limits.crowded(3),
             "waiting_results": self.outbound.waiting_results,
             "waiting_flips": self.outbound.waiting_flips,
             "loop_lag_s": round(self.stalls.lag_s, 3),

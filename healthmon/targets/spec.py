@@ -6,6 +6,7 @@ Made on the loader's thread, read on the event loop, never changed.
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from dataclasses import dataclass, field
 
@@ -54,7 +55,7 @@ def spec_of(target: Target, *, tags: frozenset[int] = frozenset()) -> TargetSpec
     host, broken = "", ""
     try:
         kind, options = decoded(target)
-        broken = kind.address_problem(target.address)
+        broken = kind.address_problem(target.address) or _times_problem(target)
         if not broken:
             request = Request(
                 address=target.address,
@@ -104,3 +105,12 @@ def _probed_as(target: Target) -> int:
     """Changes when a result would mean something else than before."""
     asked = [target.kind, target.address, target.options, target.secrets]
     return zlib.crc32(json.dumps(asked, sort_keys=True).encode())
+
+
+def _times_problem(target: Target) -> str:
+    """A row may be written past every check; what is no time would upset the whole schedule."""
+    for name in ("interval_s", "retry_interval_s", "timeout_s"):
+        value = getattr(target, name)
+        if not (math.isfinite(value) and value > 0):
+            return f"{name} is {value}: it must be a number of seconds above 0"
+    return ""

@@ -7,10 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from healthmon.checker.eventime import EvenTime
+from healthmon.checker.figures import Figures
 from healthmon.checker.judge import Judge
 from healthmon.checker.limits import Limits
-from healthmon.checker.runner import Heard, Runner
+from healthmon.checker.runner import Runner
 from healthmon.checker.stall import StallWatch
+from healthmon.checker.statuses import Heard, Statuses
 from healthmon.probes.kind import ProbeKind, ProbeOptions, Request, Result
 from healthmon.probes.net.policy import AddressPolicy
 from healthmon.probes.net.resolver import Resolver
@@ -42,9 +45,18 @@ class Stand:
         self.results: list[tuple[int, int, Result]] = []
         self.lags: list[float] = []
         self.changes: list[Change] = []
+        self.certificates: dict[int, int] = {}
         self.epochs: dict[int, int] = dict.fromkeys(range(64), 1)
         self.network_gone = ""
         self.stalls = StallWatch(monotonic=self.clock.monotonic)
+        self.time = EvenTime(self.clock)  # type: ignore[arg-type]
+        figures = Figures()
+        self.heard = Heard(
+            result=lambda one, name, at_us, result: self.results.append((one, at_us, result)),
+            flip=self.changes.append,
+            count=lambda kind, outcome, seconds, lag_s: self.lags.append(lag_s),
+            certificate=lambda one, us: self.certificates.update({one: us}),
+        )
         self.runner = Runner(
             tools=Tools(
                 resolver=Resolver(),
@@ -53,16 +65,16 @@ class Stand:
                 monotonic=self.clock.monotonic,
             ),
             limits=Limits(total=total, per_host=per_host, per_group=per_group),
-            stalls=self.stalls,
             judge=Judge(stalls=self.stalls, gate=self),
-            heard=Heard(
-                result=lambda one, name, at_us, result: self.results.append((one, at_us, result)),
-                flip=self.changes.append,
-                count=lambda kind, outcome, seconds, lag_s: self.lags.append(lag_s),
+            statuses=Statuses(
+                heard=self.heard,
+                time=self.time,
+                figures=figures,
+                checker="stand",
+                epoch_of=self.epochs.get,
             ),
-            clock=self.clock,  # type: ignore[arg-type]
-            checker="stand",
-            epoch_of=self.epochs.get,
+            time=self.time,
+            figures=figures,
         )
         self.kind = ProbeKind(
             name="scripted",

@@ -149,6 +149,17 @@ def test_a_row_that_cannot_be_used_breaks_itself_alone() -> None:
     assert "nonsense" in broken["worse"]
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0, float("inf")])
+def test_what_is_no_time_breaks_its_own_target_alone(value: float) -> None:
+    one, two = _target("one"), _target("two")
+    Target.objects.filter(pk=one.pk).update(interval_s=value)
+    loader = Loader()
+    loader.follow(ALL)
+    broken = {spec.id: spec.broken for spec in loader.poll().specs}
+    assert broken[one.pk] == f"interval_s is {value}: it must be a number of seconds above 0"
+    assert broken[two.pk] == ""
+
+
 class _Followed:
     """A follower over a stand; it looks at the rows when the test says so, as time stands."""
 
@@ -161,6 +172,7 @@ class _Followed:
             windows=self.windows,
             epochs=lambda: dict(stand.epochs),
             loop=time.loop,
+            now_us=stand.time.now_us,
         )
 
     def poll(self) -> None:
@@ -295,7 +307,7 @@ def test_when_a_certificate_ends_is_written_to_its_row(stand: Stand, followed: _
     expires_us = EPOCH_US + 86_400_000_000
     stand.answer = lambda _: Result(total_ms=1.0, cert_expires_us=expires_us)
 
-    object.__setattr__(stand.runner._heard, "certificate", followed.follower.certificate)
+    object.__setattr__(stand.heard, "certificate", followed.follower.certificate)
     followed.poll()
     followed.time.passes(12)
     followed.poll()

@@ -215,10 +215,10 @@ def test_a_clock_that_is_set_moves_neither_schedule_nor_order() -> None:
         stand.put(1, _up(), interval_s=10.0)
         await asyncio.sleep(50)
         stand.clock.wall_step_us = -3_600_000_000
-        assert stand.runner.correct_clock() == pytest.approx(-3_600)
+        assert stand.time.correct() == pytest.approx(-3_600)
         await asyncio.sleep(50)
         stand.clock.wall_step_us = 86_400_000_000
-        assert stand.runner.correct_clock() == pytest.approx(90_000)
+        assert stand.time.correct() == pytest.approx(90_000)
         await asyncio.sleep(50)
 
     run(stand.clock, main())
@@ -519,3 +519,51 @@ def test_a_change_is_confirmed_at_the_retry_interval_and_no_sooner() -> None:
         first, second, third = stand.began[one][:3]
         assert second - first >= 5.0
         assert third - second >= 5.0
+
+
+def test_who_waits_for_room_is_not_said_to_be_unseen_each_time() -> None:
+    stand = Stand(per_host=1)
+    stand.takes_s = lambda _: 4.0
+
+    async def main() -> None:
+        for one in range(1, 9):
+            stand.put(one, _up(), host="crowded", interval_s=10.0)
+        for _ in range(600):
+            await asyncio.sleep(1)
+            stand.runner.reconcile(lambda spec: None)
+
+    run(stand.clock, main())
+    assert stand.changes == []
+    assert stand.runner.figures.missed_windows > 0
+
+
+def test_who_waits_for_room_for_ever_is_unknown_and_says_why() -> None:
+    stand = Stand(per_host=1)
+    stand.takes_s = lambda one: 1e9 if one == 1 else 0.1
+
+    async def main() -> None:
+        stand.put(1, _up(), host="stuck.example", timeout_s=5_000.0)
+        while not stand.running["all"]:
+            await asyncio.sleep(0.1)
+        stand.put(2, _up(), host="stuck.example")
+        for _ in range(300):
+            await asyncio.sleep(1)
+            stand.runner.reconcile(lambda spec: None)
+        assert stand.runner.limits.crowded(3) == [("stuck.example", 1)]
+
+    run(stand.clock, main())
+    assert stand.statuses(2) == ["unknown"]
+    assert "too many targets of stuck.example are due" in stand.changes[0].reason
+
+
+def test_a_target_that_cannot_even_be_put_costs_no_other() -> None:
+    stand = Stand()
+
+    async def main() -> None:
+        with pytest.raises(ZeroDivisionError):
+            stand.put(1, _up(), interval_s=0.0)
+        stand.put(2, _up())
+        await asyncio.sleep(15)
+
+    run(stand.clock, main())
+    assert stand.began[2]
