@@ -23,7 +23,7 @@ from healthmon.checker.judge import Judge, blind_after_s
 from healthmon.checker.limits import Limits, Place
 from healthmon.checker.schedule import Schedule
 from healthmon.checker.statuses import Statuses
-from healthmon.probes.kind import Result
+from healthmon.probes.kind import VOID, Result
 from healthmon.probes.tools import Tools
 from healthmon.probes.trial import run_probe
 from healthmon.targets.phase import next_on_grid, phase_of
@@ -206,7 +206,7 @@ class Runner:
         entry = self._entries.get(target_id)
         if entry is None or not self._statuses.is_ours(entry):
             return False
-        if not entry.spec.paused:
+        if not entry.spec.paused and not _is_old_news(entry.memory, at_us, result):
             self._statuses.take_in(entry, at_us, result, lag_s=0.0)
         return True
 
@@ -354,3 +354,11 @@ class Runner:
                 task.cancel()
             if left:
                 await asyncio.wait(left)
+
+
+def _is_old_news(memory: Memory, at_us: int, result: Result) -> bool:
+    """A ping from before the last change, told again after a takeover: the change knew of it."""
+    if result.outcome == VOID or at_us > memory.since_us:
+        return False
+    was_down = machine.DOWN in (memory.status, memory.before)
+    return memory.status in (machine.UP, machine.DEGRADED, machine.DOWN) or was_down

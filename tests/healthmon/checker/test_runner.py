@@ -10,7 +10,7 @@ import pytest
 
 from healthmon.probes.kind import DEGRADED, FAILED, OK, VOID, Result
 from healthmon.targets.phase import next_on_grid
-from healthmon.truth.machine import Memory
+from healthmon.truth.machine import Memory, Rules
 from tests.healthmon.checker.stand import Stand
 from tests.healthmon.checker.virtual import EPOCH_US, freeze, run
 
@@ -567,3 +567,21 @@ def test_a_target_that_cannot_even_be_put_costs_no_other() -> None:
 
     run(stand.clock, main())
     assert stand.began[2]
+
+
+@pytest.mark.parametrize("status", ["down", "unknown"])
+def test_a_ping_from_before_it_was_down_recovers_nothing(status: str) -> None:
+    stand = Stand()
+    passive = dataclasses.replace(stand.kind, probe=None)
+    since_us = EPOCH_US + 900_000_000
+    memory = Memory(status=status, before="down", seq=4, since_us=since_us)
+    rules = Rules(failure_threshold=1, success_threshold=1)
+
+    async def main() -> None:
+        stand.put(1, memory, kind=passive, rules=rules)
+        assert stand.runner.heard_of(1, since_us - 1, Result(total_ms=1.0))
+        assert stand.changes == stand.results == []
+        assert stand.runner.heard_of(1, since_us + 1, Result(total_ms=1.0))
+
+    run(stand.clock, main())
+    assert stand.statuses() == ["up"]
