@@ -8,16 +8,17 @@ After a takeover the newest ping of each target is told of once more: it says wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from django.db.models import Count, Max, Q, Sum
+from django.db.models import Q
 
 from healthmon.heartbeats.delivery import Delivery, read_delivery
 from healthmon.heartbeats.kind import NAME, HeartbeatOptions
 from healthmon.heartbeats.models import Heartbeat, Ping
 from healthmon.heartbeats.pings import DEGRADED, FAIL, START, SUCCESS
+from healthmon.heartbeats.stamps import Stamps
 from healthmon.heartbeats.store import failure_said
 from healthmon.heartbeats.watch import Ended, Plan, Watch, result_of
 from healthmon.probes.kind import Result
@@ -45,10 +46,13 @@ class Found(NamedTuple):
 
 
 class HeartbeatFeed:
-    """`held` tells which slots are this checker's."""
+    """`held` tells which slots are this checker's, and under which epochs."""
 
-    def __init__(self, *, held: Callable[[], Collection[int]], clock: Clock | None = None) -> None:
+    def __init__(
+        self, *, held: Callable[[], Mapping[int, int]], clock: Clock | None = None
+    ) -> None:
         self._held = held
+        self._epochs: dict[int, int] = {}
         self._clock = clock or SystemClock()
         self._plans: dict[int, Plan] = {}
         self._watches: dict[int, Watch] = {}
@@ -58,7 +62,7 @@ class HeartbeatFeed:
         self._changed: set[int] = set()
         # What a poll that failed half way had found.
         self._found: list[Found] = []
-        self._fingerprint: object = None
+        self._stamps = Stamps()
         self._newest: datetime | None = None
         self._delivery = Delivery(None, None, "")
         self._read_at: dict[str, float] = {}
@@ -85,10 +89,9 @@ class HeartbeatFeed:
     # --- targets and slots -----------------------------------------------------------------
 
     def _follow_targets(self, now: datetime) -> None:
-        ours = Target.objects.filter(kind=NAME)
-        seen = ours.aggregate(n=Count("pk"), newest=Max("updated_at"), ids=Sum("pk"))
-        if seen == self._fingerprint:
+        if not self._stamps.moved():
             return
+        ours = Target.objects.filter(kind=NAME)
         plans: dict[int, Plan] = {}
         paused: set[int] = set()
         for pk, interval_s, options, is_paused in ours.values_list(
@@ -109,14 +112,19 @@ class HeartbeatFeed:
         for target_id in resumed:
             self._watches[target_id] = Watch(plans[target_id], since=now)
             self._unread.add(target_id)
-        self._plans, self._paused, self._fingerprint = plans, paused, seen
+        self._plans, self._paused = plans, paused
+        self._stamps.taken()
 
     def _follow_slots(self) -> None:
         """Begin and end watches as slots and targets come and go."""
-        held = set(self._held())
+        held = dict(self._held())
         wanted = {target_id for target_id in self._plans if slot_of(target_id) in held}
-        for target_id in self._watches.keys() - wanted:
-            del self._watches[target_id]
+        # A slot of another epoch was somebody else's meanwhile: what was told is told anew.
+        kept = {slot for slot, epoch in held.items() if self._epochs.get(slot) == epoch}
+        for target_id in list(self._watches):
+            if target_id not in wanted or slot_of(target_id) not in kept:
+                del self._watches[target_id]
+        self._epochs = held
         for target_id in wanted - self._watches.keys():
             self._watches[target_id] = Watch(self._plans[target_id])
             self._unread.add(target_id)

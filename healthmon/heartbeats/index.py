@@ -19,10 +19,10 @@ from pathlib import Path
 import msgspec
 from django.conf import settings
 from django.db import Error as DatabaseProblem
-from django.db.models import Count, Max, Sum
 
 from control.processes import heart
 from healthmon.heartbeats.kind import NAME
+from healthmon.heartbeats.stamps import Stamps
 from healthmon.targets.models import Target
 from pipeline.runtime.clock import Clock, SystemClock
 
@@ -72,7 +72,7 @@ class HeartbeatIndex:
         self._path = path or _snapshot_path
         self._lock = threading.Lock()
         self._held: _Held | None = None
-        self._fingerprint: object = None
+        self._stamps = Stamps()
         self._read_at = float("-inf")
         self._away = False
 
@@ -114,7 +114,7 @@ class HeartbeatIndex:
     def reset(self) -> None:
         """Know nothing, as after a start."""
         with self._lock:
-            self._held, self._fingerprint = None, None
+            self._held, self._stamps = None, Stamps()
             self._read_at, self._away = float("-inf"), False
 
     def _refresh(self) -> None:
@@ -128,10 +128,9 @@ class HeartbeatIndex:
         self._away = False
 
     def _read(self) -> None:
-        ours = Target.objects.filter(kind=NAME)
-        seen = ours.aggregate(n=Count("pk"), newest=Max("updated_at"), ids=Sum("pk"))
-        if seen == self._fingerprint and self._held is not None:
+        if not self._stamps.moved() and self._held is not None:
             return
+        ours = Target.objects.filter(kind=NAME)
         rows = [
             Known(pk, name, digest or "", address, str(options.get("tenant", "")))
             for pk, name, digest, address, options in ours.order_by("pk").values_list(
@@ -139,7 +138,7 @@ class HeartbeatIndex:
             )
         ]
         self._held = _held(rows)
-        self._fingerprint = seen
+        self._stamps.taken()
         self._save(rows)
 
     def _get(self) -> _Held:

@@ -13,6 +13,7 @@ from healthmon.heartbeats import feed as feeds
 from healthmon.heartbeats.feed import Found, HeartbeatFeed
 from healthmon.heartbeats.models import Ping
 from healthmon.heartbeats.pings import DEGRADED, FAIL, START, SUCCESS
+from healthmon.heartbeats.stamps import Stamps
 from healthmon.heartbeats.store import Arrived, PingStore
 from healthmon.targets.models import SLOTS, Target, slot_of
 from pipeline.runtime.clock import FakeClock
@@ -54,7 +55,7 @@ def ping(clock: FakeClock) -> Pinger:
 
 @pytest.fixture
 def feed(clock: FakeClock) -> HeartbeatFeed:
-    return HeartbeatFeed(held=lambda: range(SLOTS), clock=clock)
+    return HeartbeatFeed(held=lambda: dict.fromkeys(range(SLOTS), 1), clock=clock)
 
 
 def outcomes(found: list[Found]) -> list[str]:
@@ -242,14 +243,14 @@ def test_only_held_slots_are_told_of(
     make_target: Make, server: Beat, clock: FakeClock, ping: Pinger
 ) -> None:
     targets = [make_target(f"t{n}") for n in range(20)]
-    held = {slot_of(target.pk) for target in targets[:7]}
+    held = {slot_of(target.pk): 1 for target in targets[:7]}
     feed = HeartbeatFeed(held=lambda: held, clock=clock)
     server()
     for target in targets:
         ping(target)
     ours = {target.pk for target in targets if slot_of(target.pk) in held}
     assert {one.target_id for one in feed.poll()} == ours
-    held |= set(range(SLOTS))
+    held |= dict.fromkeys(range(SLOTS), 1)
     assert {one.target_id for one in feed.poll()} == {one.pk for one in targets} - ours
     held.clear()
     clock.advance(1000.0)
@@ -380,3 +381,48 @@ def test_rows_that_are_gone_are_forgotten(
     clock.advance(600.0)
     server()
     assert feed.poll() == []
+
+
+def test_a_slot_that_was_anothers_meanwhile_is_told_anew(
+    make_target: Make, server: Beat, clock: FakeClock, ping: Pinger
+) -> None:
+    target = make_target()
+    held = dict.fromkeys(range(SLOTS), 1)
+    feed = HeartbeatFeed(held=lambda: held, clock=clock)
+    server()
+    ping(target, FAIL)
+    assert outcomes(feed.poll()) == ["failed"]
+    assert feed.poll() == []
+    # Lost and taken again between two polls.
+    held[slot_of(target.pk)] = 3
+    assert outcomes(feed.poll()) == ["failed"]
+    assert feed.poll() == []
+
+
+@pytest.mark.parametrize("older_s", [2, 3600])
+def test_a_change_with_an_older_stamp_is_seen(
+    feed: HeartbeatFeed, make_target: Make, server: Beat, clock: FakeClock, ping: Pinger,
+    older_s: int,
+) -> None:  # fmt: skip
+    """As one that was stamped before another's and committed after it."""
+    target, _ = make_target("changed", options={"grace_s": 30}), make_target("newest")
+    server()
+    ping(target)
+    feed.poll()
+    older = target.updated_at - timedelta(seconds=older_s)
+    Target.objects.filter(pk=target.pk).update(paused=True, updated_at=older)
+    for _ in range(2):
+        clock.advance(2.0)
+        feed.poll()
+    clock.advance(600.0)
+    server()
+    assert feed.poll() == []
+
+
+def test_what_was_not_read_is_read_the_next_time(make_target: Make) -> None:
+    make_target()
+    stamps = Stamps()
+    assert stamps.moved()
+    assert stamps.moved()
+    stamps.taken()
+    assert [stamps.moved() for _ in range(4)] == [False] * 4
