@@ -28,6 +28,7 @@ SCENARIOS = {
     "poison": "benchmarks.scenarios.poison",
     "replay": "benchmarks.scenarios.replay",
     "batcher": "benchmarks.scenarios.batcher",
+    "probing": "benchmarks.scenarios.probing",
 }
 
 
