@@ -94,7 +94,7 @@ def decode_options(struct: type[_O], values: dict[str, Any]) -> _O:
         known = ", ".join(struct.__struct_fields__) or "none"
         raise OptionsError(
             f"unknown option{'s' if len(unknown) > 1 else ''} {', '.join(unknown)} "
-            f"(this sink knows: {known})"
+            f"(known are: {known})"
         )
     try:
         return msgspec.convert(values, struct, dec_hook=_decode_hook)

@@ -7,12 +7,19 @@ the file does not name stay, unless pruning is asked for.
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from itertools import groupby
 from typing import Any
 
-from django.db import transaction
+from django.db import DataError, IntegrityError, transaction
 
 from control.config.export import Change, EntryError, Section, sections
+
+# What a database says of a row that it does not take.
+REFUSED = (IntegrityError, DataError)
+# So many names of what is added or changed are told in a summary; of what is removed, more.
+SOME, MORE = 3, 20
+MARKS = {"add": "+", "change": "~", "remove": "-"}
 
 
 def parse(text: str) -> dict[str, list[dict[str, Any]]]:
@@ -55,27 +62,64 @@ def _plan_of(
 
 
 def apply(changes: list[Change]) -> None:
-    """Make the changes, all or none.  Raises EntryError for what has vanished since planning."""
+    """Make the changes, all or none.
+
+    Raises EntryError for what has vanished since planning, or is refused by the database.
+    """
     with transaction.atomic(using="default"):
         for together, some in groupby(changes, key=lambda change: change.together):
             if together is not None:
-                together(list(some))
+                few = list(some)
+                try:
+                    together(few)
+                except REFUSED as error:
+                    raise EntryError(
+                        f"{few[0].section}: the database refuses the changes: {words_of(error)}"
+                    ) from error
                 continue
             for change in some:
-                change.apply()
+                try:
+                    change.apply()
+                except REFUSED as error:
+                    raise EntryError(
+                        f"{change.section} {change.name!r}: the database refuses it: "
+                        f"{words_of(error)}"
+                    ) from error
+
+
+def words_of(error: Exception) -> str:
+    """The database's first line: what follows may hold the whole row."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def describe(changes: list[Change]) -> str:
     """The changes as a person reads them."""
-    marks = {"add": "+", "change": "~", "remove": "-"}
     lines = []
     for change in changes:
-        lines.append(f"{marks[change.action]} {change.section}: {printable(change.name)}")
+        lines.append(f"{MARKS[change.action]} {change.section}: {printable(change.name)}")
         for name, (now, wanted) in change.fields.items():
             if change.action == "add":
                 lines.append(f"    {name} = {printable(wanted)}")
             elif change.action == "change":
                 lines.append(f"    {name}: {printable(now)} -> {printable(wanted)}")
+    return "\n".join(lines)
+
+
+def summarise(changes: list[Change]) -> str:
+    """The same where it would be too long to read: how many of which, and some of their names."""
+    gathered: dict[tuple[str, str], list[Change]] = {}
+    for change in changes:
+        gathered.setdefault((change.section, change.action), []).append(change)
+    lines = []
+    for (section, action), of in gathered.items():
+        told = MORE if action == "remove" else SOME
+        names = ", ".join(printable(change.name) for change in of[:told])
+        more = f", and {len(of) - told} more" if len(of) > told else ""
+        lines.append(f"{MARKS[action]} {section}: {len(of)} to {action}: {names}{more}")
+        if action == "change":
+            fields = Counter(name for change in of for name in change.fields)
+            lines += [f"    {printable(name)}: of {count}" for name, count in fields.most_common()]
     return "\n".join(lines)
 
 

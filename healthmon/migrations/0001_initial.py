@@ -3,6 +3,7 @@ import django.core.validators
 import django.db.models.deletion
 import healthmon.history.models
 import healthmon.notify.models
+import healthmon.targets.numbers
 from django.conf import settings
 from django.db import migrations, models
 
@@ -63,17 +64,17 @@ class Migration(migrations.Migration):
                 ('address', models.CharField(blank=True, default='', help_text='A URL, a host with a port, or a name, as the kind of probe asks for.', max_length=2000)),
                 ('options', models.JSONField(blank=True, default=dict)),
                 ('secrets', models.JSONField(blank=True, default=dict, editable=False)),
-                ('interval_s', models.FloatField(default=30.0, help_text='Seconds from one probe to the next.', validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(86400)], verbose_name='interval')),
-                ('timeout_s', models.FloatField(default=10.0, help_text='Seconds that one probe may take in all.', validators=[django.core.validators.MinValueValidator(0.1), django.core.validators.MaxValueValidator(120)], verbose_name='timeout')),
-                ('retry_interval_s', models.FloatField(default=5.0, help_text='Seconds between probes while a change of status is being confirmed.', validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(3600)], verbose_name='retry interval')),
+                ('interval_s', models.FloatField(default=30.0, help_text='Seconds from one probe to the next.', validators=[healthmon.targets.numbers.finite, django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(86400)], verbose_name='interval')),
+                ('timeout_s', models.FloatField(default=10.0, help_text='Seconds that one probe may take in all.', validators=[healthmon.targets.numbers.finite, django.core.validators.MinValueValidator(0.1), django.core.validators.MaxValueValidator(120)], verbose_name='timeout')),
+                ('retry_interval_s', models.FloatField(default=5.0, help_text='Seconds between probes while a change of status is being confirmed.', validators=[healthmon.targets.numbers.finite, django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(3600)], verbose_name='retry interval')),
                 ('failure_threshold', models.PositiveSmallIntegerField(default=3, help_text='So many failures in a row make it down.', validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(20)])),
                 ('success_threshold', models.PositiveSmallIntegerField(default=2, help_text='So many successes in a row make it up again.', validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(20)])),
-                ('degraded_after_ms', models.FloatField(blank=True, help_text='Slower than this is degraded. Empty: never.', null=True, validators=[django.core.validators.MinValueValidator(0.1)])),
+                ('degraded_after_ms', models.FloatField(blank=True, help_text='Slower than this is degraded. Empty: never.', null=True, validators=[healthmon.targets.numbers.finite, django.core.validators.MinValueValidator(0.1)])),
                 ('paused', models.BooleanField(default=False)),
                 ('severity', models.CharField(choices=[('critical', 'critical'), ('warning', 'warning'), ('info', 'info')], default='critical', max_length=10)),
                 ('notes', models.TextField(blank=True, default='', help_text='What to do when it is down.')),
                 ('service', models.CharField(blank=True, default='', help_text="The service whose stored logs belong to it. Empty: the target's name.", max_length=200)),
-                ('slo_percent', models.FloatField(blank=True, help_text='The uptime in percent that is aimed at. Empty: none.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(99.9999)], verbose_name='objective')),
+                ('slo_percent', models.FloatField(blank=True, help_text='The uptime in percent that is aimed at. Empty: none.', null=True, validators=[healthmon.targets.numbers.finite, django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(99.9999)], verbose_name='objective')),
                 ('slo_days', models.PositiveSmallIntegerField(default=30, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(90)], verbose_name="objective's window")),
                 ('public', models.BooleanField(default=True, help_text='May be shown on status pages.')),
                 ('badge', models.BooleanField(default=False, help_text='Its badges can be read by anyone.')),
@@ -283,6 +284,12 @@ class Migration(migrations.Migration):
                 ('show_uptime', models.BooleanField(default=True)),
                 ('show_incidents', models.BooleanField(default=True)),
                 ('show_latency', models.BooleanField(default=False)),
+                ('show_ribbon', models.BooleanField(default=True)),
+                ('show_maintenance', models.BooleanField(default=True)),
+                ('show_groups', models.BooleanField(default=True, help_text='Otherwise one list of all.')),
+                ('offer_rss', models.BooleanField(default=True)),
+                ('offer_json', models.BooleanField(default=True)),
+                ('offer_badge', models.BooleanField(default=True)),
                 ('updated_at', models.DateTimeField(auto_now=True)),
                 ('tags', models.ManyToManyField(blank=True, related_name='+', to='healthmon.tag')),
                 ('groups', models.ManyToManyField(blank=True, related_name='+', to='healthmon.targetgroup')),

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from control.admin import ModelAdmin, action, display, register
 from healthmon.pages.board import targets_of
-from healthmon.pages.models import StatusPage
+from healthmon.pages.models import SWITCHES, StatusPage
 
 
 class StatusPageForm(forms.ModelForm[StatusPage]):
     class Meta:
         model = StatusPage
         fields = (
-            "title", "slug", "description", "published", "groups", "tags", "show_uptime",
-            "show_incidents", "show_latency",
+            "title", "slug", "description", "published", "groups", "tags", *SWITCHES,
         )  # fmt: skip
+        labels: ClassVar[dict[str, str]] = {
+            "show_groups": "Groups",
+            "show_uptime": "Uptime in percent",
+            "show_ribbon": "Ribbon of 90 days",
+            "show_incidents": "Incidents",
+            "show_maintenance": "Maintenance",
+            "show_latency": "Latency",
+            "offer_rss": "RSS",
+            "offer_json": "JSON",
+            "offer_badge": "Badges",
+        }
         widgets = {
             "description": forms.Textarea(attrs={"rows": 3}),
             "groups": forms.CheckboxSelectMultiple,
@@ -53,15 +63,20 @@ class StatusPageAdmin(ModelAdmin):
     def addresses(self, row: StatusPage) -> SafeString | str:
         if row.pk is None or not row.published:
             return "Once it is published: RSS, JSON and a badge."
-        return format_html(
-            '<a href="{}">RSS</a>, <a href="{}">JSON</a>, <a href="{}">badge</a>',
-            reverse("status_page_rss", args=[row.slug]),
-            reverse("status_page_json", args=[row.slug]),
-            reverse("badge", args=[row.slug]),
-        )
+        links = [
+            (reverse(name, args=[row.slug]), word)
+            for name, word, offered in (
+                ("status_page_rss", "RSS", row.offer_rss),
+                ("status_page_json", "JSON", row.offer_json),
+                ("badge", "badge", row.offer_badge),
+            )
+            if offered
+        ]
+        return format_html_join(", ", '<a href="{}">{}</a>', links) or "nothing"
 
     def get_fieldsets(self, request: HttpRequest, obj: StatusPage | None = None) -> Any:
-        shown = ("groups", "tags", "show_uptime", "show_incidents", "show_latency")
+        shown = ("groups", "tags", *(name for name in SWITCHES if name.startswith("show_")))
+        offered = tuple(name for name in SWITCHES if name.startswith("offer_"))
         return [
             (None, {"fields": ("title", "slug", "description", "published", "addresses")}),
             (
@@ -72,6 +87,7 @@ class StatusPageAdmin(ModelAdmin):
                     "Addresses, causes and internal comments are never shown.",
                 },
             ),
+            ("What else it answers with", {"fields": offered}),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: StatusPage | None = None) -> Any:

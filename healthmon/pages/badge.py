@@ -34,10 +34,11 @@ def latency_badge(p95_ms: float | None) -> str:
     return draw("p95 24 h", milliseconds(p95_ms), _COLOURS[MAINTENANCE])
 
 
-def percent(ratio: float) -> str:
-    """Never rounded up to a whole that it was not."""
+def percent(ratio: float, *, aligned: bool = False) -> str:
+    """Never rounded up to a whole that it was not.  `aligned` figures stand under one another."""
     cut = int(ratio * 100_000) / 1_000 if ratio < 1 else 100.0
-    return f"{cut:.3f}".rstrip("0").rstrip(".") + " %"
+    text = f"{cut:.3f}"
+    return (text if aligned else text.rstrip("0").rstrip(".")) + " %"
 
 
 def milliseconds(ms: float) -> str:

@@ -20,7 +20,7 @@ from healthmon.targets.models import MaintenanceWindow, Target
 from healthmon.truth.machine import DEGRADED, DOWN, MAINTENANCE, NEW, PAUSED, UNKNOWN, UP
 from healthmon.truth.maintenance import Window, next_start, open_until
 from healthmon.truth.models import Incident, IncidentEntry
-from healthmon.truth.uptime import Day, ribbon, uptime
+from healthmon.truth.uptime import Day, Uptime, ribbon, uptime
 
 DAYS = 90
 MAX_TARGETS = 500
@@ -55,6 +55,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime | None
     days: list[Day]
     uptime: float | None
+    # For how long of the days it is known.
+    known_s: float
     p95_ms: float | None
 
     @property
@@ -110,6 +112,9 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     show_uptime: bool
     show_incidents: bool
     show_latency: bool
+    show_ribbon: bool
+    offer_rss: bool
+    offer_json: bool
 
     @property
     def lines(self) -> list[Line]:
@@ -124,14 +129,14 @@ def build(slug: str, now: datetime) -> Board | None:
     found = list(targets_of(page)[: MAX_TARGETS + 1])
     shown = found[:MAX_TARGETS]
     ids = [target.pk for target in shown]
-    days = ribbon(ids, days=DAYS, now=now) if page.show_uptime else {}
+    days = ribbon(ids, days=DAYS, now=now) if page.show_ribbon else {}
     whole = uptime(ids, now - timedelta(days=DAYS), now) if page.show_uptime else {}
     slow = queries.percentiles(ids, now - timedelta(days=1), now) if page.show_latency else {}
     lines = {
         target.pk: _line(
             target,
             days.get(target.pk, []),
-            whole[target.pk].ratio if target.pk in whole else None,
+            whole.get(target.pk),
             slow[target.pk].p95 if target.pk in slow else None,
         )
         for target in shown
@@ -146,14 +151,17 @@ def build(slug: str, now: datetime) -> Board | None:
         as_of=now.replace(second=0, microsecond=0),
         status=status,
         summary=summary,
-        groups=_groups(shown, lines),
+        groups=_groups(shown, lines, apart=page.show_groups),
         omitted=max(0, targets_of(page).count() - MAX_TARGETS) if len(found) > MAX_TARGETS else 0,
         open=[one for one in outages if one.closed_at is None],
         recent=[one for one in outages if one.closed_at is not None],
-        upkeep=_upkeep(shown, now),
+        upkeep=_upkeep(shown, now) if page.show_maintenance else [],
         show_uptime=page.show_uptime,
         show_incidents=page.show_incidents,
         show_latency=page.show_latency,
+        show_ribbon=page.show_ribbon,
+        offer_rss=page.offer_rss,
+        offer_json=page.offer_json,
     )
 
 
@@ -193,21 +201,22 @@ def summarise(statuses: Sequence[str]) -> tuple[str, str]:
     return NEW, "Nothing is known yet"
 
 
-def _line(
-    target: Target, days: list[Day], uptime_ratio: float | None, p95_ms: float | None
-) -> Line:
+def _line(target: Target, days: list[Day], whole: Uptime | None, p95_ms: float | None) -> Line:
     state = getattr(target, "state", None)
     return Line(
         name=target.name,
         status=state.status if state else NEW,
         since=state.since if state else None,
         days=days,
-        uptime=uptime_ratio,
+        uptime=whole.ratio if whole else None,
+        known_s=whole.known_s if whole else 0.0,
         p95_ms=p95_ms,
     )
 
 
-def _groups(targets: Sequence[Target], lines: dict[int, Line]) -> list[Group]:
+def _groups(targets: Sequence[Target], lines: dict[int, Line], *, apart: bool) -> list[Group]:
+    if not apart:
+        return [Group(name=UNGROUPED, lines=list(lines.values()))] if lines else []
     grouped: dict[str, list[Line]] = {}
     for target in targets:
         grouped.setdefault(target.group.name if target.group else "", []).append(lines[target.pk])

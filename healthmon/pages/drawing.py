@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
 from healthmon.pages.badge import milliseconds, percent
-from healthmon.pages.board import DAYS, WORDS, Board, Line, Outage, Upkeep
-from healthmon.truth.machine import DEGRADED, DOWN, UP
+from healthmon.pages.board import DAYS, WORDS, Board, Group, Line, Outage, Upkeep
+from healthmon.truth.machine import DEGRADED, DOWN, UNKNOWN, UP
 from healthmon.truth.uptime import Day
 
 STEP, WIDTH, HEIGHT = 8, 6, 28
 # Days that are told of by themselves in a ribbon's words.
 MAX_TOLD = 3
+# On a page of so many services every group stands open; on a longer one those with a trouble.
+ALL_OPEN = 20
+# Less than so much of the days is said to be so.
+NEARLY_ALL = 0.95
+_WORST_FIRST = {status: WORDS[status] for status in (DOWN, DEGRADED, UNKNOWN)} | WORDS
 
 
 def page_context(board: Board) -> dict[str, Any]:
     return {
         "board": board,
         "days": DAYS,
-        "groups": [
-            {"name": group.name, "lines": [_line(line, board) for line in group.lines]}
-            for group in board.groups
-        ],
+        "groups": [_group(group, board) for group in board.groups],
         "open": [_outage(one, board.as_of) for one in board.open],
         "recent": [_outage(one, board.as_of) for one in board.recent],
         "running": [_upkeep(one) for one in board.upkeep if one.running],
@@ -34,14 +38,38 @@ def page_context(board: Board) -> dict[str, Any]:
     }
 
 
+def _group(group: Group, board: Board) -> dict[str, Any]:
+    troubled = [line for line in group.lines if line.status in (DOWN, DEGRADED, UNKNOWN)]
+    return {
+        "name": group.name,
+        "lines": [_line(line, board) for line in group.lines],
+        "count": count(group),
+        "is_open": bool(troubled) or len(board.lines) <= ALL_OPEN,
+    }
+
+
+def count(group: Group) -> str:
+    """How many are up, and what the others are."""
+    found = Counter(line.status for line in group.lines)
+    if found[UP] == len(group.lines):
+        return f"{len(group.lines)} operational"
+    words = [
+        f"{found[status]} {word.lower()}" for status, word in _WORST_FIRST.items() if found[status]
+    ]
+    return f"{', '.join(words)} of {len(group.lines)}"
+
+
 def _line(line: Line, board: Board) -> dict[str, Any]:
     return {
         "name": line.name,
         "status": line.status,
         "word": line.word,
         "since": moment(line.since) if line.since and line.status != UP else "",
-        "ribbon": ribbon(line.days) if board.show_uptime and line.days else "",
-        "uptime": percent(line.uptime) if line.uptime is not None else "",
+        "ribbon": ribbon(line.days) if line.days else "",
+        "uptime": percent(line.uptime, aligned=True) if line.uptime is not None else "",
+        "known": ""
+        if line.known_s >= DAYS * 86_400 * NEARLY_ALL
+        else lasted(timedelta(seconds=line.known_s)),
         "p95": milliseconds(line.p95_ms) if line.p95_ms is not None else "",
     }
 
@@ -84,16 +112,21 @@ def lasted(span: timedelta) -> str:
 def ribbon(days: list[Day]) -> SafeString:
     """A bar a day, the oldest first; days that were not simply up say what they were."""
     width = len(days) * STEP - (STEP - WIDTH)
+    # A run of days is one line, which the style sheet dashes into bars.
     plain: dict[str, list[str]] = {}
     told: list[str] = []
-    for at, day in enumerate(days):
-        if day.status in (DOWN, DEGRADED):
-            told.append(
-                f'<rect class="s-{day.status}" x="{at * STEP}" width="{WIDTH}" height="{HEIGHT}">'
+    for status, run in groupby(enumerate(days), key=lambda one: one[1].status):
+        some = list(run)
+        first = some[0][0]
+        if status in (DOWN, DEGRADED):
+            told += [
+                f'<rect class="s-{status}" x="{at * STEP}" width="{WIDTH}" height="{HEIGHT}">'
                 f"<title>{escape(_told(day))}</title></rect>"
-            )
+                for at, day in some
+            ]
         else:
-            plain.setdefault(day.status, []).append(f"M{at * STEP} 0h{WIDTH}v{HEIGHT}h-{WIDTH}z")
+            length = len(some) * STEP - (STEP - WIDTH)
+            plain.setdefault(status, []).append(f"M{first * STEP} {HEIGHT // 2}h{length}")
     paths = "".join(
         f'<path class="s-{status}" d="{"".join(parts)}"/>' for status, parts in plain.items()
     )

@@ -31,7 +31,11 @@ def as_json(board: Board) -> bytes:
                         "name": line.name,
                         "status": line.status,
                         "since": line.since,
-                        **({"uptime_90d": line.uptime} if board.show_uptime else {}),
+                        **(
+                            {"uptime_90d": line.uptime, "known_s": line.known_s}
+                            if board.show_uptime
+                            else {}
+                        ),
                         **({"p95_ms": line.p95_ms} if board.show_latency else {}),
                         **(
                             {
@@ -40,7 +44,7 @@ def as_json(board: Board) -> bytes:
                                     for day in line.days
                                 ]
                             }
-                            if board.show_uptime
+                            if board.show_ribbon
                             else {}
                         ),
                     }

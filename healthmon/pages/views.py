@@ -59,7 +59,7 @@ def page(request: HttpRequest, slug: str) -> HttpResponseBase:
 
 @require_safe
 def page_json(request: HttpRequest, slug: str) -> HttpResponseBase:
-    answer = _answer(request, slug, "json", feeds.as_json, "application/json", SVG_CSP)
+    answer = _answer(request, slug, "json", _json, "application/json", SVG_CSP)
     answer["Access-Control-Allow-Origin"] = "*"
     return answer
 
@@ -69,7 +69,9 @@ def page_rss(request: HttpRequest, slug: str) -> HttpResponseBase:
     page_url = request.build_absolute_uri(reverse("status_page", args=[slug]))
     feed_url = request.build_absolute_uri(reverse("status_page_rss", args=[slug]))
 
-    def rss(board: Board) -> bytes:
+    def rss(board: Board) -> bytes | None:
+        if not board.offer_rss:
+            return None
         return feeds.as_rss(board, page_url=page_url, feed_url=feed_url)
 
     # By host as well, whose name is in its links.
@@ -97,7 +99,7 @@ def _answer(
     request: HttpRequest,
     slug: str,
     form: str,
-    make: Callable[[Board], bytes],
+    make: Callable[[Board], bytes | None],
     content_type: str,
     policy: str,
 ) -> HttpResponseBase:
@@ -127,10 +129,16 @@ def _html(board: Board) -> bytes:
     return render_to_string("status/page.html", page_context(board)).encode()
 
 
+def _json(board: Board) -> bytes | None:
+    return feeds.as_json(board) if board.offer_json else None
+
+
 def _draw(slug: str, metric: str, days: int) -> str | None:
     """The badge of a published page, or of a target whose badges are public; None for none."""
     row = StatusPage.objects.filter(slug=slug, published=True).first()
     if row is not None:
+        if not row.offer_badge:
+            return None
         targets = targets_of(row)
         if metric == "status":
             statuses = dict(targets.values_list("pk", "state__status")).values()

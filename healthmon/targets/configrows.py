@@ -1,44 +1,60 @@
-"""Rows as entries of a configuration file: what a kind of row declares, and its section.
+"""What a kind of row declares of itself, to be entries of a configuration file.
 
 A declaration (`Rows`) names the columns, the references to other rows by their names, and the
-options with secrets; `RowSection` exports and plans by it, and `configwriter` writes in bulk.
-Runs in commands; keeps nothing between calls.
+options with secrets.  `configplan` exports and plans by it, `configoptions` takes options in, and
+`configwriter` writes in bulk.  Pure data.
 """
 
 from __future__ import annotations
 
-import copy
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.core.exceptions import ValidationError
 from django.db.models import Model
 
-from control.config.export import (
-    HIDDEN,
-    Change,
-    Entry,
-    EntryError,
-    check_fields,
-    take_names,
-)
-from healthmon.targets.configwriter import Wanted, Writer
-from sinks.secrets import SecretError, is_reference
+from control.config.export import EntryError
+
+# What a file holds for null, which TOML has no word for.
+UNSET = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column of its own; `none` is what stands in a file, which knows no null, for null.
+    """A column of its own.
 
-    `read` and `show` turn what the file holds into what the row holds, and back.
+    One that is `optional` may be null: it is left out of an export, and "none" in a file unsets
+    it, as does `blank`, which stood for it before.  `read` and `show` turn what the file holds into
+    what the row holds, and back.
     """
 
     kind: type
-    none: Any = None
+    optional: bool = False
+    blank: Any = None
     read: Callable[[Any], Any] | None = None
     show: Callable[[Any], Any] | None = None
+
+    def unsets(self, value: Any) -> bool:
+        """Whether the file's value stands for null."""
+        if not self.optional or isinstance(value, bool):
+            return False
+        return bool(value == UNSET or (self.blank is not None and value == self.blank))
+
+    def shown(self, value: Any) -> Any:
+        """As a file holds it; None for null."""
+        return self.show(value) if self.show is not None and value is not None else value
+
+    def held(self, value: Any, *, where: str) -> Any:
+        """As a row holds it.  Raises EntryError."""
+        if self.unsets(value):
+            return None
+        if self.read is not None:
+            try:
+                return self.read(value)
+            except ValueError as error:
+                raise EntryError(f"{where}: {error}") from None
+        return finite(value, where=where) if self.kind is float else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +62,7 @@ class Reference:
     """Another row, or several, by name.
 
     Known are those of the database and those of the file's section `section`; with `implied` a
-    name that nobody knows makes a row.
+    name that nobody knows makes a row, unless pruning would remove it again.
     """
 
     model: type[Model]
@@ -84,324 +100,12 @@ class Rows:
 Names = dict[str, Sequence[str]]
 
 
-class RowSection:
-    """A section of the file; see `control.config.export.Section`."""
-
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-        self.name = rows.section
-        self.order = rows.order
-        self._fields: dict[str, type] = {
-            rows.key: str,
-            **{name: column.kind for name, column in rows.columns.items()},
-            **dict.fromkeys(rows.one, str),
-            **dict.fromkeys(rows.many, list),
-        }
-        if rows.options is not None:
-            self._fields |= {"secrets": list, "options": dict}
-
-    def export(self) -> list[Entry]:
-        found, names = self._read()
-        return [self._entry(key, row, names[row.pk]) for key, row in sorted(found.items())]
-
-    def plan(self, entries: list[Entry], *, prune: bool) -> list[Change]:
-        return self.plan_within(entries, prune=prune, document={})
-
-    def plan_within(
-        self, entries: list[Entry], *, prune: bool, document: Mapping[str, list[Entry]]
-    ) -> list[Change]:
-        """What must change, where rows of other sections of the same file may be named."""
-        found, names = self._read()
-        named = take_names(entries, section=self.name, key=self._rows.key)
-        gone = [key for key in found if key not in named] if prune else []
-        known = self._known(document, prune)
-        writer = Writer(
-            model=self._rows.model, one=self._rows.one, many=self._rows.many, noun=self._rows.noun
-        )
-        changes = []
-        links = {key: dict(names[row.pk]) for key, row in found.items() if key not in gone}
-        for key, entry in named.items():
-            row = found.get(key)
-            change = self._change(key, entry, row, names[row.pk] if row else {}, known, writer)
-            if change is not None:
-                changes.append(change)
-            links[key] = {
-                name: entry.get(name, links.get(key, {}).get(name, [])) for name in self._rows.many
-            }
-        if self._rows.check is not None:
-            self._rows.check(links)
-        for key in gone:
-            writer.remove(key, found[key].pk)
-            changes.append(
-                Change(section=self.name, name=key, action="remove", together=writer.write)
-            )
-        return changes
-
-    def _read(self) -> tuple[dict[str, Any], dict[Any, Names]]:
-        """The rows by key, and by primary key the names that each refers to."""
-        rows: dict[str, Any] = {}
-        for row in self._rows.model._default_manager.order_by("pk"):
-            rows[_free_key(getattr(row, self._rows.key), rows)] = row
-        names: dict[Any, Names] = {row.pk: {} for row in rows.values()}
-        for field_name, reference in self._rows.one.items():
-            column = f"{field_name}__{reference.by}"
-            pairs = self._rows.model._default_manager.values_list("pk", column).order_by()
-            for pk, name in pairs:
-                if pk in names:
-                    names[pk][field_name] = name or ""
-        for field_name, reference in self._rows.many.items():
-            lists: dict[Any, list[str]] = defaultdict(list)
-            through = getattr(self._rows.model, field_name).through
-            attribute = self._rows.model._meta.get_field(field_name)
-            source = attribute.m2m_field_name()  # type: ignore[union-attr]
-            target = attribute.m2m_reverse_field_name()  # type: ignore[union-attr]
-            for pk, name in through.objects.values_list(
-                f"{source}_id", f"{target}__{reference.by}"
-            ):
-                lists[pk].append(name)
-            for pk, of in names.items():
-                of[field_name] = sorted(lists.get(pk, ()))
-        return rows, names
-
-    def _known(self, document: Mapping[str, list[Entry]], prune: bool) -> dict[str, set[str]]:
-        """By field, the names that an entry may refer to."""
-        known: dict[str, set[str]] = {}
-        for field_name, reference in {**self._rows.one, **self._rows.many}.items():
-            if reference.implied:
-                continue
-            listed = document.get(reference.section) if reference.section else None
-            names = {str(entry.get(reference.by, "")) for entry in listed or ()}
-            if not (prune and listed is not None):
-                manager = reference.model._default_manager
-                names |= set(manager.values_list(reference.by, flat=True).order_by())
-            known[field_name] = names
-        return known
-
-    def _entry(self, key: str, row: Any, names: Names) -> Entry:
-        entry: Entry = {self._rows.key: key}
-        for name, column in self._rows.columns.items():
-            entry[name] = _shown(column, getattr(row, name))
-        for name in (*self._rows.one, *self._rows.many):
-            value = names.get(name, "")
-            entry[name] = value if isinstance(value, str) else list(value)
-        if self._rows.options is not None:
-            secret = self._rows.options.secret_names(row)
-            options = {
-                name: without_nulls(value)
-                for name, value in row.options.items()
-                # A secret among the options is a reference, or it is nobody's to see.
-                if value is not None
-                and (name not in secret or (isinstance(value, str) and is_reference(value)))
-            }
-            if row.secrets:
-                entry["secrets"] = sorted(row.secrets)
-            if options:
-                entry["options"] = options
-        return entry
-
-    def _change(
-        self,
-        key: str,
-        entry: Entry,
-        existing: Any,
-        names: Names,
-        known: Mapping[str, set[str]],
-        writer: Writer,
-    ) -> Change | None:
-        rows = self._rows
-        where = f'{rows.noun} "{key}"'
-        check_fields(entry, self._fields, where=where)
-        row = copy.copy(existing) if existing is not None else rows.model(**{rows.key: key})
-        fields: dict[str, tuple[Any, Any]] = {}
-        for name, column in rows.columns.items():
-            if name not in entry:
-                continue
-            now = getattr(row, name)
-            wanted = _held(column, entry[name], where=f"{where}: {name}")
-            if now != wanted:
-                setattr(row, name, wanted)
-                # Of a new row, what was written down.
-                before = None if existing is None else _shown(column, now)
-                fields[name] = (before, _shown(column, wanted))
-        columns = set(fields)
-        if rows.options is not None and (
-            existing is None or "options" in entry or "secrets" in entry or "kind" in fields
-        ):
-            more = self._take_options(row, entry, existing, where)
-            fields |= more
-            columns |= {"options", "secrets"} if more else set()
-        links: dict[str, Any] = {}
-        for name, reference in {**rows.one, **rows.many}.items():
-            if name not in entry:
-                continue
-            wanted = self._names(name, reference, entry[name], known, where)
-            now = names.get(name, "" if name in rows.one else [])
-            if wanted != now:
-                links[name] = wanted
-                fields[name] = (None if existing is None else now, wanted)
-        if existing is not None and not fields:
-            return None
-        self._validate(row, where, new=existing is None, columns=columns)
-        writer.want(key, Wanted(row=row, new=existing is None, columns=columns, links=links))
-        return Change(
-            section=self.name,
-            name=key,
-            action="add" if existing is None else "change",
-            fields=fields,
-            together=writer.write,
-        )
-
-    def _names(
-        self,
-        name: str,
-        reference: Reference,
-        value: Any,
-        known: Mapping[str, set[str]],
-        where: str,
-    ) -> Any:
-        wanted: list[str] = [value] if isinstance(value, str) else list(value)
-        for one in wanted:
-            if not isinstance(one, str):
-                raise EntryError(f"{where}: {name} must be a list of texts")
-            if name in self._rows.one and not one:
-                continue
-            if not reference.implied and one not in known[name]:
-                raise EntryError(
-                    f"{where}: {name} names {one!r}, which "
-                    + (
-                        f"is neither in the file's [[{reference.section}]] nor here"
-                        if reference.section
-                        else "does not exist here"
-                    )
-                )
-            if reference.implied:
-                self._check_implied(reference, one, f"{where}: {name}")
-        return wanted[0] if isinstance(value, str) else sorted(set(wanted))
-
-    @staticmethod
-    def _check_implied(reference: Reference, name: str, where: str) -> None:
-        limit = getattr(reference.model._meta.get_field(reference.by), "max_length", None) or 63
-        if not name.strip() or len(name) > limit or "\0" in name:
-            raise EntryError(f"{where}: a name has 1 to {limit} characters")
-
-    def _take_options(
-        self, row: Any, entry: Entry, existing: Any, where: str
-    ) -> dict[str, tuple[Any, Any]]:
-        """Set the options as the entry wants them; what differs, secrets hidden."""
-        door = self._rows.options
-        assert door is not None
-        try:
-            secret = door.secret_names(row)
-            same_kind = existing is not None and existing.kind == row.kind
-            stored = dict(existing.secrets) if same_kind else {}
-            given = "options" in entry or not same_kind
-            options = dict(entry.get("options", {}) if given else existing.options)
-            keep = list(entry.get("secrets", [] if given else stored))
-            for name in keep:
-                if not isinstance(name, str):
-                    raise EntryError(f"{where}: secrets must be a list of names")
-                if name not in stored and name not in options:
-                    raise EntryError(
-                        f"{where}: the secret {name} is not stored here and not in the file; "
-                        f'give {name} = "env:NAME" among its options'
-                    )
-            keep = [name for name in keep if name not in options]
-            for name in set(options) & stored.keys():
-                # The same value again is no change, though it would be encrypted to another text.
-                if options[name] == _stored_value(door, existing, name):
-                    keep.append(name)
-                    del options[name]
-            row.secrets = stored
-            door.set(row, options, keep=keep)
-        except (SecretError, ValueError) as error:
-            if isinstance(error, EntryError):
-                raise
-            raise EntryError(f"{where}: {error}") from None
-        before = _shown_options(existing, secret) if same_kind else {}
-        after = _shown_options(row, secret)
-        return {
-            f"options.{name}": (
-                _hidden(before.get(name)),
-                _hidden(after.get(name)),
-            )
-            for name in {**before, **after}
-            if before.get(name) != after.get(name)
-        }
-
-    def _validate(self, row: Any, where: str, *, new: bool, columns: Iterable[str]) -> None:
-        checked = {self._rows.key, *(self._rows.columns if new else columns)} - {"options"}
-        every = {field.name for field in self._rows.model._meta.concrete_fields}
-        try:
-            row.clean_fields(exclude=every - checked)
-        except ValidationError as error:
-            raise EntryError(f"{where}: {_readable(error)}") from None
-        problems = self._rows.problems(row)
-        if problems:
-            raise EntryError(f"{where}: " + "; ".join(f"{k}: {v}" for k, v in problems.items()))
-
-
-def _free_key(name: str, taken: Mapping[str, Any]) -> str:
-    """The name, told apart from an older row of the same name where names may repeat."""
-    key, number = name, 2
-    while key in taken:
-        key, number = f"{name} ({number})", number + 1
-    return key
-
-
-def _stored_value(door: Options, row: Any, name: str) -> Any:
+def finite(value: Any, *, where: str) -> float:
+    """The number; NaN passes every other check.  Raises EntryError."""
     try:
-        return door.plain(row).get(name)
-    except SecretError:
-        return None  # it cannot be read any more, so what the file gives is another
-
-
-def _shown(column: Column, value: Any) -> Any:
-    if value is None:
-        return column.none
-    return column.show(value) if column.show is not None else value
-
-
-def _held(column: Column, value: Any, *, where: str) -> Any:
-    if column.none is not None and value == column.none:
-        return None
-    if column.read is not None:
-        try:
-            return column.read(value)
-        except ValueError as error:
-            raise EntryError(f"{where}: {error}") from None
-    return float(value) if column.kind is float else value
-
-
-class _Hidden(str):
-    """A stored secret in a comparison: equal when its token is, shown as hidden."""
-
-
-def _shown_options(row: Any, secret: frozenset[str]) -> dict[str, Any]:
-    shown: dict[str, Any] = {}
-    for name, value in row.options.items():
-        if value is None:
-            continue
-        hidden = name in secret and not (isinstance(value, str) and is_reference(value))
-        shown[name] = _Hidden(str(value)) if hidden else without_nulls(value)
-    for name, token in row.secrets.items():
-        shown[name] = _Hidden(token)
-    return shown
-
-
-def _hidden(value: Any) -> Any:
-    return HIDDEN if isinstance(value, _Hidden) else value
-
-
-def without_nulls(value: Any) -> Any:
-    """The value without what TOML has no word for."""
-    if isinstance(value, Mapping):
-        return {key: without_nulls(one) for key, one in value.items() if one is not None}
-    if isinstance(value, list):
-        return [without_nulls(one) for one in value if one is not None]
-    return value
-
-
-def _readable(error: ValidationError) -> str:
-    if hasattr(error, "error_dict"):
-        return "; ".join(f"{k}: {' '.join(v)}" for k, v in error.message_dict.items())
-    return " ".join(error.messages)
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise EntryError(f"{where}: must be a finite number")
+    return number

@@ -6,14 +6,16 @@ other sections may just have made what they name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from django.db import transaction
 from django.db.models import Model
 from django.utils import timezone
 
+from control.config.apply import REFUSED, words_of
 from control.config.export import Change, EntryError
 
 if TYPE_CHECKING:
@@ -69,12 +71,14 @@ class Writer:
             self._model._default_manager.filter(pk__in=some).delete()
         for name, reference in self._one.items():
             self._point(name, reference, wanted)
-        self._store(list(wanted.values()))
+        self._store(wanted)
         for name, reference in self._many.items():
             self._link(name, reference, wanted)
 
     def _point(self, name: str, reference: Reference, wanted: Mapping[str, Wanted]) -> None:
-        ids = _ids(reference, (one.links.get(name, "") for one in wanted.values()))
+        asked_for = {one.links[name] for one in wanted.values() if one.links.get(name)}
+        _make_implied(reference, asked_for)
+        ids = _ids(reference, asked_for)
         for key, one in wanted.items():
             if name not in one.links:
                 continue
@@ -84,39 +88,57 @@ class Writer:
             setattr(one.row, f"{name}_id", ids.get(asked))
             one.columns.add(name)
 
-    def _store(self, wanted: list[Wanted]) -> None:
+    def _store(self, wanted: Mapping[str, Wanted]) -> None:
         manager = self._model._default_manager
-        manager.bulk_create([one.row for one in wanted if one.new], batch_size=BATCH)
-        changed = [one for one in wanted if not one.new]
+        self._insert(
+            {key: one for key, one in wanted.items() if one.new},
+            lambda rows: manager.bulk_create(rows),
+        )
+        changed = {key: one for key, one in wanted.items() if not one.new}
         if not changed:
             return
-        columns = set().union(*(one.columns for one in changed))
+        columns = set().union(*(one.columns for one in changed.values()))
         if any(field.name == "updated_at" for field in self._model._meta.concrete_fields):
             now = timezone.now()
-            for one in changed:
+            for one in changed.values():
                 one.row.updated_at = now
             columns.add("updated_at")
         if columns:
             # An upsert by primary key: a bulk UPDATE's CASE for each row and column is far slower.
-            manager.bulk_create(
-                [one.row for one in changed],
-                batch_size=BATCH,
-                update_conflicts=True,
-                unique_fields=["id"],
-                update_fields=sorted(columns),
+            self._insert(
+                changed,
+                lambda rows: manager.bulk_create(
+                    rows,
+                    update_conflicts=True,
+                    unique_fields=["id"],
+                    update_fields=sorted(columns),
+                ),
             )
+
+    def _insert(self, wanted: Mapping[str, Wanted], insert: Callable[[list[Any]], object]) -> None:
+        """Insert in batches; of a batch that is refused, one by one to learn whose fault it is."""
+        for keys in in_batches(list(wanted)):
+            try:
+                with transaction.atomic():
+                    insert([wanted[key].row for key in keys])
+            except REFUSED as error:
+                for key in keys if len(keys) > 1 else ():
+                    try:
+                        with transaction.atomic():
+                            insert([wanted[key].row])
+                    except REFUSED as its_own:
+                        raise self._refused(key, its_own) from its_own
+                raise self._refused(keys[0], error) from error
+
+    def _refused(self, key: str, error: Exception) -> EntryError:
+        return EntryError(f'{self._noun} "{key}": the database refuses it: {words_of(error)}')
 
     def _link(self, name: str, reference: Reference, wanted: Mapping[str, Wanted]) -> None:
         asked = {key: one for key, one in wanted.items() if name in one.links}
         if not asked:
             return
         names = sorted({other for one in asked.values() for other in one.links[name]})
-        if reference.implied:
-            reference.model._default_manager.bulk_create(
-                [reference.model(**{reference.by: one}) for one in names],
-                ignore_conflicts=True,
-                batch_size=BATCH,
-            )
+        _make_implied(reference, names)
         ids = _ids(reference, names)
         through = getattr(self._model, name).through
         attribute: Any = self._model._meta.get_field(name)
@@ -135,6 +157,15 @@ class Writer:
     def _vanished(self, key: str, field_name: str, name: str) -> EntryError:
         return EntryError(
             f'{self._noun} "{key}": {field_name} names {name!r}, which has gone meanwhile'
+        )
+
+
+def _make_implied(reference: Reference, names: Iterable[str]) -> None:
+    if reference.implied:
+        reference.model._default_manager.bulk_create(
+            [reference.model(**{reference.by: one}) for one in sorted(names)],
+            ignore_conflicts=True,
+            batch_size=BATCH,
         )
 
 

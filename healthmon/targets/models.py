@@ -16,6 +16,8 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 
+from healthmon.targets.numbers import finite
+
 SLOTS = 64
 
 SEVERITIES = (("critical", "critical"), ("warning", "warning"), ("info", "info"))
@@ -63,15 +65,15 @@ class Target(models.Model):
     secrets = models.JSONField(default=dict, blank=True, editable=False)
 
     interval_s = models.FloatField(
-        "interval", default=30.0, validators=[MinValueValidator(1), MaxValueValidator(86_400)],
+        "interval", default=30.0, validators=[finite, MinValueValidator(1), MaxValueValidator(86_400)],
         help_text="Seconds from one probe to the next.",
     )  # fmt: skip
     timeout_s = models.FloatField(
-        "timeout", default=10.0, validators=[MinValueValidator(0.1), MaxValueValidator(120)],
+        "timeout", default=10.0, validators=[finite, MinValueValidator(0.1), MaxValueValidator(120)],
         help_text="Seconds that one probe may take in all.",
     )  # fmt: skip
     retry_interval_s = models.FloatField(
-        "retry interval", default=5.0, validators=[MinValueValidator(1), MaxValueValidator(3600)],
+        "retry interval", default=5.0, validators=[finite, MinValueValidator(1), MaxValueValidator(3600)],
         help_text="Seconds between probes while a change of status is being confirmed.",
     )  # fmt: skip
     failure_threshold = models.PositiveSmallIntegerField(
@@ -83,7 +85,7 @@ class Target(models.Model):
         help_text="So many successes in a row make it up again.",
     )  # fmt: skip
     degraded_after_ms = models.FloatField(
-        null=True, blank=True, validators=[MinValueValidator(0.1)],
+        null=True, blank=True, validators=[finite, MinValueValidator(0.1)],
         help_text="Slower than this is degraded. Empty: never.",
     )  # fmt: skip
 
@@ -107,7 +109,7 @@ class Target(models.Model):
     )  # fmt: skip
     slo_percent = models.FloatField(
         "objective", null=True, blank=True,
-        validators=[MinValueValidator(1), MaxValueValidator(99.9999)],
+        validators=[finite, MinValueValidator(1), MaxValueValidator(99.9999)],
         help_text="The uptime in percent that is aimed at. Empty: none.",
     )  # fmt: skip
     slo_days = models.PositiveSmallIntegerField(

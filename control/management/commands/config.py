@@ -10,10 +10,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from control.config.apply import apply, as_json, describe, parse, plan, printable
+from control.config.apply import apply, as_json, describe, parse, plan, printable, summarise
 from control.config.export import Change, EntryError, export_document, export_toml, sections
 
 MAX_BYTES = 10_000_000
+# More changes than these are summarised.
+SHOWN = 300
 
 
 class Command(BaseCommand):
@@ -37,6 +39,9 @@ class Command(BaseCommand):
             "--prune", action="store_true", help="remove rows that the file's sections do not name"
         )
         apply_.add_argument("--json", action="store_true", help="the changes as JSON")
+        apply_.add_argument(
+            "--verbose", action="store_true", help=f"each change, be they more than {SHOWN}"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["verb"] == "export":
@@ -78,7 +83,11 @@ class Command(BaseCommand):
         if not changes:
             self.stdout.write("Nothing to change.")
             return
-        self.stdout.write(describe(changes))
+        if len(changes) > SHOWN and not options["verbose"] and options.get("verbosity", 1) < 2:
+            self.stdout.write(summarise(changes))
+            self.stdout.write("With --verbose each of them is shown.")
+        else:
+            self.stdout.write(describe(changes))
         if dry:
             self.stdout.write(f"{len(changes)} changes; nothing was done.")
             return

@@ -170,7 +170,7 @@ def test_a_change_is_shown_field_by_field_and_is_seen_by_checkers() -> None:
     assert change.fields == {
         "interval_s": (10.0, 20.0),
         "tags": (["eu", "production"], ["eu"]),
-        "slo_percent": (99.9, 0),
+        "slo_percent": (99.9, None),
     }
     apply([change])
     web = Target.objects.get(name="web")
@@ -257,7 +257,7 @@ class TestSecrets:
         ('name = "x"\nkind = "tcp"\naddress = "a:1"\npaused = 1', "paused must be true or false"),
         ('name = "x"\nkind = "tcp"\naddress = "a:1"\nseverity = "bad"', "severity"),
         ('name = "x"\nkind = "tcp"\naddress = "a:1"\nspeed = 1', "unknown field 'speed'"),
-        ('name = "x"\nkind = "tcp"\naddress = "a:1"\ngroup = "Nope"', "[[groups]]"),
+        ('name = "x"\nkind = "tcp"\naddress = "a:1"\ngroup = " "', "group"),
         ('name = "x"\nkind = "tcp"\naddress = "a:1"\nowner = "nobody"', "does not exist here"),
         ('name = "x"\nkind = "tcp"\naddress = "a:1"\nparents = ["y"]', "'y'"),
         ('name = "x"\nkind = "tcp"\naddress = "a:1"\nparents = ["x"]', "circle: x -> x"),

@@ -71,10 +71,11 @@ def test_what_was_marked_internal_stays_so(shop: Shop, client: Client) -> None:
 
 
 def test_each_part_can_be_switched_off(shop: Shop, client: Client) -> None:
-    shop.page.show_uptime = shop.page.show_incidents = False
+    shop.page.show_uptime = shop.page.show_incidents = shop.page.show_ribbon = False
     shop.page.save()
     text = text_of(client)
     assert "ribbon" not in text
+    assert "uptime" not in text
     assert "incident" not in text.lower()
     found = json.loads(text_of(client, "/status/shop.json"))
     assert found["incidents"] == []
