@@ -69,7 +69,7 @@ class Reach:
             self._next_try = self._monotonic() + RETRY_S
             connections = list(self._connections)
             self._connections.clear()
-        return sum(_cut(connection) for connection in connections)
+        return sum(cut(connection) for connection in connections)
 
     def attempt(self, connect: Callable[[], _Made], *, error: type[Exception], name: str) -> _Made:
         """Connect, or raise `error` at once while the database is away and others try."""
@@ -110,7 +110,8 @@ class Reach:
             self._next_try = self._monotonic() + RETRY_S
 
 
-def _cut(connection: Connected) -> bool:
+def cut(connection: Connected) -> bool:
+    """End a connection at its socket, from any thread; False when it had ended by itself."""
     # Closing it here would free what another thread's call of the driver is using.
     try:
         with socket.socket(fileno=os.dup(connection.fileno())) as peer:

@@ -4,7 +4,9 @@ Two threads.  "checker-leases" talks to the database: a beat every third of a le
 up what is beyond the fair share, and takes what is free.  "checker-pulse" only looks at the clock:
 when it was held up for half a lease, so was the whole process (stopped, or starved), and others
 may have taken over; everything is given up until the database confirms it.  While the database
-does not answer nobody can take anything, and the keeper goes on holding what it has.
+does not answer nobody can take anything, and the keeper goes on holding what it has.  One that
+answers again after longer than a lease finds everybody's leases run out: for one more beat they
+are left to those who held them.  A database that falls silent is waited for no longer than a beat.
 
 `_lock` (of `_wake`) guards the state; `_held` is replaced whole, never changed, so that `epochs`
 reads it without the lock.  `_telling` is held while the callbacks run, so that they come one at a
@@ -16,12 +18,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from django.db import connections
 
 from control.databases.causes import cause_of, is_loss
+from control.databases.deadline import answered_within
 from control.processes.heart import drop_stale_connections
 from healthmon.leases.shares import surplus, wanted
 from healthmon.leases.store import Picture
@@ -104,6 +108,8 @@ class Keeper:
         self._taken = self._lost = self._living = 0
         self._prepared = False
         self._error = ""
+        self._heard_at: float | None = None
+        self._sparing_until = 0.0
 
     # --- life ------------------------------------------------------------------------------
 
@@ -191,13 +197,13 @@ class Keeper:
         self.pulse()
         frozen = self._frozen
         try:
-            drop_stale_connections()
+            self._drop_stale()
             self._exchange(frozen)
         except Exception as error:
             self._say_failed(error)
             return min(RETRY_S, self._lease_s / BEATS_A_LEASE)
         finally:
-            drop_stale_connections()
+            self._drop_stale()
         if self._error:
             logger.info("leases are renewed again", extra={"checker": self.checker_id})
             self._error = ""
@@ -206,11 +212,14 @@ class Keeper:
 
     def _exchange(self, frozen: int) -> None:
         if not self._prepared:
-            self._store.prepare()
+            with self._answered():
+                self._store.prepare()
             self._prepared = True
-        picture = self._store.renew(
-            self.checker_id, host=self._host, pid=self._pid, log_id=self._log_id
-        )
+        with self._answered():
+            picture = self._store.renew(
+                self.checker_id, host=self._host, pid=self._pid, log_id=self._log_id
+            )
+        sparing = self._is_sparing()
         held = picture.epochs_of(self.checker_id)
         self._living = len(picture.living)
         for one in picture.slots:
@@ -222,10 +231,29 @@ class Keeper:
         # Given up here before others may have it: nothing is probed twice meanwhile.
         self._confirm(held, frozen)
         if given:
-            self._store.release(self.checker_id, given)
-        elif missing := wanted(self.checker_id, picture):
-            taken = self._store.take(self.checker_id, missing)
+            with self._answered():
+                self._store.release(self.checker_id, given)
+        elif missing := wanted(self.checker_id, picture, sparing=sparing):
+            with self._answered():
+                taken = self._store.take(self.checker_id, missing)
             self._confirm(held | taken, frozen)
+
+    def _answered(self) -> AbstractContextManager[None]:
+        """A dead checker's slots must change hands within a lease and a half, come what may."""
+        return answered_within(self._lease_s / BEATS_A_LEASE)
+
+    def _drop_stale(self) -> None:
+        with self._answered():  # one of which an error was heard is asked whether it still lives
+            drop_stale_connections()
+
+    def _is_sparing(self) -> bool:
+        """Note that the database answers; whether others should be given time to notice, too."""
+        now = self._clock.monotonic()
+        heard_at, self._heard_at = self._heard_at, now
+        away = bool(self._error) if heard_at is None else now - heard_at > self._lease_s
+        if away:
+            self._sparing_until = now + self._lease_s / BEATS_A_LEASE
+        return now < self._sparing_until
 
     def _confirm(self, held: dict[int, int], frozen: int) -> None:
         self.pulse()
@@ -267,7 +295,8 @@ class Keeper:
         if before is not None:
             former = {slot: self._former.get(slot, "") for slot in sorted(taken)}
             # Done or not, the slots must be probed; what is in that log is delivered later.
-            self._call("preparing to take slots", lambda: before(former))
+            with self._answered():
+                self._call("preparing to take slots", lambda: before(former))
 
     def _call(self, doing: str, callback: Callable[[], None]) -> bool:
         """Run what others gave us; a failure of theirs must not end the keeper's threads."""
@@ -280,14 +309,15 @@ class Keeper:
 
     def _leave(self) -> None:
         try:
-            self._store.leave(self.checker_id)
+            with self._answered():
+                self._store.leave(self.checker_id)
         except Exception as error:
             logger.warning(
                 "the slots were not handed back; others take them when the lease ends",
                 extra={"checker": self.checker_id, "cause": cause_of(error)},
             )
         finally:
-            drop_stale_connections()
+            self._drop_stale()
 
     def _say_failed(self, error: Exception) -> None:
         cause = cause_of(error) if is_loss(error) else f"{type(error).__name__}: {error}"

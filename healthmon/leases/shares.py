@@ -23,14 +23,18 @@ def surplus(checker: str, picture: Picture) -> list[int]:
     return held[share(checker, picture.living, len(picture.slots)) :]
 
 
-def wanted(checker: str, picture: Picture) -> list[int]:
-    """Free slots that this checker should take.
+def wanted(checker: str, picture: Picture, *, sparing: bool = False) -> list[int]:
+    """Free slots that this checker should take; `sparing` those whose lease has only run out.
 
     Each checker begins at a place of its own, so that two of them seldom want the same one.
     """
     missing = share(checker, picture.living, len(picture.slots)) - len(picture.epochs_of(checker))
     if missing <= 0:
         return []
-    free = [one.slot for one in picture.slots if one.free and one.holder != checker]
+    free = [
+        one.slot
+        for one in picture.slots
+        if one.free and one.holder != checker and not (sparing and one.holder)
+    ]
     start = len(free) * picture.living.index(checker) // len(picture.living)
     return (free[start:] + free[:start])[:missing]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import BooleanField, Case, F, Q, Value, When
 from django.db.models.functions import Now
 
@@ -77,6 +77,7 @@ class LeaseStore:
         """Become the holder of those that are free; returns their new epochs."""
         now = self._now()
         with transaction.atomic(using="default"):
+            self._bound_silence()
             # Rows that another checker is taking at this moment are left to it.
             free = list(
                 ProbeSlot.objects.select_for_update(skip_locked=True)
@@ -104,6 +105,14 @@ class LeaseStore:
         now = self._now()
         Checker.objects.filter(pk=checker).delete()
         ProbeSlot.objects.filter(holder=checker).update(holder="", expires_at=now)
+
+    def _bound_silence(self) -> None:
+        """Should this side vanish unheard in the midst of it, others may lock the rows soon."""
+        connection = connections["default"]
+        if connection.vendor == "postgresql":
+            idle_ms = max(1_000, round(self._lease / timedelta(milliseconds=2)))
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = {idle_ms}")
 
     def _join(self, checker: str, until: Any, *, host: str, pid: int, log_id: str) -> None:
         Checker.objects.create(id=checker, host=host, pid=pid, log_id=log_id, expires_at=until)

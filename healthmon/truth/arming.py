@@ -10,9 +10,12 @@ from pipeline.settings import PipelineSettings
 from sinks.internal import InternalSink, register_internal_sink, register_internal_type
 
 BURNS_EVERY_S = 60.0
-# Somebody waits to be told: neither a batch nor a database that is back is waited for longer.
+# Somebody waits to be told: neither a batch, nor a database that is back, nor one that has fallen
+# silent is waited for longer.
 MAX_WAIT_S = 0.05
 MAX_RETRY_S = 5.0
+MAX_OPEN_S = 2.0
+MAX_ATTEMPT_S = 10.0
 
 
 def arm() -> None:
@@ -38,12 +41,11 @@ def _tuned(defaults: PipelineSettings) -> PipelineSettings:
         max_attempts=None,
         max_age_s=None,
     )
-    breaker = dataclasses.replace(
-        defaults.breaker, open_s=min(defaults.breaker.open_s, MAX_RETRY_S)
-    )
+    breaker = dataclasses.replace(defaults.breaker, open_s=min(defaults.breaker.open_s, MAX_OPEN_S))
     return dataclasses.replace(
         defaults,
         max_wait_s=min(defaults.max_wait_s, MAX_WAIT_S),
+        attempt_timeout_s=min(defaults.attempt_timeout_s, MAX_ATTEMPT_S),
         retry=retry,
         breaker=breaker,
     )

@@ -22,6 +22,7 @@ HANDOVER_US = 1_000_000
 class Verdict(Enum):
     ALREADY = "already"  # stored before
     FENCED = "fenced"  # decided without a lease: not stored
+    SUPERSEDED = "superseded"  # another holder's change has its number: not stored
     LATE = "late"  # history: what followed it is stored already
     APPLY = "apply"
 
@@ -41,18 +42,22 @@ def verdict(
     lease: Lease | None,
     seq: int,
     epoch: int,
-    is_stored: bool,
+    stored_epoch: int | None,
 ) -> Verdict:
     """`seq` and `epoch` are those of the target's state; `arrived_us` when the log had the change.
 
+    `stored_epoch` is that of the stored flip with this change's number, None when there is none.
     A slot without a row has never been leased: nothing fences it.
     """
-    if is_stored:
+    if stored_epoch == change.epoch:
         return Verdict.ALREADY
     if lease is not None and change.epoch < lease.epoch:
         decided_us = max(change.at_us, arrived_us - HANDOVER_US)
         if decided_us > lease.taken_us:
             return Verdict.FENCED
+    if stored_epoch is not None:
+        # Two holders have counted on from the same flip, and the other's came first.
+        return Verdict.SUPERSEDED
     if change.seq <= seq:
         return Verdict.LATE
     if change.epoch < epoch:

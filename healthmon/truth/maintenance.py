@@ -9,7 +9,7 @@ once.  Times are aware datetimes in UTC.  Every question looks at a bounded numb
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -21,7 +21,6 @@ from cronsim import CronSim, CronSimError
 if TYPE_CHECKING:
     from healthmon.targets.models import MaintenanceWindow
 
-MAX_OCCURRENCES = 1_000
 MAX_DAYS_AHEAD = 400
 _DAY = timedelta(days=1)
 _NONE_LONGER = timedelta(hours=4)  # that clocks are ever put forward or back
@@ -49,11 +48,6 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def duration(self) -> timedelta:
         return timedelta(seconds=self.duration_s)
-
-
-class Occurrence(msgspec.Struct, frozen=True):
-    start: datetime
-    end: datetime
 
 
 def problem(window: Window) -> str:
@@ -103,30 +97,6 @@ def next_start(window: Window, now: datetime) -> datetime | None:
     return None
 
 
-def next_change(windows: Iterable[Window], now: datetime) -> datetime | None:
-    """The earliest time after `now` at which one of them may open or close."""
-    moments = [
-        moment
-        for window in windows
-        for moment in (open_until(window, now), next_start(window, now))
-        if moment is not None
-    ]
-    return min(moments, default=None)
-
-
-def occurrences(
-    window: Window, start: datetime, end: datetime, *, limit: int = MAX_OCCURRENCES
-) -> list[Occurrence]:
-    """Those that are open at some time from `start` to before `end`, at most `limit`."""
-    found: list[Occurrence] = []
-    for begin in _starts_between(window, start - window.duration, end):
-        if begin + window.duration > start:
-            found.append(Occurrence(begin, begin + window.duration))
-            if len(found) >= limit:
-                break
-    return found
-
-
 def _last_start(window: Window, now: datetime) -> datetime | None:
     """The latest start whose occurrence is open at `now`."""
     earliest = now - window.duration  # one that started then has just ended
@@ -142,21 +112,6 @@ def _last_start(window: Window, now: datetime) -> datetime | None:
                 return last if last > earliest else None
             day -= _DAY
     return window.starts_at if window.starts_at > earliest else None
-
-
-def _starts_between(window: Window, start: datetime, end: datetime) -> Iterator[datetime]:
-    """From `start` to before `end`, in order."""
-    if not window.cron:
-        if start <= window.starts_at < end:
-            yield window.starts_at
-        return
-    day = max(start, window.starts_at).astimezone(UTC).date()
-    last = end if window.ends_at is None else min(end, window.ends_at + timedelta(microseconds=1))
-    for _ in range(MAX_DAYS_AHEAD):
-        if datetime.combine(day, time(), UTC) >= last:
-            return
-        yield from (moment for moment in _starts(window, day) if start <= moment < last)
-        day += _DAY
 
 
 @lru_cache(maxsize=1_024)

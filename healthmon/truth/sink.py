@@ -6,6 +6,7 @@ writing on, so that `abort`, from any thread, can cut it.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sqlite3
@@ -22,7 +23,7 @@ from healthmon.truth import store
 from healthmon.truth.changes import Change, change_of
 from healthmon.truth.machine import DEGRADED, DOWN, MAINTENANCE, NEW, PAUSED, UNKNOWN, UP
 from healthmon.truth.metrics import metrics
-from healthmon.truth.moments import LAST_US
+from healthmon.truth.moments import LAST_US, at
 from healthmon.truth.store import Arrived, Tally
 from pipeline.errors import PartialFailure, RetryableError, SinkError
 from pipeline.record import Batch
@@ -32,6 +33,8 @@ from sinks.deadletters.store import own_connection
 from sinks.options import NoOptions
 from sinks.postgresql import sqlstate
 from sinks.sqlite import errors as sqlite_errors
+
+logger = logging.getLogger(__name__)
 
 BATCH_RECORDS = 1_000
 REUSED_S = 5.0
@@ -62,7 +65,7 @@ class FlipsSink(BaseSink[NoOptions]):
         _count(tally)
         if failures:
             raise PartialFailure(failures, already_stored=tally.already)
-        # One that is fenced, or whose target is gone, has ended as it should.
+        # One that is fenced or superseded, or whose target is gone, has ended as it should.
         return Written(stored=len(arrivals) - tally.already, already_stored=tally.already)
 
     def abort(self) -> None:
@@ -129,6 +132,21 @@ def _count(tally: Tally) -> None:
         counters.stored.labels(status).inc(count)
     if tally.fenced:
         counters.fenced.inc(tally.fenced)
+    if tally.superseded:
+        counters.dropped.labels("superseded").inc(len(tally.superseded))
+        first = tally.superseded[0]
+        logger.warning(
+            "changes of status were decided twice, by a checker and by its successor; "
+            "those that came second are not stored",
+            extra={
+                "changes": len(tally.superseded),
+                "target": first.target,
+                "change": f"{first.from_status} -> {first.to_status}",
+                "at": at(first.at_us).isoformat(),
+                "checker": first.checker,
+                "reason": first.reason[:200],
+            },
+        )
     if tally.gone:
         counters.dropped.labels("target_deleted").inc(tally.gone)
 

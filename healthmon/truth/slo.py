@@ -58,10 +58,6 @@ class Objective:
     burn_6h: float
     burn_3d: float
 
-    @property
-    def is_met(self) -> bool:
-        return self.left_s >= 0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Burn:

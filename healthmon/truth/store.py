@@ -33,6 +33,9 @@ from healthmon.truth.parents import down_parents
 from healthmon.truth.stored import tell_hooks
 from pipeline.errors import RetryableError
 
+# Longer than any pause between two statements, shorter than the patience of those who wait.
+IDLE_MS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
@@ -49,13 +52,22 @@ class Tally:
     stored: Counter[str] = field(default_factory=Counter)  # by the status they lead to
     already: int = 0
     fenced: int = 0
+    superseded: list[Change] = field(default_factory=list)
     gone: int = 0  # their targets are
 
 
 def keep(arrivals: Sequence[Arrived]) -> Tally:
     """Store them all, or none; hooks are told inside."""
     with transaction.atomic(durable=True):
+        _bound_silence()
         return _Keeping(arrivals).run()
+
+
+def _bound_silence() -> None:
+    """Should this side vanish unheard in the midst of it, the rows are not locked for hours."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}")
 
 
 class _Keeping:
@@ -106,7 +118,7 @@ class _Keeping:
                 lease=leases.get(slot_of(change.target_id)),
                 seq=state.seq,
                 epoch=state.epoch,
-                is_stored=(change.target_id, change.seq) in stored,
+                stored_epoch=stored.get((change.target_id, change.seq)),
             )
             if said is Verdict.ALREADY:
                 self._tally.already += 1
@@ -114,7 +126,10 @@ class _Keeping:
             if said is Verdict.FENCED:
                 self._tally.fenced += 1
                 continue
-            stored.add((change.target_id, change.seq))
+            if said is Verdict.SUPERSEDED:
+                self._tally.superseded.append(change)
+                continue
+            stored[change.target_id, change.seq] = change.epoch
             self._tally.stored[change.to_status] += 1
             if said is Verdict.LATE:
                 applying.late(change)
@@ -123,19 +138,26 @@ class _Keeping:
                 applying.apply(change)
         return late
 
-    def _stored(self, states: dict[int, TargetState]) -> set[tuple[int, int]]:
-        """Which of the changes are there.  None is whose number the state has not reached."""
+    def _stored(self, states: dict[int, TargetState]) -> dict[tuple[int, int], int]:
+        """The numbers of changes that are there, with the epochs of the flips that have them.
+
+        None is there whose number the state has not reached.
+        """
         asked = {
             (one.change.target_id, one.change.seq)
             for one in self._arrivals
             if one.change.target_id in states and one.change.seq <= states[one.change.target_id].seq
         }
         if not asked:
-            return set()
+            return {}
         found = Flip.objects.filter(
             target__in={pk for pk, _ in asked}, seq__in={seq for _, seq in asked}
         )
-        return asked & set(found.values_list("target_id", "seq"))
+        return {
+            (target_id, seq): epoch
+            for target_id, seq, epoch in found.values_list("target_id", "seq", "epoch")
+            if (target_id, seq) in asked
+        }
 
 
 def _locked_states(target_ids: list[int]) -> dict[int, TargetState]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -224,23 +225,51 @@ def test_a_dead_checkers_log_that_comes_late_is_taken(
 
 
 def test_a_dead_checkers_log_changes_nothing_that_its_successor_has_found(
-    sink: FlipsSink, target: Target, told: list[FlipStored]
+    sink: FlipsSink,
+    target: Target,
+    told: list[FlipStored],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     sink.write(batch_of([change(target, 1, "new>up", 0, epoch=1)]))
     lease(target, epoch=2, taken=60)
     sink.write(batch_of([change(target, 2, "up>down", 65, epoch=2)]))
     told.clear()
+    fenced = counted("flips_fenced_total")
+    superseded = counted("flips_dropped_total", reason="superseded")
     dead = [
         change(target, 2, "up>down", 50, epoch=1),
         change(target, 3, "down>up", 55, epoch=1),
     ]
-    assert sink.write(batch_of(dead)) == Written(stored=1, already_stored=1)
+    with caplog.at_level(logging.WARNING, logger="healthmon.truth.sink"):
+        assert sink.write(batch_of(dead)) == Written(stored=2)  # they have ended, and are counted
+    assert counted("flips_dropped_total", reason="superseded") - superseded == 1
+    assert counted("flips_fenced_total") - fenced == 1
+    [line] = caplog.records
+    assert "are not stored" in line.message
+    assert (line.__dict__["target"], line.__dict__["change"]) == ("web", "up -> down")
     assert told == []
     assert TargetState.objects.get(target=target).status == "down"
     # The number that the dead one had given is still free for its successor.
     sink.write(batch_of([change(target, 3, "down>up", 90, epoch=2)]))
     assert flips(target)[-1] == (3, "down", "up")
     assert Incident.objects.get().closed_at == when(90)
+
+
+def test_a_successor_whose_number_the_dead_ones_late_change_has_taken_is_counted(
+    sink: FlipsSink, target: Target
+) -> None:
+    sink.write(batch_of([change(target, 1, "new>up", 0, epoch=1)]))
+    lease(target, epoch=2, taken=60)
+    sink.write(batch_of([change(target, 2, "up>down", 50, epoch=1)], arrived=55))
+    superseded = counted("flips_dropped_total", reason="superseded")
+    second = batch_of([change(target, 2, "up>degraded", 65, epoch=2)])
+    for times in (1, 2):
+        assert sink.write(second) == Written(stored=1)
+        assert counted("flips_dropped_total", reason="superseded") - superseded == times
+    # What has the number is still known for what it is, whoever brings it again.
+    again = batch_of([change(target, 2, "up>down", 50, epoch=1)], arrived=55, log_id="log-2")
+    assert sink.write(again) == Written(stored=0, already_stored=1)
+    assert flips(target) == [(1, "new", "up"), (2, "up", "down")]
 
 
 def test_the_holder_is_believed_and_a_slot_that_was_never_leased_fences_nobody(
@@ -299,7 +328,7 @@ def test_poison_is_named_and_the_rest_is_stored(sink: FlipsSink, target: Target)
 
 def test_a_reason_that_no_database_takes_is_made_fit(sink: FlipsSink, target: Target) -> None:
     sink.write(batch_of([change(target, 1, "new>down", 0, reason="a\x00b" + "c" * 1_000)]))
-    assert Incident.objects.get().cause.startswith("a\ufffdbccc")
+    assert Incident.objects.get().cause.startswith("a\\0bccc")
 
 
 def test_a_hook_that_fails_undoes_the_transaction(

@@ -208,6 +208,9 @@ def test_the_flow_is_registered_and_never_gives_up() -> None:
     assert spec.settings.retry.max_attempts is None
     assert spec.settings.retry.max_age_s is None
     assert spec.settings.max_records <= BATCH_RECORDS
+    # Whoever waits for an alert waits for neither a breaker nor a database that has gone silent.
+    assert spec.settings.breaker.open_s <= 2.0
+    assert spec.settings.attempt_timeout_s <= 10.0
 
 
 def test_a_state_row_that_another_made_first_is_taken() -> None:
