@@ -65,15 +65,18 @@ class Target(models.Model):
     secrets = models.JSONField(default=dict, blank=True, editable=False)
 
     interval_s = models.FloatField(
-        "interval", default=30.0, validators=[finite, MinValueValidator(1), MaxValueValidator(86_400)],
+        "interval", default=30.0,
+        validators=[finite, MinValueValidator(1), MaxValueValidator(86_400)],
         help_text="Seconds from one probe to the next.",
     )  # fmt: skip
     timeout_s = models.FloatField(
-        "timeout", default=10.0, validators=[finite, MinValueValidator(0.1), MaxValueValidator(120)],
+        "timeout", default=10.0,
+        validators=[finite, MinValueValidator(0.1), MaxValueValidator(120)],
         help_text="Seconds that one probe may take in all.",
     )  # fmt: skip
     retry_interval_s = models.FloatField(
-        "retry interval", default=5.0, validators=[finite, MinValueValidator(1), MaxValueValidator(3600)],
+        "retry interval", default=5.0,
+        validators=[finite, MinValueValidator(1), MaxValueValidator(3600)],
         help_text="Seconds between probes while a change of status is being confirmed.",
     )  # fmt: skip
     failure_threshold = models.PositiveSmallIntegerField(
