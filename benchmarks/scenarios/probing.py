@@ -38,7 +38,7 @@ def measure(plan: Plan) -> list[Figure]:
 
 
 def _rate(plan: Plan, database: str, *, goal: float, tls: bool = False) -> Figure:
-    targets = 400 if tls else 1_500
+    targets = 500 if tls else 2_500
     figure = Figure(
         name=f"HTTP{'S' if tls else ''} probes, history in {database}",
         unit="probes/CPU-s",
