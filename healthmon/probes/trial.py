@@ -51,16 +51,22 @@ async def run_probe(kind: ProbeKind, request: Request, tools: Tools) -> Result:
         result.total_ms = (clock() - began) * 1000
     if result.error:
         result.error = presentable(result.error, request.options)
+    result.address = _storable(result.address)
     return result
 
 
 def presentable(text: str, options: ProbeOptions) -> str:
-    """An error as it may be shown: one line, bounded, the options' secrets taken out."""
+    """An error as it may be shown and stored: one line, bounded, the options' secrets taken out."""
     for value in msgspec.structs.asdict(options).values():
         for secret in value.values() if isinstance(value, dict) else (value,):
             if isinstance(secret, Secret) and secret:
                 text = text.replace(secret.reveal(), HIDDEN)
-    return " ".join(text[: ERROR_CHARS * 4].split())[:ERROR_CHARS]
+    return _storable(" ".join(text[: ERROR_CHARS * 4].split())[:ERROR_CHARS])
+
+
+def _storable(text: str) -> str:
+    """Without what no database or log can hold: half surrogate pairs, and zero bytes."""
+    return text.encode(errors="replace").decode().replace("\0", "?")
 
 
 def try_probe(

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote, urljoin, urlsplit
 
-import idna
-
 from healthmon.probes.net.names import HostError, ascii_host, literal
 
 MAX_CHARS = 2000
@@ -114,9 +112,7 @@ def _ascii_host(host: str) -> str:
     if ":" in host:
         raise AddressError("the address in brackets is not an IPv6 address")
     try:
-        return ascii_host(host if host.isascii() else idna.encode(host, uts46=True).decode())
-    except (idna.IDNAError, UnicodeError):
-        raise AddressError(f"{host[:80]!r} is not a host name") from None
+        return ascii_host(host)
     except HostError as error:
         raise AddressError(str(error)) from None
 

@@ -9,6 +9,8 @@ import functools
 import ipaddress
 import re
 
+import idna
+
 MAX_HOST_CHARS = 253
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\Z")
@@ -31,7 +33,7 @@ def literal(host: str) -> str | None:
 
 @functools.lru_cache(maxsize=16_384)
 def ascii_host(host: str) -> str:
-    """A name in the form that is asked for: lower case, IDNA.  Raises HostError.
+    """A name in the form that is asked for: lower case, IDNA 2008.  Raises HostError.
 
     Forms that only look like IPv4 addresses (`127.1`, `0x7f000001`) are no names.
     """
@@ -42,8 +44,8 @@ def ascii_host(host: str) -> str:
         raise HostError(f"a host has at most {MAX_HOST_CHARS} characters")
     if not text.isascii():
         try:
-            text = text.encode("idna").decode("ascii")
-        except UnicodeError:
+            text = idna.encode(text, uts46=True).decode("ascii")
+        except (idna.IDNAError, UnicodeError):
             raise HostError(f"{host!r} is not a host name") from None
     text = text.lower()
     labels = text.removesuffix(".").split(".")

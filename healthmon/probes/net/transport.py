@@ -45,6 +45,7 @@ class Wire(asyncio.Transport):
         self._closing = False  # no more reads or writes are taken
         self._lost = False  # the socket is closed
         self._ended = False  # the peer has sent its last byte
+        self._refused: OSError | None = None  # the peer takes no more; what it sent is still read
 
     def begin(self) -> None:
         """Tell the protocol that it is connected, then read."""
@@ -54,7 +55,7 @@ class Wire(asyncio.Transport):
     # What a protocol calls
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not self._closing and data:
+        if not (self._closing or self._refused) and data:
             self._send(data)
 
     def close(self) -> None:
@@ -135,6 +136,10 @@ class Wire(asyncio.Transport):
     def _end(self) -> None:
         """The peer has closed its side."""
         self._ended = True
+        if isinstance(self._refused, ConnectionResetError):
+            # A reset that came upon a write: what was read may be cut off.
+            self._fail(self._refused)
+            return
         self.pause_reading()
         try:
             keep = self._protocol.eof_received()
@@ -151,7 +156,7 @@ class Wire(asyncio.Transport):
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError as error:
-                self._fail(error)
+                self._cannot_send(error)
                 return
             if sent == len(data):
                 return
@@ -165,13 +170,23 @@ class Wire(asyncio.Transport):
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._fail(error)
+            self._loop.remove_writer(self._fd)
+            self._unsent.clear()
+            self._cannot_send(error)
             return
         del self._unsent[:sent]
         if not self._unsent:
             self._loop.remove_writer(self._fd)
             if self._closing:
                 self._finish()
+
+    def _cannot_send(self, error: OSError) -> None:
+        """A peer that has answered already need not read the rest of the question."""
+        gone = isinstance(error, BrokenPipeError | ConnectionResetError)
+        if gone and not (self._closing or self._ended):
+            self._refused = error
+        else:
+            self._fail(error)
 
     # The end
 
@@ -246,7 +261,7 @@ class TlsWire(Wire):
         super().close()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._closing or not data:
+        if self._closing or self._refused or not data:
             return
         try:
             self._tls.write(data)
@@ -308,8 +323,10 @@ class TlsWire(Wire):
             self._deliver(data)
 
     def _flush(self) -> None:
-        if self._outgoing.pending and not self._lost:
-            self._send(self._outgoing.read())
+        if self._outgoing.pending:
+            unsent = self._outgoing.read()
+            if not (self._lost or self._refused):
+                self._send(unsent)
 
     def _drop(self, error: Exception | None) -> None:
         shaken = self._shaken

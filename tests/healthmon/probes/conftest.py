@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -22,3 +24,16 @@ def own_tools(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Tools | Non
 
     yield give
     trial.forget_tools()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _loops() -> Iterator[None]:
+    """COLLECTOR_TEST_LOOP=uvloop runs all probes of these tests on uvloop."""
+    if os.environ.get("COLLECTOR_TEST_LOOP") != "uvloop":
+        yield
+        return
+    import uvloop
+
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    yield
+    asyncio.set_event_loop_policy(None)

@@ -146,6 +146,15 @@ def test_each_address_of_an_answer_is_judged_by_itself():
         assert dialled("mixed.example.org", listener.port, tools)[0].address == "127.0.0.2"
 
 
+def test_a_denied_address_behind_one_that_refuses_is_not_connected_to():
+    with Nameserver() as dns, Listener(silent) as listener:
+        dns.say("mixed.example.org", "A", ["127.0.0.2", "127.0.0.1"])
+        tools = stand.tools(names=stand.resolver(dns), policy=AddressPolicy(deny=["127.0.0.1/32"]))
+        error = refusal("mixed.example.org", listener.port, tools)
+        assert (error.phase, error.address) == ("connect", "127.0.0.2")
+        assert listener.accepted == 0
+
+
 @pytest.mark.parametrize(
     "host", ["::ffff:127.0.0.1", "[::ffff:127.0.0.1]", "64:ff9b::7f00:1", "2002:7f00:1::"]
 )

@@ -248,3 +248,6 @@ def test_what_is_no_name_is_not_asked_for(dns, host, words):
 def test_names_beyond_ascii_are_asked_for_in_their_own_form(dns):
     dns.say("xn--bcher-kva.example", "A", ["192.0.2.1"])
     assert ask(stand.resolver(dns), "Bücher.example") == [["192.0.2.1"]]
+    # The same form as in a URL: IDNA 2008, which keeps what 2003 had spelt otherwise.
+    dns.say("xn--fa-hia.example", "A", ["192.0.2.2"])
+    assert ask(stand.resolver(dns), "FAß.example") == [["192.0.2.2"]]

@@ -122,7 +122,16 @@ def test_what_is_no_host_with_a_port(text):
 
 
 def test_hosts():
-    for good in ("a", "a.b.", "_sip._tcp.example.org", "xn--a", "bücher.example", "::1", "1.2.3.4"):
+    for good in (
+        "a",
+        "a.b.",
+        "_sip._tcp.example.org",
+        "xn--a",
+        "bücher.example",
+        "::1",
+        "1.2.3.4",
+        "faß.example",
+    ):
         assert host_problem(good) == "", good
     for bad in ("", ".", "a..b", "-a", "a-", "1.2.3", "0x7f.1", "a/b", "a" * 64, "a\u2028b"):
         assert host_problem(bad), bad

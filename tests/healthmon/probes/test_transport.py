@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 
 import pytest
@@ -177,3 +178,46 @@ def test_what_is_asked_of_it(tls):
         return bytes(other.data)
 
     assert on_connection(tls, answers(b"!", after=b"?"), use)[0] == b"!"
+
+
+class Asking(Recorder):
+    """Goes on asking when the peer has answered and gone, before it has read that."""
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__()
+        self._listener = listener
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        transport.write(b"first")
+        assert self._listener.released.wait(stand.WAIT_S)
+        for _ in range(3):
+            transport.write(b"more")
+
+
+@pytest.mark.parametrize(
+    ("says_goodbye", "end"),
+    [
+        (True, ["made", "eof", "lost None"]),
+        (False, ["made", "lost [Errno 104] Connection reset by peer"]),
+    ],
+)
+def test_an_answer_that_came_is_read_though_the_peer_reads_no_more(says_goodbye, end):
+    def answers_and_goes(sock, listener):
+        sock.recv(1)
+        sock.sendall(b"no, thank you")
+        if says_goodbye:
+            sock.shutdown(socket.SHUT_WR)
+        sock.close()  # with something unread: a reset
+        listener.released.set()
+
+    with Listener(answers_and_goes) as listener:
+
+        async def run():
+            connection = await dial(
+                lambda: Asking(listener), host="localhost", port=listener.port, tools=stand.tools()
+            )
+            await connection.protocol.lost.wait()
+            return bytes(connection.protocol.data), connection.protocol.said
+
+        assert stand.on_loop(run) == (b"no, thank you", end)
