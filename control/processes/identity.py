@@ -23,6 +23,8 @@ from pipeline.runtime.clock import Clock
 
 # A gone pid is proof of death sooner than silence is; a living process has beaten by then.
 GONE_AFTER = timedelta(seconds=10)
+# How the reasons begin that others write for a process which could not say why it ended.
+GONE, SILENT = "ended without saying so", "no heartbeat since"
 
 
 def moment(time_us: int) -> datetime:
@@ -49,6 +51,12 @@ def _without_nul(value: Any) -> Any:
     if isinstance(value, dict):
         return {_without_nul(key): _without_nul(one) for key, one in value.items()}
     return value
+
+
+def ended_in_order(process: Process) -> bool:
+    """Whether it has ended, and said so itself: its books are then the last word."""
+    reason = process.exit_reason
+    return bool(process.stopped_at and reason) and not reason.startswith((GONE, SILENT))
 
 
 class Identity:
@@ -111,9 +119,9 @@ class Identity:
         silent = Process.objects.filter(stopped_at=None, last_seen_at__lt=now - GONE_AFTER)
         for process in silent.exclude(pk=self.id).only("id", "host", "pid", "last_seen_at"):
             if process.host == self.host and not _pid_exists(process.pid):
-                reason = "ended without saying so: its process is gone"
+                reason = f"{GONE}: its process is gone"
             elif not process.is_alive(now):
-                reason = f"no heartbeat since {process.last_seen_at:%Y-%m-%d %H:%M:%S} UTC"
+                reason = f"{SILENT} {process.last_seen_at:%Y-%m-%d %H:%M:%S} UTC"
             else:
                 continue
             # Conditional on the heartbeat just read: it may have come back meanwhile.

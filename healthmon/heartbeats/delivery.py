@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from control.processes.identity import ended_in_order
 from control.processes.models import Process
 from healthmon.heartbeats.sink import HEALTH_PINGS, PINGS
 from sinks.internal import PREFIX
@@ -74,8 +75,7 @@ def _known_until(process: Process, now: datetime) -> datetime | None:
         return process.last_seen_at - timedelta(seconds=_oldest_s(stats))
     if "delivered" in stats:
         return None
-    ended = process.exit_reason == "stopped"
-    if ended and not _left(process.ledger):
+    if ended_in_order(process) and not _left(process.ledger):
         return None
     if not stats.get("pipelines") and not stats.get("log_id"):
         return None  # a process without sinks, such as a command

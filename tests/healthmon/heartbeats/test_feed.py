@@ -180,7 +180,9 @@ def test_the_log_of_a_dead_server_may_hold_the_ping(
     ping(target)
     feed.poll()
     clock.advance(100.0)
-    Process.objects.filter(pk=dead.pk).update(stopped_at=dead.last_seen_at, exit_reason="gone")
+    Process.objects.filter(pk=dead.pk).update(
+        stopped_at=dead.last_seen_at, exit_reason=f"{GONE}: its process is gone"
+    )
     Process.objects.create(
         role="server", host="there", pid=2, log_id="new", started_at=now_of(clock) - timedelta(99),
         last_seen_at=now_of(clock), stats={"log_id": "new", "pipelines": []},
@@ -194,6 +196,28 @@ def test_the_log_of_a_dead_server_may_hold_the_ping(
     # Somebody delivered its log and closed its books.
     Process.objects.filter(pk=dead.pk).update(stats={"delivered": {}})
     clock.advance(3.0)
+    assert outcomes(feed.poll()) == ["failed"]
+
+
+@pytest.mark.parametrize("reason", ["stopped", "SIGTERM, drained", "its parent is gone, drained"])
+def test_a_server_that_ended_in_order_holds_no_ping(
+    reason: str, feed: HeartbeatFeed, make_target: Make, server: Beat, clock: FakeClock,
+    ping: Pinger,
+) -> None:  # fmt: skip
+    target = make_target(options={"grace_s": 30})
+    server(role="checker")
+    ended = server()
+    ping(target)
+    feed.poll()
+    clock.advance(100.0)
+    Process.objects.filter(pk=ended.pk).update(stopped_at=ended.last_seen_at, exit_reason=reason)
+    Process.objects.create(
+        role="server", host="there", pid=2, log_id="new", started_at=now_of(clock) - timedelta(99),
+        last_seen_at=now_of(clock), stats={"log_id": "new", "pipelines": []},
+    )  # fmt: skip
+    clock.advance(16.0)
+    Process.objects.filter(pid=2).update(last_seen_at=now_of(clock))
+    server(role="checker")
     assert outcomes(feed.poll()) == ["failed"]
 
 
