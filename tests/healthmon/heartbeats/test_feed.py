@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from django.db import OperationalError
 
+from control.processes.identity import GONE
 from control.processes.models import Process
 from healthmon.heartbeats import feed as feeds
 from healthmon.heartbeats.feed import Found, HeartbeatFeed
