@@ -19,6 +19,7 @@ from pipeline.record import DEBUG, ERROR, FATAL, INFO, WARN
 from pipeline.settings import PipelineSettings
 from pipeline.sink import Sink
 from pipeline.spec import PipelineSpec
+from sinks import optionrows
 from sinks.base import BaseSink
 from sinks.deadletters.box import box_for
 from sinks.guard import GuardedSink
@@ -26,7 +27,7 @@ from sinks.internal import internal_types
 from sinks.models import SinkConfig
 from sinks.options import OptionsError, decode_options, secret_names
 from sinks.registry import BackendError, load_backend, make_sink
-from sinks.secrets import SecretError, decrypt, encrypt, is_reference, resolve
+from sinks.secrets import SecretError
 from sinks.tuning import PipelineOverrides
 
 SEVERITIES = {"": 0, "DEBUG": DEBUG, "INFO": INFO, "WARN": WARN, "ERROR": ERROR, "FATAL": FATAL}
@@ -37,29 +38,12 @@ def set_options(row: SinkConfig, values: dict[str, Any], *, keep: Iterable[str] 
 
     The stored secrets named in `keep` stay as they are.  Raises BackendError.
     """
-    secret = secret_names(load_backend(row.backend, row=row.name).cls.Options)
-    kept = {name: row.secrets[name] for name in keep if name in row.secrets and name in secret}
-    options: dict[str, Any] = {}
-    for name, value in values.items():
-        if name in secret and isinstance(value, str) and value and not is_reference(value):
-            kept[name] = encrypt(value)
-        else:
-            options[name] = value
-            if name in secret:
-                kept.pop(name, None)
-    row.options, row.secrets = options, kept
+    optionrows.set_options(row, values, secret=_secret_names(row), keep=keep)
 
 
 def plain_options(row: SinkConfig) -> dict[str, Any]:
     """The options with secrets decrypted and references resolved.  Raises SecretError."""
-    values = dict(row.options)
-    for name, token in row.secrets.items():
-        values[name] = decrypt(token, option=name)
-    secret = secret_names(load_backend(row.backend, row=row.name).cls.Options)
-    for name in secret & values.keys():
-        if isinstance(values[name], str):
-            values[name] = resolve(values[name], option=name)
-    return values
+    return optionrows.plain_options(row, secret=_secret_names(row))
 
 
 def build_sink(row: SinkConfig) -> BaseSink[Any]:
@@ -140,6 +124,10 @@ def rows_fingerprint(rows: Iterable[SinkConfig]) -> str:
             for row in sorted(rows, key=lambda row: str(row.id))
         ]
     )
+
+
+def _secret_names(row: SinkConfig) -> frozenset[str]:
+    return secret_names(load_backend(row.backend, row=row.name).cls.Options)
 
 
 def _factory(row: SinkConfig) -> Callable[[], Sink]:

@@ -35,7 +35,7 @@ def compact(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A length of time in the unit that reads best: 850 µs, 12.3 ms, 4.2 s, 3 min, 5 h, 2 d."""
+    """A length of time in the unit that reads best: 850 µs, 12 ms, 4.2 s, 1 min 30 s, 5 h, 2 d."""
     if seconds is None:
         return NOTHING
     if seconds <= 0:
@@ -47,7 +47,10 @@ def duration(seconds: float | None) -> str:
     if seconds < 60:
         return f"{_three_digits(seconds)} s"
     minutes = seconds / 60
-    if minutes < 60:
+    whole, rest = divmod(round(seconds), 60)
+    if whole < 10:
+        return f"{whole} min {rest} s" if rest else f"{whole} min"
+    if round(minutes) < 60:
         return f"{minutes:.0f} min"
     if minutes < 60 * 48:
         hours, rest = divmod(round(minutes), 60)
@@ -84,4 +87,6 @@ def ago(then: datetime | None, now: datetime) -> str:
     passed = now - then
     if passed < timedelta(seconds=1):
         return "now"
-    return f"{duration(float(int(passed.total_seconds())))} ago"
+    seconds = int(passed.total_seconds())
+    # It grows while it is read: from a minute on, seconds would only be noise.
+    return f"{duration(seconds if seconds < 60 else round(seconds / 60) * 60)} ago"

@@ -26,6 +26,7 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField()),
                 ('next_at', models.DateTimeField(help_text='When it is tried next.')),
                 ('expires_at', models.DateTimeField(help_text='Given up when it could not be sent until then.')),
+                ('doubted_at', models.DateTimeField(blank=True, help_text='Since when each answer sounds final.', null=True)),
                 ('owner', models.CharField(blank=True, default='', max_length=100)),
                 ('lease_until', models.DateTimeField(blank=True, null=True)),
                 ('last_error', models.CharField(blank=True, default='', max_length=1000)),

@@ -20,6 +20,7 @@ def retry(ids: Iterable[int], now: datetime, *, max_age_s: float = MAX_AGE_S) ->
         expires_at=now + timedelta(seconds=max_age_s),
         finished_at=None,
         lease_until=None,
+        doubted_at=None,
     )
     nudge.nudge()
     return count

@@ -16,7 +16,7 @@ from functools import partial
 from control.outbox import store
 from control.outbox.metrics import metrics
 from control.outbox.models import FAILED, SENT, OutboxAttempt, OutboxMessage
-from control.outbox.senders import Outgoing, Sender, Terms, sender_named
+from control.outbox.senders import DoubtfulError, Outgoing, Sender, Terms, sender_named
 from control.outbox.store import Outcome
 from pipeline.delivery.breaker import Breaker, BreakerSettings, Permit
 from pipeline.delivery.retry import RetryPolicy
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 RETRY = RetryPolicy(base_s=2.0, cap_s=300.0)
 BREAKER = BreakerSettings(consecutive=3, open_s=30.0)
+# How long answers that sound final are doubted, before the message fails.
+PATIENCE_S = 15 * 60.0
 # Beyond what a sender takes at most, before it is taken for dead.
 LEASE_MARGIN_S = 30.0
 # How soon a channel is looked at again that is switched off or whose sender is not here.
@@ -105,12 +107,21 @@ class LaneRun:
         ended = self._clock.monotonic()
         self._tell_breaker(permit, ended, error)
         now = self._now()
-        retry_at = self._retry_at(message, error, now) if error is not None else None
+        doubted_at = (message.doubted_at or now) if isinstance(error, DoubtfulError) else None
+        retry_at = self._retry_at(message, error, now, doubted_at) if error is not None else None
         if retry_at is not None:
             word = OutboxAttempt.RETRY
+        elif doubted_at is not None and now < message.expires_at:
+            text = f"Given up after {_minutes(now - doubted_at)} of it: {text}"
         elif error is not None and not isinstance(error, PermanentError):
             text = f"Given up, too old: {text}"
-        outcome = Outcome(word=word, text=text, took_ms=(ended - began) * 1000.0, retry_at=retry_at)
+        outcome = Outcome(
+            word=word,
+            text=text,
+            took_ms=(ended - began) * 1000.0,
+            retry_at=retry_at,
+            doubted_at=doubted_at,
+        )
         metrics().attempts.labels(self.lane[0], word).inc()
         ours = store.finish(message, outcome, now=now, settled=partial(sender.settled, outgoing))
         if not ours:
@@ -120,10 +131,19 @@ class LaneRun:
             )
 
     def _retry_at(
-        self, message: OutboxMessage, error: BaseException, now: datetime
+        self,
+        message: OutboxMessage,
+        error: BaseException,
+        now: datetime,
+        doubted_at: datetime | None,
     ) -> datetime | None:
         decision = RETRY.decide(error, attempt=message.attempts, age_s=0, jitter=self._jitter)
         at = now + timedelta(seconds=decision.delay_s)
+        if doubted_at is not None:
+            last = doubted_at + timedelta(seconds=PATIENCE_S)
+            if now >= last:
+                return None
+            at = min(at, last)  # so that the whole time is made use of
         return at if decision.retry and at < message.expires_at else None
 
     def _tell_breaker(self, permit: Permit, now: float, error: Exception | None) -> None:
@@ -177,6 +197,10 @@ def _words(error: BaseException) -> str:
     # Its text may carry what nobody may see.
     logger.error("a sender failed in a way of its own", exc_info=error)
     return f"{type(error).__name__} in the sender; the process's log has more"
+
+
+def _minutes(spent: timedelta) -> str:
+    return f"{spent.total_seconds() / 60:.0f} minutes"
 
 
 def _nobody(sent: bool) -> None:

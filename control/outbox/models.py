@@ -42,6 +42,9 @@ class OutboxMessage(models.Model):
     created_at = models.DateTimeField()
     next_at = models.DateTimeField(help_text="When it is tried next.")
     expires_at = models.DateTimeField(help_text="Given up when it could not be sent until then.")
+    doubted_at = models.DateTimeField(
+        null=True, blank=True, help_text="Since when each answer sounds final."
+    )
     owner = models.CharField(max_length=100, blank=True, default="")
     lease_until = models.DateTimeField(null=True, blank=True)
     last_error = models.CharField(max_length=ERROR_CHARS, blank=True, default="")

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from control.ports.registry import Registry
+from pipeline.errors import RetryableError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,13 @@ class Outgoing:
     payload: dict[str, Any]
     attempt: int
     created_at: datetime
+
+
+class DoubtfulError(RetryableError):
+    """What sounds final, but is also said for a while by a receiver that is being replaced.
+
+    It is retried as any other, but fails when the same is heard for `PATIENCE_S` on end.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +55,8 @@ class Sender(Protocol):
     def send(self, message: Outgoing) -> str:
         """Send it, and answer what the other end said, without secrets.
 
-        Raises RetryableError (with the other end's own word on when, if it gave one) or
-        PermanentError; anything else that it raises is retried.
+        Raises RetryableError (with the other end's own word on when, if it gave one),
+        DoubtfulError or PermanentError; anything else that it raises is retried.
         """
         ...
 

@@ -35,12 +35,16 @@ ORDERED_ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of an attempt.  `retry_at` only where it is to be tried again."""
+    """What came of an attempt.  `retry_at` only where it is to be tried again.
+
+    `doubted_at`: since when each answer to it sounds final.
+    """
 
     word: str
     text: str
     took_ms: float = 0.0
     retry_at: datetime | None = None
+    doubted_at: datetime | None = None
 
 
 def due_lanes(now: datetime) -> list[Lane]:
@@ -113,6 +117,7 @@ def finish(
             held = ours.update(
                 state=WAITING,
                 next_at=outcome.retry_at,
+                doubted_at=outcome.doubted_at,
                 lease_until=None,
                 last_error=_storable(outcome.text),
             )

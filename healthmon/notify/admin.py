@@ -25,8 +25,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from control.admin import ModelAdmin, display, register
+from control.admin.figures import duration
 from control.outbox.models import FAILED, WAITING, OutboxMessage
-from healthmon.notify import wording
 from healthmon.notify.composing import SENDER
 from healthmon.notify.firstrule import make_first_rule
 from healthmon.notify.forms import ChannelForm, KindForm, RuleForm, form_for
@@ -39,6 +39,7 @@ from pipeline.errors import SinkError
 from sinks.optionform import OPTION
 
 RECENT_MESSAGES = 10
+ADD_RULE = "healthmon.add_notificationrule"
 
 
 @register(Channel)
@@ -65,7 +66,7 @@ class ChannelAdmin(ModelAdmin):
 
     @display(description="Rules")
     def used_by(self, row: Channel) -> str:
-        return ", ".join(rule.name for rule in row.rules.all()) or "none: it is told nothing"
+        return ", ".join(rule.name for rule in row.rules.all()) or untold(row)
 
     # --- one channel -----------------------------------------------------------------------
 
@@ -113,6 +114,8 @@ class ChannelAdmin(ModelAdmin):
                 "problem": " ".join(problems(row).values()),
                 "live_colour": colour,
                 "live_word": word,
+                "untold": untold(row),
+                "rule_url": _rule_url(row) if request.user.has_perm(ADD_RULE) else "",
                 "recent": _messages(row).order_by("-pk")[:RECENT_MESSAGES],
                 "show_save_and_add_another": False,
             }
@@ -122,6 +125,16 @@ class ChannelAdmin(ModelAdmin):
     def save_model(self, request: HttpRequest, obj: Channel, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
         rule = None if change else make_first_rule(obj)
+        if rule is None and not change and untold(obj):
+            self.message_user(
+                request,
+                format_html(
+                    '{} is told nothing, as no rule names it. <a href="{}">Make a rule for it</a>.',
+                    obj.name,
+                    _rule_url(obj),
+                ),
+                level=messages.WARNING,
+            )
         if rule is not None:
             self.message_user(
                 request,
@@ -149,12 +162,12 @@ class ChannelAdmin(ModelAdmin):
         began = timezone.now()
         try:
             said = send_to(
-                row, trial(), key=f"test:{uuid.uuid4().hex}", now_s=int(began.timestamp())
+                row, trial(row), key=f"test:{uuid.uuid4().hex}", now_s=int(began.timestamp())
             )
         except SinkError as error:
             messages.error(request, f"The test did not arrive at {row.name}: {error}")
         else:
-            took = wording.duration((timezone.now() - began).total_seconds())
+            took = duration((timezone.now() - began).total_seconds())
             messages.success(request, f"The test was sent to {row.name} in {took}: {said}")
         self.log_change(request, row, "Tested.")
         return HttpResponseRedirect(reverse("admin:healthmon_channel_change", args=[row.pk]))
@@ -235,7 +248,22 @@ def _state(row: Channel) -> tuple[str, str]:
         return "bad", f"failing, {failing} wait"
     if of_row.filter(state=FAILED).exists():
         return "bad", "has messages that failed"
+    if untold(row):
+        return "idle", "ready, but told nothing"
     return "good", "ready"
+
+
+def untold(row: Channel) -> str:
+    """Why it is told nothing, whatever happens; "" when a rule tells it."""
+    rules = list(row.rules.all())
+    if any(rule.enabled for rule in rules):
+        return ""
+    return "none is switched on: it is told nothing" if rules else "none: it is told nothing"
+
+
+def _rule_url(row: Channel) -> str:
+    """Where a rule is made that names the channel."""
+    return f"{reverse('admin:healthmon_notificationrule_add')}?channels={row.pk}"
 
 
 def _messages(row: Channel) -> Any:

@@ -19,10 +19,7 @@ from django.db.models import Q
 
 from control.outbox.enqueue import enqueue
 from control.outbox.models import CANCELLED, FAILED, OutboxMessage
-from healthmon.notify import wording
-from healthmon.notify.kind import MAX_EVENTS, Event, Notification
 from healthmon.notify.models import (
-    DOWN,
     RECOVERED,
     REMINDER,
     TROUBLES,
@@ -31,7 +28,9 @@ from healthmon.notify.models import (
     NotificationRule,
 )
 from healthmon.notify.quiet import quiet_until
-from healthmon.targets.models import Target
+from healthmon.notify.saying import notification_of
+from healthmon.notify.waits import wait_until
+from healthmon.truth.incidents import notified
 from healthmon.truth.parents import down_parents
 
 SENDER = "notify"
@@ -40,6 +39,7 @@ MAX_GATHERED = 5_000
 PARENT_CHECK = timedelta(seconds=30)
 # A child is seen to recover a little after its parent.
 GRACE = timedelta(seconds=60)
+UNHEARD = "The channel had not been told of the trouble."
 _CHUNK = 500
 _T = TypeVar("_T")
 
@@ -64,6 +64,10 @@ def _compose(rule_id: int | None, channel_id: int, now: datetime) -> bool:
             return False
         if quiet is not None:
             _hold(notices, Notice.QUIET, quiet)
+            return False
+        later = wait_until(notices, rule, channel_id, now)
+        if later is not None:
+            _hold(notices, "", later)
             return False
         telling = _still_to_tell(notices, now)
         if not telling:
@@ -110,6 +114,8 @@ def _still_to_tell(notices: list[Notice], now: datetime) -> list[Notice]:
             telling.append(one)
     for why, ones in dropped.items():
         _drop(ones, why)
+        if why == UNHEARD:
+            _note_unheard(ones)
     return telling
 
 
@@ -117,7 +123,7 @@ def _void(notice: Notice, unheard: set[str]) -> str:
     """Why a notice is not told after all."""
     incident = notice.incident
     if notice.event == RECOVERED and notice.key in unheard:
-        return "The channel had not been told of the trouble."
+        return UNHEARD
     if notice.event == REMINDER and incident is not None:
         if incident.closed_at is not None:
             return "The incident was over."
@@ -129,7 +135,10 @@ def _void(notice: Notice, unheard: set[str]) -> str:
 
 
 def _unheard(notices: Iterable[Notice], *, held: set[str]) -> set[str]:
-    """Keys of recoveries whose every trouble was held back, or could not be delivered."""
+    """Keys of recoveries whose every trouble was held back, or whose sending was never tried.
+
+    What was tried and failed may have arrived: its end is told.
+    """
     about = {
         one.key: set(one.details.get("about", ())) for one in notices if one.event == RECOVERED
     }
@@ -139,16 +148,16 @@ def _unheard(notices: Iterable[Notice], *, held: set[str]) -> set[str]:
         rows = Notice.objects.filter(key__in=chunk)
         states |= {key: (s, m) for key, s, m in rows.values_list("key", "state", "message_key")}
     messages = sorted({message for _, message in states.values() if message})
-    failed: set[str] = set()
+    untried: set[str] = set()
     for chunk in _chunks(messages):
-        rows_failed = OutboxMessage.objects.filter(
-            dedupe_key__in=chunk, state__in=(FAILED, CANCELLED)
+        ended = OutboxMessage.objects.filter(
+            dedupe_key__in=chunk, state__in=(FAILED, CANCELLED), attempts=0
         )
-        failed |= set(rows_failed.values_list("dedupe_key", flat=True))
+        untried |= set(ended.values_list("dedupe_key", flat=True))
     heard = {
         key
         for key, (state, message) in states.items()
-        if state != Notice.DROPPED and key not in held and message not in failed
+        if state != Notice.DROPPED and key not in held and message not in untried
     }
     return {key for key, troubles in about.items() if not troubles & heard}
 
@@ -156,21 +165,7 @@ def _unheard(notices: Iterable[Notice], *, held: set[str]) -> set[str]:
 def _enqueue(
     notices: list[Notice], rule: NotificationRule | None, channel: Channel, now: datetime
 ) -> None:
-    # What has begun and ended meanwhile is one line, that of its end.
-    ended = {key for one in notices for key in one.details.get("about", ())}
-    shown = [one for one in notices if one.key not in ended]
-    tags = _tags([one.target_id for one in shown[:MAX_EVENTS]])
-    events = [_event(one, tags.get(one.target_id, [])) for one in shown[:MAX_EVENTS]]
-    counts = wording.counts_of([one.event for one in shown])
-    summary = any(one.held == Notice.QUIET for one in notices)
-    told = Notification(
-        title=wording.title(events, count=len(shown), counts=counts, summary=summary),
-        events=events,
-        count=len(shown),
-        counts=counts,
-        rule=rule.name if rule is not None else "",
-        summary_of_quiet_hours=summary,
-    )
+    told = notification_of(notices, rule)
     key = _message_key(notices)
     incidents = sorted({one.incident_id for one in notices if one.incident_id is not None})
     enqueue(
@@ -195,43 +190,6 @@ def _message_key(notices: list[Notice]) -> str:
     return f"{notices[0].channel_id}:group:{digest}"
 
 
-def _event(notice: Notice, tags: list[str]) -> Event:
-    target: Target = notice.target
-    details = notice.details
-    since = details.get("since")
-    lasted = None
-    if since:
-        lasted = max(0.0, (notice.at - datetime.fromisoformat(since)).total_seconds())
-    path = f"/admin/healthmon/target/{target.pk}/change/"
-    if notice.incident_id is not None:
-        path = f"/admin/healthmon/incident/{notice.incident_id}/change/"
-    return Event(
-        key=notice.key,
-        event=notice.event,
-        target=target.name,
-        target_id=target.pk,
-        status=details.get("status", ""),
-        previous=details.get("previous", ""),
-        severity=details.get("severity", ""),
-        reason=details.get("reason", ""),
-        at=notice.at.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z",
-        duration_s=lasted,
-        incident_id=notice.incident_id,
-        group=target.group.name if target.group is not None else "",
-        tags=tags,
-        notes=target.notes[:2_000] if notice.event in (DOWN, REMINDER) else "",
-        path=path,
-    )
-
-
-def _tags(target_ids: list[int]) -> dict[int, list[str]]:
-    rows = Target.tags.through.objects.filter(target__in=target_ids).order_by("tag__name")
-    found: dict[int, list[str]] = {}
-    for target_id, name in rows.values_list("target_id", "tag__name"):
-        found.setdefault(target_id, []).append(name)
-    return found
-
-
 def _quiet(rule: NotificationRule | None, now: datetime) -> datetime | None:
     if rule is None:
         return None
@@ -246,6 +204,13 @@ def _hold(notices: list[Notice], held: str, until: datetime) -> None:
 def _drop(notices: list[Notice], why: str) -> None:
     for pks in _chunks([one.pk for one in notices]):
         Notice.objects.filter(pk__in=pks).update(state=Notice.DROPPED, is_open=False, why=why)
+
+
+def _note_unheard(recoveries: list[Notice]) -> None:
+    """Into the timelines: nobody is left to wonder whether the channel was told."""
+    ids = {one.incident_id for one in recoveries if one.incident_id is not None}
+    name = recoveries[0].channel.name
+    notified(sorted(ids), f"{name} was not told of the end, as no message of the trouble was sent")
 
 
 def _chunks(items: list[_T]) -> Iterable[list[_T]]:

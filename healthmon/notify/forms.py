@@ -15,15 +15,42 @@ from healthmon.notify.kind import ChannelKind
 from healthmon.notify.models import EVENTS, REMINDER, Channel, NotificationRule
 from healthmon.notify.options import plain_options, set_options
 from healthmon.notify.registry import kinds
-from sinks.optionform import OptionsForm, form_fields
+from sinks.optionform import OPTION, OptionsForm, form_fields
 from sinks.options import describe_options
 
+MOST_MINUTES = 30 * 24 * 60
 _WORDS = {
     "down": "down", "recovered": "recovered, to those who were told",
     "degraded": "degraded", "unknown": "unknown (it could not be judged)",
     "flapping": "flapping", "slo": "an objective at risk",
     "certificate": "a certificate that expires",
 }  # fmt: skip
+
+
+# An address has to be seen while it is typed; what is wrong with it would only be found by a test.
+_SEEN = frozenset({"url"})
+
+
+class SeenOnceInput(forms.PasswordInput):
+    """Shows a secret while it is typed, and never what was typed before."""
+
+    input_type = "text"
+
+
+class MinutesField(forms.FloatField):
+    """Minutes for people, whole seconds for the row."""
+
+    def to_python(self, value: Any) -> Any:
+        minutes = super().to_python(value)
+        if minutes is None:
+            return None
+        if not 0 <= minutes <= MOST_MINUTES:  # nor is what is no number
+            raise ValidationError(f"Between 0 and {MOST_MINUTES} minutes, which are 30 days.")
+        return round(minutes * 60)
+
+    def prepare_value(self, value: Any) -> Any:
+        # What was typed comes back as it was; a number is the row's.
+        return f"{value / 60:g}" if isinstance(value, int | float) else value
 
 
 class KindForm(forms.Form):
@@ -46,7 +73,8 @@ class ChannelForm(OptionsForm):
         model = Channel
         fields = ("name", "enabled", "rate_per_minute")
         help_texts: ClassVar[dict[str, str]] = {
-            "rate_per_minute": "At most so many messages a minute, from each process that sends."
+            "rate_per_minute": "At most so many messages a minute from each process that sends; "
+            "the server and every checker do, and each counts for itself."
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -74,11 +102,17 @@ def form_for(name: str, kind: ChannelKind | None) -> type[ChannelForm]:
     if kind is None:
         return ChannelForm
     options = describe_options(kind.Options)
+    fields = form_fields(options, label=_label)
+    for option in options:
+        if option.kind == "secret" and option.name in _SEEN:
+            fields[OPTION + option.name].widget = SeenOnceInput(
+                attrs={"autocomplete": "off", "spellcheck": "false", "class": "vTextField"}
+            )
     made: type[ChannelForm] = type(
         "ChannelForm",
         (ChannelForm,),
         {
-            **form_fields(options, label=_label),
+            **fields,
             "kind_name": name,
             "option_struct": kind.Options,
             "option_fields": options,
@@ -93,6 +127,12 @@ class RuleForm(forms.ModelForm[NotificationRule]):
         widget=forms.CheckboxSelectMultiple,
         label="Tell of",
     )
+    reminder_every_s = MinutesField(
+        label="Remind every",
+        initial=0,
+        help_text="Minutes between reminders of an open incident that nobody has acknowledged. "
+        "0: none.",
+    )
     time_zone = forms.CharField(
         label="Time zone", initial="UTC", help_text="Of the quiet hours; such as Europe/Berlin."
     )
@@ -106,13 +146,15 @@ class RuleForm(forms.ModelForm[NotificationRule]):
         labels: ClassVar[dict[str, str]] = {
             "min_severity": "Least severity",
             "group_wait_s": "Wait for more",
-            "reminder_every_s": "Remind every",
             "quiet_from": "Quiet from",
             "quiet_until": "Quiet until",
         }
         help_texts: ClassVar[dict[str, str]] = {
+            "group_wait_s": "Seconds to wait for more of the same, to be told in one message. More "
+            "of it within ten minutes waits twice as long each time, up to two minutes. "
+            "0: everything is told at once.",
             "quiet_from": "Local time. What happens in quiet hours is told in one message at "
-            "their end."
+            "their end.",
         }
 
     def clean_time_zone(self) -> str:

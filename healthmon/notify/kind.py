@@ -3,7 +3,7 @@
 A kind's file ends with `KIND = ChannelKind(...)`.  `send` is called on a thread of its own, has
 `DEADLINE_S` for all that it does, and answers what the other end said, in a few words without
 secrets.  It raises RetryableError when it may work later, with the other end's own word on when,
-and PermanentError when it never will.
+DoubtfulError when it sounds as if it never would, and PermanentError when it never will.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     event: str
     target: str
     target_id: int
+    address: str = ""
     status: str = ""
     previous: str = ""
     severity: str = ""
@@ -63,6 +64,7 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 1
     counts: dict[str, int] = {}
     rule: str = ""
+    path: str = ""  # in the admin: of the one event, or the list of what is open
     summary_of_quiet_hours: bool = False
     test: bool = False
 

@@ -4,7 +4,8 @@ Hooks, called inside the transaction that stores the flips (or fires the alert),
 notices are kept or lost with them.  Nothing is sent here.
 
 Changes of a target that flaps are held: it is told once that it flaps, and how it stands when that
-is over.  A recovery goes to those channels that were told of the trouble, and to no others.
+is over.  A recovery goes to those channels that were told of the trouble, and to no others; while
+the trouble is still to be told, both are told in one message.
 """
 
 from __future__ import annotations
@@ -205,8 +206,17 @@ def _recoveries(
         notice = _notice(flip, RECOVERED, hearer, now)
         notice.details["since"] = began.isoformat()
         notice.details["about"] = [one.key for one in heard]
+        _join(notice, heard)
         made.append(notice)
     return made
+
+
+def _join(recovery: Notice, troubles: list[Notice]) -> None:
+    """Have it told together with a trouble that is still to be told, whoever's rule that is."""
+    untold = [one for one in troubles if one.state == Notice.WAITING]
+    if untold:
+        last = max(untold, key=lambda one: one.due_at)
+        recovery.rule_id, recovery.due_at, recovery.held = last.rule_id, last.due_at, last.held
 
 
 def _open_troubles(target_ids: set[int]) -> defaultdict[int, list[Notice]]:

@@ -12,8 +12,9 @@ from typing import Any
 from healthmon.notify.kind import ChannelKind, ChannelOptions
 from healthmon.notify.models import Channel
 from healthmon.notify.registry import KindError, kind_of
+from sinks import optionrows
 from sinks.options import OptionsError, decode_options, secret_names
-from sinks.secrets import SecretError, decrypt, encrypt, is_reference, resolve
+from sinks.secrets import SecretError
 
 
 def set_options(channel: Channel, values: dict[str, Any], *, keep: Iterable[str] = ()) -> None:
@@ -21,29 +22,15 @@ def set_options(channel: Channel, values: dict[str, Any], *, keep: Iterable[str]
 
     The stored secrets named in `keep` stay as they are.  Raises KindError.
     """
-    secret = secret_names(kind_of(channel.kind).Options)
-    kept = {name: channel.secrets[name] for name in keep if name in channel.secrets}
-    options: dict[str, Any] = {}
-    for name, value in values.items():
-        if name in secret and isinstance(value, str) and value and not is_reference(value):
-            kept[name] = encrypt(value)
-        else:
-            options[name] = value
-            if name in secret:
-                kept.pop(name, None)
-    channel.options = options
-    channel.secrets = {name: token for name, token in kept.items() if name in secret}
+    optionrows.set_options(channel, values, secret=_secret_names(channel), keep=keep)
 
 
 def plain_options(channel: Channel) -> dict[str, Any]:
-    """The options with secrets decrypted and references resolved.  Raises SecretError."""
-    values = dict(channel.options)
-    for name, token in channel.secrets.items():
-        values[name] = decrypt(token, option=name)
-    for name in secret_names(kind_of(channel.kind).Options) & values.keys():
-        if isinstance(values[name], str):
-            values[name] = resolve(values[name], option=name)
-    return values
+    """The options with secrets decrypted and references resolved.
+
+    Raises KindError, SecretError.
+    """
+    return optionrows.plain_options(channel, secret=_secret_names(channel))
 
 
 def decoded(channel: Channel) -> tuple[ChannelKind, ChannelOptions]:
@@ -55,7 +42,7 @@ def decoded(channel: Channel) -> tuple[ChannelKind, ChannelOptions]:
 def secret_values(channel: Channel) -> list[str]:
     """The secrets in plain, so that they can be taken out of a text; what cannot be had is not."""
     try:
-        names = secret_names(kind_of(channel.kind).Options)
+        names = _secret_names(channel)
         values = plain_options(channel)
     except (KindError, SecretError):
         return []
@@ -71,3 +58,7 @@ def problems(channel: Channel) -> dict[str, str]:
     except (OptionsError, SecretError) as error:
         return {"options": str(error)}
     return {}
+
+
+def _secret_names(channel: Channel) -> frozenset[str]:
+    return secret_names(kind_of(channel.kind).Options)

@@ -1,7 +1,9 @@
 """One POST over HTTP: a bounded answer, one deadline for all of it, no redirects, no reuse.
 
 What the status means is one rule for every channel: 2xx is sent; 408, 425, 429 and 5xx may work
-later; any other is for ever.  Runs on the thread of the channel.
+later; 400, 413, 415 and 422 are about this very message, and for ever.  Any other (a redirect, no
+such page, no permission) is what a proxy says while the receiver behind it is being replaced: it
+is doubted for some minutes.  Runs on the thread of the channel.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from urllib.parse import urlsplit
 import httpcore
 
 from control.admin.inert import one_line
+from control.outbox.senders import DoubtfulError
 from healthmon.notify.outbound import Backend, Outbound
 from pipeline.errors import PermanentError, RetryableError
 
 ANSWER_CHARS = 300
 _ANSWER_BYTES = 2_000
 _LATER = frozenset({408, 425, 429})
+_NEVER = frozenset({400, 413, 415, 422})
 
 
 def url_problem(url: str) -> str:
@@ -69,12 +73,15 @@ def post(
     answer = f"{status} {said}".strip()
     if 200 <= status < 300:
         return answer
+    if status in _NEVER:
+        raise PermanentError(f"answered {answer}")
+    asked = _seconds(retry_after, now_s)
+    if status in _LATER or status >= 500:
+        raise RetryableError(f"answered {answer}", retry_after_s=asked)
     if 300 <= status < 400:
         to = one_line(location, limit=200)
-        raise PermanentError(f"answered {status}, a redirect to {to}; give the new address")
-    if status in _LATER or status >= 500:
-        raise RetryableError(f"answered {answer}", retry_after_s=_seconds(retry_after, now_s))
-    raise PermanentError(f"answered {answer}")
+        answer = f"{status}, a redirect to {to}; give the new address"
+    raise DoubtfulError(f"answered {answer}", retry_after_s=asked)
 
 
 def _beginning(response: httpcore.Response) -> str:

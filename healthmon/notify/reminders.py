@@ -46,11 +46,13 @@ def remind(now: datetime | None = None) -> int:
             rule__reminder_every_s__gt=0,
         )
         .select_related("rule", "incident", "target")
-        .order_by("pk")[:MOST_REMINDED]
+        .order_by("pk")
     )
     made = 0
-    for notice in heard:
+    for notice in heard.iterator(chunk_size=_CHUNK):
         made += _remind(notice, at)
+        if made >= MOST_REMINDED:
+            break  # the others are next: these are not due again so soon
     return made
 
 

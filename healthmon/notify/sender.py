@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from django.utils import timezone
 
-from control.outbox.senders import Outgoing, Terms
+from control.outbox.senders import DoubtfulError, Outgoing, Terms
 from healthmon.notify.kind import DEADLINE_S, Delivery, Event, Notification
 from healthmon.notify.models import Channel
 from healthmon.notify.options import decoded, secret_values
@@ -88,28 +88,33 @@ def send_to(row: Channel, told: Notification, *, key: str, now_s: int) -> str:
     try:
         return redact(kind.send(delivery), secrets)
     except RetryableError as error:
-        raise RetryableError(
-            redact(str(error), secrets), retry_after_s=error.retry_after_s
-        ) from None
+        again = DoubtfulError if isinstance(error, DoubtfulError) else RetryableError
+        raise again(redact(str(error), secrets), retry_after_s=error.retry_after_s) from None
     except SinkError as error:
         raise PermanentError(redact(str(error), secrets)) from None
 
 
-def trial() -> Notification:
-    """What the test button sends."""
+def trial(row: Channel) -> Notification:
+    """What the test button sends; its link is to the channel."""
     event = Event(
         key="test",
         event="down",
         target="example target",
+        address="https://example.org/health",
         target_id=0,
         status="down",
         previous="up",
         severity="info",
         reason="a test by an operator",
         at=timezone.now().strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+        path=f"/admin/healthmon/channel/{row.pk}/change/",
     )
     return Notification(
-        title="Test of a notification channel", events=[event], counts={"down": 1}, test=True
+        title="Test of a notification channel",
+        events=[event],
+        counts={"down": 1},
+        path=event.path,
+        test=True,
     )
 
 

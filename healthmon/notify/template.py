@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from healthmon.notify import wording
 from healthmon.notify.kind import Delivery
 
 MAX_CHARS = 16_000
@@ -22,8 +23,8 @@ MAX_BODY_BYTES = 256 * 1024
 MAX_VALUE_CHARS = 4_000
 
 FIELDS = (
-    "title", "event", "target", "target_id", "status", "previous", "severity", "reason", "at",
-    "duration_s", "incident_id", "group", "tags", "notes", "url", "count", "more", "counts",
+    "title", "event", "target", "target_id", "address", "status", "previous", "severity", "reason",
+    "at", "duration_s", "incident_id", "group", "tags", "notes", "url", "count", "more", "counts",
     "events", "targets", "text", "rule", "channel", "delivery", "timestamp", "test",
 )  # fmt: skip
 
@@ -71,14 +72,12 @@ def values_of(delivery: Delivery, *, text: str) -> dict[str, Any]:
     """Every field.  Those of one target are of the first event."""
     told = delivery.notification
     first = msgspec.to_builtins(told.events[0]) if told.events else {}
-    base = delivery.options.link_base.rstrip("/")
-    path = first.get("path", "")
     values: dict[str, Any] = {
         name: first.get(name) for name in FIELDS if name in first or name in _OF_EVENT
     }
     values |= {
         "title": told.title,
-        "url": base + path if base and path else "",
+        "url": wording.linked(told.path or first.get("path", ""), delivery.options.link_base),
         "count": told.count,
         "more": told.more,
         "counts": told.counts,
@@ -95,7 +94,7 @@ def values_of(delivery: Delivery, *, text: str) -> dict[str, Any]:
 
 
 _OF_EVENT = frozenset(
-    {"event", "target", "target_id", "status", "previous", "severity", "reason", "at",
+    {"event", "target", "target_id", "address", "status", "previous", "severity", "reason", "at",
      "duration_s", "incident_id", "group", "tags", "notes"}
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What people read: a title, a line for each event, and both as simple HTML.  Pure functions."""
+"""What people read: a title, lines for each event, and both as simple HTML.  Pure functions."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
+from control.admin.figures import duration
 from control.admin.inert import one_line
 from healthmon.notify.kind import Event, Notification
 
 NAME_CHARS = 120
 REASON_CHARS = 300
+ADDRESS_CHARS = 200
 NOTES_CHARS = 1_000
+SHORT_NOTES_CHARS = 300
+# A message of more events has no notes: it would be a book.
+NOTED_EVENTS = 5
+# How many targets a title names, and how much of each.
+TITLE_NAMES = 3
+TITLE_NAMES_OF_SEVERAL = 2
+TITLE_NAME_CHARS = 40
+# So many events of one target are told in the title one after another.
+TITLE_STEPS = 3
 
 _WORDS = {
     "down": "DOWN", "recovered": "RECOVERED", "degraded": "DEGRADED", "unknown": "UNKNOWN",
@@ -33,13 +44,24 @@ def word(event: Event) -> str:
     return _WORDS.get(event.event, event.event.upper())
 
 
-def title(events: Sequence[Event], *, count: int, counts: dict[str, int], summary: bool) -> str:
-    """For a subject: the one target by name, several by number."""
-    if count == 1 and events:
-        text = f"{word(events[0])}: {one_line(events[0].target, limit=NAME_CHARS)}"
+def title(events: Sequence[Event], *, told: Sequence[tuple[str, str]], summary: bool) -> str:
+    """For a subject: `told` are the names of all events with their targets', `events` the first.
+
+    What became of one target is told step by step, several targets by number and the first names.
+    """
+    targets = {target for _, target in told}
+    if len(targets) == 1 and len(told) == len(events) <= TITLE_STEPS:
+        steps = ", then ".join(word(event) for event in events)
+        text = f"{steps}: {one_line(events[0].target, limit=NAME_CHARS)}"
     else:
+        counts = counts_of([name for name, _ in told])
         order = [name for name in _PLURAL if counts.get(name)]
-        text = ", ".join(f"{counts[name]} {_PLURAL[name]}" for name in order)
+        most = TITLE_NAMES if len(order) == 1 else TITLE_NAMES_OF_SEVERAL
+        text = "; ".join(
+            f"{counts[name]} {_PLURAL[name]}: "
+            + _names([target for event, target in told if event == name], most=most)
+            for name in order
+        )
     return f"Summary of quiet hours: {text}" if summary else text
 
 
@@ -61,19 +83,52 @@ def line(event: Event) -> str:
     return " ".join(parts)
 
 
+def facts(event: Event) -> str:
+    """How grave it is and where, on one line; "" when neither is known."""
+    parts = [event.severity, one_line(event.address, limit=ADDRESS_CHARS)]
+    return ", ".join(part for part in parts if part)
+
+
+def notes(told: Notification, event: Event) -> list[str]:
+    """What to do, line by line: in full of one event, shortened to a line of a few."""
+    if not event.notes or len(told.events) > NOTED_EVENTS:
+        return []
+    if len(told.events) > 1:
+        return [one_line(event.notes, limit=SHORT_NOTES_CHARS)]
+    return event.notes[:NOTES_CHARS].splitlines()
+
+
+def endings(told: Notification) -> list[str]:
+    """What stands after the events."""
+    lines = [f"… and {told.more} more."] if told.more else []
+    return [*lines, "This is a test: nothing has happened."] if told.test else lines
+
+
+def list_link(told: Notification, link_base: str) -> str:
+    """The address of the list of what is open; "" for one event, which has its own."""
+    return "" if len(told.events) == 1 else linked(told.path, link_base)
+
+
+def linked(path: str, link_base: str) -> str:
+    """The whole address; "" when there is no base, or nothing to link to."""
+    base = link_base.rstrip("/")
+    return f"{base}{path}" if base and path else ""
+
+
 def plain(told: Notification, *, link_base: str = "") -> str:
     """The whole message as text."""
     lines = []
     for event in told.events:
         lines.append(line(event))
-        if link_base and event.path:
-            lines.append(f"  {link_base.rstrip('/')}{event.path}")
-        if len(told.events) == 1 and event.notes:
-            lines += ["", "Notes:", event.notes[:NOTES_CHARS]]
-    if told.more:
-        lines.append(f"… and {told.more} more.")
-    if told.test:
-        lines.append("This is a test: nothing has happened.")
+        below = [facts(event), linked(event.path, link_base)]
+        lines += [f"  {text}" for text in below if text]
+        what_to_do = notes(told, event)
+        if what_to_do:
+            lines += ["  What to do:", *(f"    {text}" for text in what_to_do)]
+    lines += endings(told)
+    all_open = list_link(told, link_base)
+    if all_open:
+        lines.append(f"All that is open: {all_open}")
     return "\n".join(lines)
 
 
@@ -82,29 +137,30 @@ def html(told: Notification, *, link_base: str = "") -> str:
     rows = []
     for event in told.events:
         text = escape(line(event))
-        if link_base and event.path:
-            text = f'<a href="{escape(link_base.rstrip("/") + event.path)}">{text}</a>'
+        link = linked(event.path, link_base)
+        if link:
+            text = f'<a href="{escape(link)}">{text}</a>'
+        known = facts(event)
+        if known:
+            text += f"<br>{escape(known)}"
+        what_to_do = notes(told, event)
+        if what_to_do:
+            below = "<br>".join(escape(one) for one in what_to_do)
+            text += f"<p>What to do:<br>{below}</p>"
         rows.append(f"<li>{text}</li>")
     parts = [f"<h3>{escape(told.title)}</h3>", f"<ul>{''.join(rows)}</ul>"]
-    if len(told.events) == 1 and told.events[0].notes:
-        notes = escape(told.events[0].notes[:NOTES_CHARS])
-        parts.append(f'<p style="white-space: pre-wrap">{notes}</p>')
-    if told.more:
-        parts.append(f"<p>… and {told.more} more.</p>")
-    if told.test:
-        parts.append("<p>This is a test: nothing has happened.</p>")
+    parts += [f"<p>{escape(text)}</p>" for text in endings(told)]
+    all_open = list_link(told, link_base)
+    if all_open:
+        parts.append(f'<p><a href="{escape(all_open)}">All that is open</a></p>')
     return "".join(parts)
 
 
-def duration(seconds: float) -> str:
-    whole = max(0, round(seconds))
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 7200:
-        return f"{whole // 60} min"
-    if whole < 172_800:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86_400} days"
+def _names(targets: Sequence[str], *, most: int) -> str:
+    distinct = list(dict.fromkeys(targets))
+    shown = ", ".join(one_line(name, limit=TITLE_NAME_CHARS) for name in distinct[:most])
+    more = len(distinct) - most
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _moment(rfc3339: str) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 from healthmon.probes.kind import ProbeKind, ProbeOptions
 from healthmon.probes.registry import KindError, kind_of
 from healthmon.targets.models import Target
+from sinks import optionrows
 from sinks.options import OptionsError, decode_options, secret_names
-from sinks.secrets import SecretError, decrypt, encrypt, is_reference, resolve
+from sinks.secrets import SecretError
 
 
 def set_options(target: Target, values: dict[str, Any], *, keep: Iterable[str] = ()) -> None:
@@ -21,29 +22,15 @@ def set_options(target: Target, values: dict[str, Any], *, keep: Iterable[str] =
 
     The stored secrets named in `keep` stay as they are.  Raises KindError.
     """
-    secret = secret_names(kind_of(target.kind).Options)
-    kept = {name: target.secrets[name] for name in keep if name in target.secrets}
-    options: dict[str, Any] = {}
-    for name, value in values.items():
-        if name in secret and isinstance(value, str) and value and not is_reference(value):
-            kept[name] = encrypt(value)
-        else:
-            options[name] = value
-            if name in secret:
-                kept.pop(name, None)
-    target.options = options
-    target.secrets = {name: token for name, token in kept.items() if name in secret}
+    optionrows.set_options(target, values, secret=_secret_names(target), keep=keep)
 
 
 def plain_options(target: Target) -> dict[str, Any]:
-    """The options with secrets decrypted and references resolved.  Raises SecretError."""
-    values = dict(target.options)
-    for name, token in target.secrets.items():
-        values[name] = decrypt(token, option=name)
-    for name in secret_names(kind_of(target.kind).Options) & values.keys():
-        if isinstance(values[name], str):
-            values[name] = resolve(values[name], option=name)
-    return values
+    """The options with secrets decrypted and references resolved.
+
+    Raises KindError, SecretError.
+    """
+    return optionrows.plain_options(target, secret=_secret_names(target))
 
 
 def decoded(target: Target) -> tuple[ProbeKind, ProbeOptions]:
@@ -69,3 +56,7 @@ def problems(target: Target) -> dict[str, str]:
     if kind.probe is not None and target.timeout_s > target.interval_s * 10:
         found["timeout_s"] = "more than ten intervals: such a target would hardly be probed"
     return found
+
+
+def _secret_names(target: Target) -> frozenset[str]:
+    return secret_names(kind_of(target.kind).Options)

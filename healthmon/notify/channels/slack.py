@@ -8,7 +8,7 @@ import msgspec
 
 from control.admin.inert import one_line
 from healthmon.notify import wording
-from healthmon.notify.kind import ChannelKind, ChannelOptions, Delivery, Event
+from healthmon.notify.kind import ChannelKind, ChannelOptions, Delivery, Event, Notification
 from healthmon.notify.posting import post, url_problem
 from sinks.options import Secret
 
@@ -58,12 +58,11 @@ def message(delivery: Delivery) -> dict[str, object]:
     """The JSON: a title that is also the notification's text, and an attachment with the lines."""
     options = cast(SlackOptions, delivery.options)
     told = delivery.notification
-    base = options.link_base.rstrip("/")
-    lines = [_line(event, base) for event in told.events]
-    if told.more:
-        lines.append(f"… and {told.more} more.")
-    if told.test:
-        lines.append("This is a test: nothing has happened.")
+    lines = [text for event in told.events for text in _lines(told, event, options.link_base)]
+    lines += wording.endings(told)
+    all_open = wording.list_link(told, options.link_base)
+    if all_open:
+        lines.append(f"<{all_open}|All that is open>")
     text = "\n".join(lines)
     made: dict[str, object] = {
         "text": escaped(told.title),
@@ -89,9 +88,17 @@ def escaped(text: str) -> str:
     return whole.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _line(event: Event, base: str) -> str:
+def _lines(told: Notification, event: Event, link_base: str) -> list[str]:
     text = escaped(wording.line(event))
-    return f"{text} <{base}{event.path}|open>" if base and event.path else text
+    link = wording.linked(event.path, link_base)
+    lines = [f"{text} <{link}|open>" if link else text]
+    known = wording.facts(event)
+    if known:
+        lines.append(escaped(known))
+    what_to_do = wording.notes(told, event)
+    if what_to_do:
+        lines += ["What to do:", *map(escaped, what_to_do)]
+    return lines
 
 
 def _colour(events: list[Event]) -> str:

@@ -171,6 +171,27 @@ def test_what_cannot_be_used_is_refused_when_it_is_saved(changed, named):
         decode_options(KIND.Options, {**options(25), **changed})
 
 
+def test_it_says_where_and_what_to_do():
+    named = event(address="https://x/health", notes="restart <it>\ncall Ann")
+    made = message_of(delivery(KIND, options(25), told(named)))
+    plain, html = made.get_body(("plain",)), made.get_body(("html",))
+    assert plain is not None
+    assert html is not None
+    text = plain.get_content()
+    assert "\n  critical, https://x/health\n" in text
+    assert "  What to do:\n    restart <it>\n    call Ann\n" in text
+    assert "critical, https://x/health" in html.get_content()
+    assert "restart &lt;it&gt;<br>call Ann" in html.get_content()
+
+
+def test_notes_of_a_few_are_shortened_and_of_many_left_out():
+    for count, shown in ((5, True), (6, False)):
+        many = told(*[event(f"t{n}", notes=f"runbook {n}\nmore") for n in range(count)])
+        body = message_of(delivery(KIND, options(25), many)).get_body(("plain",))
+        assert body is not None
+        assert ("    runbook 3 more" in body.get_content()) is shown
+
+
 def test_several_events_are_listed_and_the_rest_counted():
     many = told(event("one"), event("two"), title="52 down", count=52)
     made = message_of(delivery(KIND, options(25), many))

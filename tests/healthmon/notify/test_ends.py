@@ -13,8 +13,10 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 from django.db import connections
 
+from control.outbox import actions
 from control.outbox.deliverer import Deliverer
 from control.outbox.models import OutboxAttempt, OutboxMessage
+from healthmon.notify import problems
 from healthmon.truth.models import IncidentEntry
 from pipeline.runtime.clock import FakeClock
 from tests.healthmon.notify.cast import T0, make_channel, make_rule, play
@@ -34,6 +36,10 @@ class Post:
     def wait(self, seconds: float) -> None:
         self._stage.wait(seconds)
         self.clock.advance(seconds)
+
+    @property
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.clock.time_us() / 1e6, UTC)
 
     def deliver(self) -> None:
         self.deliverer.look()
@@ -87,15 +93,59 @@ def test_429_and_500_are_tried_again_with_the_same_key(web):
 
 def test_a_4xx_fails_at_once_and_the_timeline_says_so(web):
     make_rule(make_channel(url=web.url), group_wait_s=0)
-    web.will(answer(410, "gone: " + web.url))
+    web.will(answer(422, "gone: " + web.url))
     with play() as stage:
         post = Post(stage)
         stage.flip(stage.target(), "down")
         post.deliver()
         message = OutboxMessage.objects.get()
         assert message.state == "failed"
-        assert "answered 410 gone: ********" in message.last_error
+        assert "answered 422 gone: ********" in message.last_error
         assert IncidentEntry.objects.get(kind="notified").text == "ops could not be told: down"
+
+
+@pytest.mark.parametrize("said", [answer(404), answer(302, Location="/sorry"), answer(403)])
+def test_a_receiver_that_is_being_replaced_loses_nothing(web, said):
+    make_rule(make_channel(url=web.url), group_wait_s=0)
+    web.will(said, said)
+    with play() as stage:
+        post = Post(stage)
+        api = stage.target()
+        stage.flip(api, "down")
+        for _ in range(4):
+            post.deliver()
+            post.wait(10)
+        stage.flip(api, "up")
+        post.deliver()
+        assert [json.loads(one.body)["title"] for one in web.posted[2:]] == [
+            "DOWN: api",
+            "RECOVERED: api",
+        ]
+
+
+def test_an_address_that_stays_wrong_fails_after_a_quarter_of_an_hour_and_can_be_sent_again(web):
+    make_rule(make_channel(url=web.url), group_wait_s=0)
+    web.will(*[answer(404, "no such hook")] * 100)
+    with play() as stage:
+        post = Post(stage)
+        stage.flip(stage.target(), "down")
+        for _ in range(89):
+            post.deliver()
+            post.wait(10)
+        assert OutboxMessage.objects.get().state == "waiting"
+        for _ in range(4):
+            post.deliver()
+            post.wait(10)
+        message = OutboxMessage.objects.get()
+        assert message.state == "failed"
+        assert message.last_error == "Given up after 15 minutes of it: answered 404 no such hook"
+        assert len(web.posted) < 20
+        titles = [one.title for one in problems.found()]
+        assert titles == ["1 message could not be delivered by ops"]
+        actions.retry([message.pk], post.now)
+        post.deliver()
+        message.refresh_from_db()
+        assert message.state == "waiting"  # doubted anew
 
 
 def test_an_outage_of_the_channel_loses_nothing_and_keeps_the_order(web):

@@ -12,9 +12,10 @@ from healthmon.notify import reminders
 from healthmon.notify.composing import compose_due
 from healthmon.notify.models import Notice
 from healthmon.notify.noticing import on_burns, on_flips
+from healthmon.notify.waits import growing
 from healthmon.targets.models import Tag, TargetGroup
 from healthmon.truth.incidents import acknowledge
-from healthmon.truth.models import Incident, TargetState
+from healthmon.truth.models import Incident, IncidentEntry, TargetState
 from tests.healthmon.notify.cast import make_channel, make_rule, play, waiting
 from tests.healthmon.notify.deliveries import HOSTILE
 
@@ -50,7 +51,8 @@ def test_one_message_names_many_targets():
         stage.flips(*[(one, "down") for one in targets[60:]])
         told = stage.composed(after=2)
         assert len(told) == 1
-        assert told[0]["title"] == "120 down"
+        assert told[0]["title"] == "120 down: t000, t001, t002 and 117 more"
+        assert told[0]["path"] == "/admin/healthmon/incident/?state=open"
         assert len(told[0]["events"]) == 50
         assert told[0]["count"] == 120
 
@@ -135,19 +137,35 @@ def test_a_recovery_goes_only_to_those_who_were_told():
         assert OutboxMessage.objects.latest("pk").channel_name == "first"
 
 
-def test_a_recovery_from_what_nobody_could_be_told_is_not_told():
+@pytest.mark.parametrize("state", ["waiting", "failed", "cancelled"])
+def test_a_recovery_is_told_to_those_who_may_have_heard(state):
     make_rule(make_channel(), group_wait_s=0)
     with play() as stage:
         api = stage.target()
         stage.flip(api, "down")
         assert stage.titles() == ["DOWN: api"]
-        OutboxMessage.objects.update(state="failed")
+        OutboxMessage.objects.update(state=state, attempts=2)
+        stage.flip(api, "up")
+        compose_due(stage.now)
+        assert OutboxMessage.objects.latest("pk").subject == "RECOVERED: api"
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_a_recovery_from_what_was_never_sent_is_not_told_and_the_timeline_says_so(state):
+    make_rule(make_channel(), group_wait_s=0)
+    with play() as stage:
+        api = stage.target()
+        stage.flip(api, "down")
+        assert stage.titles() == ["DOWN: api"]
+        OutboxMessage.objects.update(state=state, attempts=0)
         stage.flip(api, "up")
         assert stage.titles() == []
         assert Notice.objects.get(event="recovered").why.startswith("The channel had not been told")
+        entry = IncidentEntry.objects.get(kind="notified")
+        assert entry.text.startswith("ops was not told of the end")
 
 
-def test_down_and_up_within_the_wait_is_one_line():
+def test_down_and_up_within_the_wait_are_told_in_one_message():
     make_rule(make_channel(), group_wait_s=30)
     with play() as stage:
         api = stage.target()
@@ -155,9 +173,96 @@ def test_down_and_up_within_the_wait_is_one_line():
         stage.wait(10)
         stage.flip(api, "up")
         told = stage.composed(after=20)
-        assert [one["title"] for one in told] == ["RECOVERED: api"]
-        assert [one["event"] for one in told[0]["events"]] == ["recovered"]
+        assert [one["title"] for one in told] == ["DOWN, then RECOVERED: api"]
+        assert [one["event"] for one in told[0]["events"]] == ["down", "recovered"]
+        assert told[0]["counts"] == {"down": 1, "recovered": 1}
         assert not Notice.objects.filter(is_open=True).exists()
+        assert stage.titles(after=600) == []
+
+
+def test_no_recovery_overtakes_its_trouble_by_another_rule():
+    channel = make_channel()
+    make_rule(channel, "slow", group_wait_s=60, events=["down"])
+    make_rule(channel, "quick", group_wait_s=0, events=["recovered"])
+    with play() as stage:
+        api = stage.target()
+        stage.flip(api, "down")
+        stage.flip(api, "up")
+        assert stage.titles(after=30) == []
+        assert stage.titles(after=30) == ["DOWN, then RECOVERED: api"]
+        stage.flip(api, "down")
+        assert stage.titles(after=120) == ["DOWN: api"]
+        stage.flip(api, "up")
+        assert stage.titles() == ["RECOVERED: api"]
+
+
+def test_a_target_that_changed_often_is_counted():
+    make_rule(make_channel(), group_wait_s=30)
+    with play() as stage:
+        api = stage.target()
+        for to in ("down", "up", "down", "up"):
+            stage.flip(api, to)
+        assert stage.titles(after=30) == ["2 down: api; 2 recovered: api"]
+
+
+def test_a_mass_recovery_is_a_few_messages():
+    make_rule(make_channel(), group_wait_s=5)
+    with play() as stage:
+        targets = [stage.target(f"t{number:02}") for number in range(60)]
+        stage.flips(*[(one, "down") for one in targets])
+        assert len(stage.titles(after=5)) == 1
+        told = []
+        for target in targets:  # one a second
+            stage.flip(target, "up")
+            told += stage.composed(after=1)
+        for _ in range(120):
+            told += stage.composed(after=1)
+        assert 3 <= len(told) <= 5
+        assert sum(one["count"] for one in told) == 60
+        stage.wait(600)
+        stage.flip(targets[0], "down")
+        assert stage.titles(after=5) == ["DOWN: t00"]
+
+
+def test_what_is_new_does_not_wait_for_more_of_the_old():
+    make_rule(make_channel(), group_wait_s=5)
+    with play() as stage:
+        targets = [stage.target(f"t{number}") for number in range(9)]
+        stage.flips(*[(one, "down") for one in targets[:8]])
+        assert len(stage.titles(after=5)) == 1
+        for target in targets[:5]:
+            stage.flip(target, "up")
+            stage.composed(after=200)
+        stage.flip(targets[5], "up")
+        assert stage.titles(after=5) == []
+        stage.flip(targets[8], "down")  # the last word of down is long ago
+        assert stage.titles(after=5) == ["1 down: t8; 1 recovered: t5"]
+
+
+def test_each_at_once_stays_each_at_once():
+    make_rule(make_channel(), group_wait_s=0)
+    with play() as stage:
+        for number in range(5):
+            stage.flip(stage.target(f"t{number}"), "down")
+            assert stage.titles() == [f"DOWN: t{number}"]
+
+
+def test_the_wait_grows_to_two_minutes_and_never_shrinks():
+    assert [growing(5, told) for told in range(7)] == [5, 10, 20, 40, 80, 120, 120]
+    assert growing(600, 3) == 600
+    assert growing(0.001, 10**9) == 120
+
+
+def test_a_message_says_where_and_what_to_do():
+    make_rule(make_channel(), group_wait_s=0)
+    with play() as stage:
+        api = stage.target(notes="restart it\ncall Ann", severity="warning")
+        stage.flip(api, "down")
+        (event,) = stage.composed()[0]["events"]
+        assert (event["address"], event["severity"]) == ("http://x/", "warning")
+        assert event["notes"] == "restart it\ncall Ann"
+        stage.flip(api, "up")
+        assert stage.composed()[0]["events"][0]["notes"] == ""
 
 
 def test_degraded_and_unknown_are_told_and_so_is_their_end():
@@ -271,7 +376,9 @@ def test_quiet_hours_hold_and_tell_a_summary():
         stage.flip(three, "down")
         assert stage.titles(after=4 * 3600) == []
         told = stage.composed(after=3600 + 1800)
-        assert [one["title"] for one in told] == ["Summary of quiet hours: 2 down, 1 recovered"]
+        assert [one["title"] for one in told] == [
+            "Summary of quiet hours: 3 down: one, two and 1 more; 1 recovered: one"
+        ]
         assert told[0]["summary_of_quiet_hours"]
         assert {one["target"] for one in told[0]["events"]} == {"one", "two", "three"}
         assert stage.titles(after=3600) == []
@@ -397,7 +504,7 @@ def test_thousands_at_once_are_bounded_work(django_assert_max_num_queries):
             on_flips(stored)
         with django_assert_max_num_queries(30):
             compose_due(stage.now)
-        assert OutboxMessage.objects.get().subject == "300 down"
+        assert OutboxMessage.objects.get().subject == ("300 down: t0000, t0001, t0002 and 297 more")
 
 
 def test_what_has_ended_is_forgotten_and_what_lasts_is_not():

@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from control.outbox.senders import DoubtfulError
 from healthmon.notify.channels.webhook import KIND, signature
 from pipeline.errors import PermanentError, RetryableError
 from sinks.options import OptionsError, decode_options
@@ -33,6 +34,14 @@ def test_it_posts_the_whole_notification(web):
     assert body["url"] == "https://c.example/admin/healthmon/incident/3/change/"
     assert body["events"][0]["reason"] == "connection refused"
     assert "x-collector-signature" not in posted.headers
+
+
+def test_several_link_to_all_that_is_open(web):
+    many = told(event("a"), event("b"), path="/admin/healthmon/incident/?state=open")
+    send(web, many, link_base="https://c.example")
+    body = json.loads(web.posted[0].body)
+    assert body["url"] == "https://c.example/admin/healthmon/incident/?state=open"
+    assert f"All that is open: {body['url']}" in body["text"]
 
 
 def test_the_signature_is_over_timestamp_and_body(web):
@@ -105,7 +114,7 @@ def test_a_retry_after_that_is_none(web, text):
     assert raised.value.retry_after_s is None
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 422])
+@pytest.mark.parametrize("status", [400, 413, 415, 422])
 def test_answers_that_stay(web, status):
     web.will(answer(status, "no\x00\x1b such <hook>" + "y" * 5000))
     with pytest.raises(PermanentError, match=f"answered {status} no") as raised:
@@ -114,9 +123,17 @@ def test_answers_that_stay(web, status):
     assert "\x1b" not in str(raised.value)
 
 
+@pytest.mark.parametrize("status", [401, 403, 404, 405, 409, 410])
+def test_answers_that_are_doubted(web, status):
+    web.will(answer(status, "nobody here", Retry_After="9"))
+    with pytest.raises(DoubtfulError, match=f"answered {status} nobody here") as raised:
+        send(web)
+    assert raised.value.retry_after_s == 9
+
+
 def test_a_redirect_is_not_followed(web):
     web.will(answer(302, "", Location=f"http://127.0.0.1:{web.port}/other"))
-    with pytest.raises(PermanentError, match="redirect to http://127"):
+    with pytest.raises(DoubtfulError, match="redirect to http://127"):
         send(web)
     assert len(web.posted) == 1
 
