@@ -13,6 +13,7 @@ from django.core.exceptions import ValidationError
 
 from control.ports.tables import tables
 from sinks.configuration import pipeline_settings, plain_options, set_options
+from sinks.internal import internal_types
 from sinks.models import SinkConfig
 from sinks.optionform import OPTION, LinesField, OptionsForm, form_fields
 from sinks.options import OptionField, OptionsError, decode_options, describe_options
@@ -44,7 +45,8 @@ class SinkForm(OptionsForm):
         label="Record types",
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text="None chosen: all.",
+        help_text="None chosen: all that is sent. Of what Collector finds itself (flip: a target's "
+        "status changed; probe: a result; ping) a sink gets what is chosen here.",
     )
     route_tenants = LinesField(
         label="Tenants", required=False, help_text="One a line. Empty: all tenants."
@@ -62,7 +64,9 @@ class SinkForm(OptionsForm):
         row = self.instance
         if self.backend_path and row._state.adding:
             row.backend = self.backend_path
-        known = sorted({spec.record_type for spec in tables()} | set(row.route_types))
+        known = sorted(
+            {spec.record_type for spec in tables()} | set(row.route_types) | internal_types()
+        )
         types = self.fields.get("route_types")
         if types is not None:
             types.choices = [(name, name) for name in known]  # type: ignore[attr-defined]

@@ -12,6 +12,8 @@ from django.utils import timezone
 
 from control.models import Process
 from control.processes import heart
+from healthmon.truth.changes import Change
+from healthmon.truth.changes import record_of as flip_record
 from pipeline.errors import NoSink
 from pipeline.record import ERROR
 from sinks import backlog, snapshot
@@ -264,6 +266,20 @@ def test_without_an_operators_sink_logs_are_refused_though_others_listen(service
         with pytest.raises(NoSink):
             offer(service, 1, type=type)
     assert offer(service, 1, type="ping").wait(WAIT_S)
+
+
+def test_what_apps_keep_for_themselves_reaches_a_sink_that_names_it(service):
+    row()
+    row("flips too", route_types=["flip"])
+    service.start("test")
+    change = flip_record(
+        Change(target_id=987_654, target="shop", seq=1, from_status="up", to_status="down", at_us=1)
+    )
+    receipt = service.engine.offer(type="flip", tenant="default", records=[change])
+    assert receipt.wait(WAIT_S)
+    service.engine.flush(WAIT_S)
+    assert MemorySink.named("flips too").stored == 1
+    assert MemorySink.named("kept").stored == 0
 
 
 def test_what_waits_for_a_sink_that_is_gone_is_delivered_unless_told_otherwise(service):
