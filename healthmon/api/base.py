@@ -105,6 +105,9 @@ class ApiView(APIView):
     principal: Principal
     # By method, where it is not `read` for looking and `targets` for the rest.
     scopes: ClassVar[Mapping[str, str]] = {}
+    # By method, what the query may name.  A parameter that is not known would be a filter that
+    # does not filter, which changes or shows more than was meant.
+    parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         method = request.method or ""
@@ -117,6 +120,21 @@ class ApiView(APIView):
         if any("\0" in text for texts in plain.GET.lists() for text in (texts[0], *texts[1])):
             raise BadRequest
         super().initial(request, *args, **kwargs)
+        self._check_parameters(plain, "GET" if method == "HEAD" else method)
+
+    def _check_parameters(self, request: HttpRequest, method: str) -> None:
+        if method not in self._known_methods():
+            return
+        known = self.parameters.get(method, ())
+        unknown = [name for name in request.GET if name not in known]
+        if unknown:
+            told = f"known are {', '.join(known)}" if known else "there are none here"
+            raise exceptions.ValidationError(
+                {name[:100]: [f"There is no such parameter; {told}."] for name in unknown[:10]}
+            )
+
+    def _known_methods(self) -> list[str]:
+        return [name for name in self.allowed_methods if name != "OPTIONS"]
 
     def said_by(self) -> str:
         """Who asks, for a timeline: keys are nobody's user."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
@@ -15,7 +16,7 @@ from rest_framework.response import Response
 from control.admin.deadline import query_deadline
 from healthmon.api import schema
 from healthmon.api.base import MAX_ID, QUERY_DEADLINE_S, ApiView
-from healthmon.api.paging import choice, moment, page, whole
+from healthmon.api.paging import BEFORE, choice, moment, page, whole
 from healthmon.history import queries
 from healthmon.history.models import ProbeResult
 from healthmon.targets.models import Target
@@ -28,6 +29,8 @@ LONGEST = timedelta(days=400)
 
 @schema.results
 class ResultsView(ApiView):
+    parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {"GET": ("target", "outcome", *BEFORE)}
+
     def get(self, request: Request) -> Response:
         rows = ProbeResult.objects.all()
         target_id = whole(request, "target", -1, low=1, high=MAX_ID)
@@ -38,6 +41,8 @@ class ResultsView(ApiView):
 
 @schema.target_results
 class TargetResultsView(ApiView):
+    parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {"GET": ("outcome", *BEFORE)}
+
     def get(self, request: Request, pk: int) -> Response:
         _exists(pk)
         return _results(request, ProbeResult.objects.filter(target_id=pk))
@@ -71,6 +76,8 @@ def result_document(row: ProbeResult) -> dict[str, Any]:
 
 @schema.target_flips
 class TargetFlipsView(ApiView):
+    parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {"GET": BEFORE}
+
     def get(self, request: Request, pk: int) -> Response:
         _exists(pk)
         return page(request, Flip.objects.filter(target_id=pk), _flip_document)
@@ -90,6 +97,8 @@ def _flip_document(row: Flip) -> dict[str, Any]:
 
 @schema.target_latency
 class TargetLatencyView(ApiView):
+    parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {"GET": ("start", "end", "points")}
+
     def get(self, request: Request, pk: int) -> Response:
         _exists(pk)
         end = moment(request, "end", timezone.now())

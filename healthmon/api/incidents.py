@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from django.db import transaction
 from django.shortcuts import get_object_or_404
@@ -12,7 +13,7 @@ from rest_framework.response import Response
 from healthmon.api import schema
 from healthmon.api.base import MAX_ID, ApiView
 from healthmon.api.incidentform import CommentSerializer
-from healthmon.api.paging import choice, flag, page, whole
+from healthmon.api.paging import BEFORE, choice, flag, page, whole
 from healthmon.targets.models import SEVERITIES
 from healthmon.truth import incidents as truth
 from healthmon.truth.models import Incident
@@ -22,6 +23,10 @@ MAX_ENTRIES = 1_000
 
 @schema.incidents
 class IncidentsView(ApiView):
+    parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "GET": ("open", "target", "severity", *BEFORE)
+    }
+
     def get(self, request: Request) -> Response:
         rows = Incident.objects.select_related("target", "acknowledged_by")
         is_open = flag(request, "open")

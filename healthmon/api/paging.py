@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
 from django.utils.dateparse import parse_datetime
 from rest_framework import exceptions
 from rest_framework.request import Request
@@ -16,6 +16,8 @@ from control.admin.deadline import query_deadline
 from healthmon.api.base import MAX_ID, QUERY_DEADLINE_S
 
 PAGE, MAX_PAGE = 100, 500
+# The parameters of `page`.
+BEFORE, AFTER = ("limit", "before"), ("limit", "after")
 
 
 def whole(request: Request, name: str, default: int, *, low: int, high: int) -> int:
@@ -63,11 +65,15 @@ def moment(request: Request, name: str, default: datetime) -> datetime:
 def page(
     request: Request,
     rows: QuerySet[Any],
-    document: Callable[[Any], dict[str, Any]],
+    document: Callable[[Any], dict[str, Any]] | None = None,
     *,
+    documents: Callable[[list[Any]], list[dict[str, Any]]] | None = None,
     newest_first: bool = True,
 ) -> Response:
-    """One page, by primary key; `before` or `after` is where the last one ended."""
+    """One page, by primary key; `before` or `after` is where the last one ended.
+
+    Rows are told of one by one by `document`, or together by `documents`; each has its `id`.
+    """
     limit = whole(request, "limit", PAGE, low=1, high=MAX_PAGE)
     name, order, compare = (
         ("before", "-pk", "pk__lt") if newest_first else ("after", "pk", "pk__gt")
@@ -77,10 +83,13 @@ def page(
     if boundary >= 0:
         rows = rows.filter(**{compare: boundary})
     with query_deadline(rows.db, QUERY_DEADLINE_S):
-        found: list[Model] = list(rows[: limit + 1])
-        body: dict[str, Any] = {"results": [document(row) for row in found[:limit]], "next": None}
+        found = list(rows[: limit + 1])
+        told = found[:limit]
+        results: list[dict[str, Any]]
+        results = documents(told) if documents is not None else list(map(document or dict, told))
+        body: dict[str, Any] = {"results": results, "next": None}
     if len(found) > limit:
         query = request.query_params.copy()
-        query[name] = str(found[limit - 1].pk)
+        query[name] = str(results[-1]["id"])
         body["next"] = request.build_absolute_uri(f"{request.path}?{query.urlencode()}")
     return Response(body)

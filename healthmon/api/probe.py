@@ -8,7 +8,8 @@ once; each holds a request thread until its timeout at most.
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.http import HttpResponse
@@ -39,6 +40,8 @@ _running = 0
 
 @schema.probe
 class ProbeView(ApiView):
+    parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {"GET": ("target", "module", "timeout")}
+
     def get(self, request: Request) -> HttpResponse:
         kind, address, options = _asked(request)
         timeout_s = _timeout(request)

@@ -14,20 +14,15 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.db import transaction
 from rest_framework import serializers
 
+from healthmon.api.targetdocument import PLAIN, document
 from healthmon.probes.registry import KindError, kind_of
 from healthmon.targets.models import SEVERITIES, Tag, Target, TargetGroup
+from healthmon.targets.numbers import finite
 from healthmon.targets.options import problems, set_options
-from healthmon.truth.machine import NEW
 from healthmon.truth.models import STATUSES
 from sinks.options import secret_names
-from sinks.secrets import is_reference
 
 MAX_NAMES = 100
-PLAIN = (
-    "name", "kind", "address", "interval_s", "timeout_s", "retry_interval_s", "failure_threshold",
-    "success_threshold", "degraded_after_ms", "paused", "severity", "notes", "service",
-    "slo_percent", "slo_days", "public", "badge",
-)  # fmt: skip
 
 
 class StateSerializer(serializers.Serializer[Any]):
@@ -122,7 +117,7 @@ class TargetSerializer(serializers.ModelSerializer[Target]):
         return row
 
     def to_representation(self, instance: Target) -> dict[str, Any]:
-        return document(instance)
+        return document(instance.pk)
 
 
 def _set_options(row: Target, values: dict[str, Any], *, keep_secrets: bool) -> None:
@@ -158,62 +153,27 @@ def tags_named(names: Iterable[str]) -> list[Tag]:
     return list(Tag.objects.filter(name__in=wanted))
 
 
-def with_relations(rows: Any) -> Any:
-    """The targets with what their documents need, in a few queries."""
-    return rows.select_related("state", "group", "owner").prefetch_related("tags", "parents")
-
-
-def document(row: Target) -> dict[str, Any]:
-    """A target as answers show it, without secrets."""
-    state = getattr(row, "state", None)
-    return {
-        "id": row.pk,
-        **{name: getattr(row, name) for name in PLAIN},
-        "options": _public_options(row),
-        "secrets": sorted(row.secrets),
-        "tags": sorted(tag.name for tag in row.tags.all()),
-        "group": row.group.name if row.group else None,
-        "owner": row.owner.get_username() if row.owner else None,
-        "parents": sorted(parent.pk for parent in row.parents.all()),
-        "state": {
-            "status": state.status if state else NEW,
-            "since": state.since if state else None,
-            "reason": state.reason if state else "",
-            "flapping": bool(state and state.flapping),
-            "cert_expires_at": state.cert_expires_at if state else None,
-        },
-        "created_at": row.created_at,
-        "updated_at": row.updated_at,
-    }
-
-
-def _public_options(row: Target) -> dict[str, Any]:
-    try:
-        secret = secret_names(kind_of(row.kind).Options)
-    except KindError:
-        secret = frozenset(row.options)
-    return {
-        name: value
-        for name, value in row.options.items()
-        if name not in secret or (isinstance(value, str) and is_reference(value))
-    }
-
-
 class BulkSerializer(serializers.Serializer[Any]):
     """What can be set on many targets at once."""
 
-    interval_s = serializers.FloatField(min_value=1, max_value=86_400, required=False)
-    timeout_s = serializers.FloatField(min_value=0.1, max_value=120, required=False)
-    retry_interval_s = serializers.FloatField(min_value=1, max_value=3600, required=False)
+    interval_s = serializers.FloatField(
+        min_value=1, max_value=86_400, required=False, validators=[finite]
+    )
+    timeout_s = serializers.FloatField(
+        min_value=0.1, max_value=120, required=False, validators=[finite]
+    )
+    retry_interval_s = serializers.FloatField(
+        min_value=1, max_value=3600, required=False, validators=[finite]
+    )
     failure_threshold = serializers.IntegerField(min_value=1, max_value=20, required=False)
     success_threshold = serializers.IntegerField(min_value=1, max_value=20, required=False)
     degraded_after_ms = serializers.FloatField(
-        min_value=0.1, max_value=1e9, allow_null=True, required=False
+        min_value=0.1, max_value=1e9, allow_null=True, required=False, validators=[finite]
     )
     paused = serializers.BooleanField(required=False)
     severity = serializers.ChoiceField(choices=SEVERITIES, required=False)
     slo_percent = serializers.FloatField(
-        min_value=1, max_value=99.9999, allow_null=True, required=False
+        min_value=1, max_value=99.9999, allow_null=True, required=False, validators=[finite]
     )
     slo_days = serializers.IntegerField(min_value=1, max_value=90, required=False)
     public = serializers.BooleanField(required=False)

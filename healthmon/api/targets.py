@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
@@ -14,14 +15,9 @@ from rest_framework.response import Response
 
 from healthmon.api import schema
 from healthmon.api.base import ApiView
-from healthmon.api.paging import choice, flag, page
-from healthmon.api.targetform import (
-    BulkSerializer,
-    TargetSerializer,
-    document,
-    tags_named,
-    with_relations,
-)
+from healthmon.api.paging import AFTER, choice, flag, page
+from healthmon.api.targetdocument import as_rows, document, documents
+from healthmon.api.targetform import BulkSerializer, TargetSerializer, tags_named
 from healthmon.targets.models import Tag, Target
 from healthmon.truth.machine import NEW
 from healthmon.truth.models import STATUSES
@@ -64,15 +60,20 @@ def _ids(text: str) -> list[int]:
 
 @schema.targets
 class TargetsView(ApiView):
+    parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "GET": (*FILTERS, *AFTER),
+        "PATCH": (*FILTERS, "all"),
+    }
+
     def get(self, request: Request) -> Response:
-        return page(request, with_relations(filtered(request)), document, newest_first=False)
+        return page(request, as_rows(filtered(request)), documents=documents, newest_first=False)
 
     def post(self, request: Request) -> Response:
         form = TargetSerializer(data=_object(request))
         form.is_valid(raise_exception=True)
         row = form.save()
         return Response(
-            document(_one(row.pk)),
+            document(row.pk),
             status=status.HTTP_201_CREATED,
             headers={"Location": f"/api/targets/{row.pk}"},
         )
@@ -93,13 +94,13 @@ class TargetsView(ApiView):
 @schema.target
 class TargetView(ApiView):
     def get(self, request: Request, pk: int) -> Response:
-        return Response(document(_one(pk)))
+        return Response(document(pk))
 
     def patch(self, request: Request, pk: int) -> Response:
         form = TargetSerializer(_one(pk), data=_object(request), partial=True)
         form.is_valid(raise_exception=True)
         form.save()
-        return Response(document(_one(pk)))
+        return Response(document(pk))
 
     def delete(self, request: Request, pk: int) -> Response:
         _one(pk).delete()
@@ -113,7 +114,7 @@ def _object(request: Request) -> dict[str, Any]:
 
 
 def _one(pk: int) -> Target:
-    row: Target = get_object_or_404(with_relations(Target.objects.all()), pk=pk)
+    row: Target = get_object_or_404(Target, pk=pk)
     return row
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def arm() -> None:
     """Register everything; harmless when called again."""
-    from healthmon import metrics
+    from healthmon import metricservice
     from healthmon.probes import checks  # noqa: F401 - importing registers the checks
 
-    metrics.register()
+    metricservice.register()

@@ -14,8 +14,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from control.processes import metricfiles
 from control.processes.metricfiles import MetricFile, WithOthers, directory
-from healthmon import metrics
-from healthmon.metrics import OWN, MetricService, ProbeFigures
+from healthmon import metrics, metricservice
+from healthmon.metrics import OWN, ProbeFigures
+from healthmon.metricservice import MetricService
 from healthmon.targets.models import Target
 from healthmon.truth.models import TargetState
 
@@ -92,13 +93,13 @@ def test_labels_are_bounded():
 
 @pytest.mark.django_db
 def test_statuses_are_read_from_the_rows(monkeypatch):
-    monkeypatch.setattr(metrics, "MAX_TARGETS", 3)
+    monkeypatch.setattr(metricservice, "MAX_TARGETS", 3)
     for name, status in (("a", "up"), ("b", "down"), ("c", "unknown"), ("d", "up"), ("e", "")):
         target = Target.objects.create(name=name)
         if status:
             TargetState.objects.create(target=target, status=status)
     figures = ProbeFigures()
-    metrics.read_statuses(figures)
+    metricservice.read_statuses(figures)
     registry = registry_of(figures)
     assert value(registry, "targets", status="up") == 2
     assert value(registry, "targets", status="new") == 1
@@ -121,7 +122,7 @@ def test_the_figures_of_several_processes_add_up(tmp_path):
     other.note_checker(in_flight=4, parked=0, waiting_results=0, waiting_flips=0, loop_lag_s=0.0)
     other.note_statuses({"up": 4}, [("a", "up")], 4)
     folder = tmp_path / "processes"
-    greatest = metrics._GREATEST
+    greatest = metricservice.GREATEST_OF_ALL
     folder.mkdir()
     for figures, pid in ((one, os.getpid()), (other, os.getppid())):
         MetricFile(
@@ -207,7 +208,7 @@ def test_only_a_checker_writes_and_its_last_figures_are_there_after_it_stopped(
     settings, data_dir, monkeypatch
 ):
     registry = CollectorRegistry()
-    monkeypatch.setattr(metrics, "REGISTRY", registry)
+    monkeypatch.setattr(metricservice, "REGISTRY", registry)
     asked = threading.Event()
     figures = ProbeFigures()
     service = MetricService(of=figures, every_s=60, statuses=lambda into: asked.set())
