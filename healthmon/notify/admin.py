@@ -129,7 +129,7 @@ class ChannelAdmin(ModelAdmin):
             self.message_user(
                 request,
                 format_html(
-                    '{} is told nothing, as no rule names it. <a href="{}">Make a rule for it</a>.',
+                    'No rule names {}: it is told nothing. <a href="{}">Make a rule for it</a>.',
                     obj.name,
                     _rule_url(obj),
                 ),

@@ -12,9 +12,15 @@ from django.db import transaction
 from control.outbox import actions, nudge, retention, store
 from control.outbox.deliverer import Deliverer
 from control.outbox.enqueue import enqueue
-from control.outbox.lanes import BREAKER, LEASE_MARGIN_S
+from control.outbox.lanes import BREAKER, LEASE_MARGIN_S, PATIENCE_S
 from control.outbox.models import OutboxAttempt, OutboxMessage
-from control.outbox.senders import Outgoing, Terms, register_sender, unregister_sender
+from control.outbox.senders import (
+    DoubtfulError,
+    Outgoing,
+    Terms,
+    register_sender,
+    unregister_sender,
+)
 from control.outbox.sources import register_source, unregister_source
 from control.outbox.store import ORDERED_ATTEMPTS
 from pipeline.errors import PermanentError, RetryableError
@@ -197,6 +203,51 @@ def test_what_will_never_work_fails_at_once(sender, clock, deliverer):
     assert (message.state, message.attempts) == ("failed", 1)
     assert message.last_error == "answered 404 no such hook"
     assert sender.ended == [("k1", False)]
+
+
+def test_what_only_sounds_final_is_doubted_for_a_while(sender, clock, deliverer):
+    put(clock)
+    sender.answers = [DoubtfulError("answered 404")] * 3
+    for _ in range(100):
+        deliver(deliverer)
+        clock.advance(5)
+    assert only().state == "sent"
+    assert len(sender.sent) == 4
+
+
+def test_what_goes_on_sounding_final_fails(sender, clock, deliverer):
+    put(clock)
+    sender.answers = [DoubtfulError("answered 404")] * 100
+    began = clock.monotonic()
+    while only().state == "waiting":
+        deliver(deliverer)
+        clock.advance(5)
+    assert PATIENCE_S <= clock.monotonic() - began <= PATIENCE_S + 60
+    assert only().last_error == "Given up after 15 minutes of it: answered 404"
+    assert sender.ended == [("k1", False)]
+    assert [one.outcome for one in only().attempt_log.all()][-2:] == ["retry", "failed"]
+    assert actions.retry([only().pk], now_of(clock)) == 1
+    deliver(deliverer)
+    assert only().state == "waiting"
+
+
+def test_another_answer_ends_the_doubt(sender, clock, deliverer):
+    put(clock)
+    said = [DoubtfulError("answered 404"), RetryableError("answered 503")]
+    sender.answers = said * 20
+    for _ in range(3 * int(PATIENCE_S / 10)):
+        deliver(deliverer)
+        clock.advance(10)
+    assert only().state == "waiting"
+
+
+def test_the_longest_doubt_ends_with_the_message(sender, clock, deliverer):
+    put(clock, max_age_s=100)
+    sender.answers = [DoubtfulError("answered 404")] * 100
+    for _ in range(30):
+        deliver(deliverer)
+        clock.advance(5)
+    assert only().state == "failed"
 
 
 def test_too_old_is_given_up_aloud(sender, clock, deliverer):

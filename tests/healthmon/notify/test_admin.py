@@ -76,6 +76,42 @@ def test_secrets_are_never_shown_and_kept_when_left_empty(admin_client):
     assert plain_options(channel)["secret"] == "shared-secret"
 
 
+def test_an_address_is_seen_while_it_is_typed_and_never_again(admin_client):
+    def kind_of_field(text: str, name: str) -> str:
+        tag = next(one for one in re.findall(r"<input[^>]*>", text) if f'name="{name}"' in one)
+        return "text" if 'type="text"' in tag else "password"
+
+    for kind in ("webhook", "slack"):
+        assert kind_of_field(page(admin_client.get(f"{ADD}?kind={kind}")), "option_url") == "text"
+    text = page(admin_client.post(f"{ADD}?kind=webhook", webhook_fields(rate_per_minute="0")))
+    assert kind_of_field(text, "option_secret") == "password"
+    assert "s3cret" not in text
+    text = page(admin_client.get(change_url(make_channel(url="https://h.example/s3cret"))))
+    assert kind_of_field(text, "option_url") == "text"
+    assert "s3cret" not in text
+
+
+def test_a_channel_that_no_rule_names_says_so(admin_client):
+    make_rule(make_channel("first"))
+    text = page(admin_client.post(f"{ADD}?kind=webhook", webhook_fields(), follow=True))
+    channel = Channel.objects.get(name="ops")
+    rule_url = f"/admin/healthmon/notificationrule/add/?channels={channel.pk}"
+    assert "No rule names ops: it is told nothing." in text
+    assert rule_url in text
+    text = page(admin_client.get(change_url(channel)))
+    assert "it is told nothing" in text
+    assert rule_url in text
+    chosen = rf'<option value="{channel.pk}" selected>ops</option>'
+    assert chosen in page(admin_client.get(rule_url))
+    rule = make_rule(channel, "off", enabled=False)
+    assert "it is told nothing" in page(admin_client.get(change_url(channel)))
+    rule.enabled = True
+    rule.save()
+    text = page(admin_client.get(change_url(channel)))
+    assert "told nothing" not in text
+    assert "ready" in text
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -117,6 +153,11 @@ def test_the_test_button_shows_the_answer(admin_client, web):
     assert "********" in text
     assert len(web.posted) == 2
     assert b'"test":true' in web.posted[0].body
+    channel.options = {"link_base": "https://c.example"}
+    channel.save()
+    admin_client.post(url)
+    link = f'"url":"https://c.example{change_url(channel)}"'
+    assert link.encode() in web.posted[2].body
     assert admin_client.get(url).status_code == 405
     assert OutboxMessage.objects.count() == 0
 
@@ -198,8 +239,24 @@ def test_a_rule_is_added(admin_client):
 
 
 @pytest.mark.parametrize(
+    ("typed", "stored", "shown"), [("90", 5400, "90"), ("1.5", 90, "1.5"), ("0", 0, "0")]
+)
+def test_reminders_are_asked_in_minutes(admin_client, typed, stored, shown):
+    fields = rule_fields(make_channel(), reminder_every_s=typed)
+    admin_client.post("/admin/healthmon/notificationrule/add/", fields)
+    rule = NotificationRule.objects.get()
+    assert rule.reminder_every_s == stored
+    text = page(admin_client.get(f"/admin/healthmon/notificationrule/{rule.pk}/change/"))
+    tag = next(one for one in re.findall(r"<input[^>]*>", text) if "reminder_every_s" in one)
+    assert f'value="{shown}"' in tag
+
+
+@pytest.mark.parametrize(
     ("changed", "said"),
     [
+        ({"reminder_every_s": "-1"}, "Between 0 and 43200 minutes"),
+        ({"reminder_every_s": "nan"}, "Between 0 and 43200 minutes"),
+        ({"reminder_every_s": "1e9"}, "Between 0 and 43200 minutes"),
         ({"time_zone": "berlin"}, "Did you mean Europe/Berlin"),
         ({"quiet_until": ""}, "need both times"),
         ({"quiet_until": "22:00"}, "no quiet hours at all"),

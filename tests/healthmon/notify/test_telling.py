@@ -415,6 +415,16 @@ def test_reminders_until_it_is_acknowledged():
         assert reminders.remind(stage.now) == 0
 
 
+def test_more_than_a_run_makes_are_reminded_of_in_the_next(monkeypatch):
+    make_rule(make_channel(), group_wait_s=0, reminder_every_s=600)
+    monkeypatch.setattr(reminders, "MOST_REMINDED", 3)
+    with play() as stage:
+        stage.flips(*[(stage.target(f"t{number}"), "down") for number in range(5)])
+        stage.titles()
+        stage.wait(600)
+        assert [reminders.remind(stage.now) for _ in range(3)] == [3, 2, 0]
+
+
 def test_no_reminder_in_quiet_hours_nor_after_the_end():
     quiet_rule(make_channel(), reminder_every_s=600)
     with play(datetime(2026, 11, 22, 20, 30, tzinfo=UTC)) as stage:
