@@ -17,7 +17,6 @@ from rest_framework import serializers
 from healthmon.api.targetdocument import PLAIN, document
 from healthmon.probes.registry import KindError, kind_of
 from healthmon.targets.models import SEVERITIES, Tag, Target, TargetGroup
-from healthmon.targets.numbers import finite
 from healthmon.targets.options import problems, set_options
 from healthmon.truth.models import STATUSES
 from sinks.options import secret_names
@@ -156,24 +155,18 @@ def tags_named(names: Iterable[str]) -> list[Tag]:
 class BulkSerializer(serializers.Serializer[Any]):
     """What can be set on many targets at once."""
 
-    interval_s = serializers.FloatField(
-        min_value=1, max_value=86_400, required=False, validators=[finite]
-    )
-    timeout_s = serializers.FloatField(
-        min_value=0.1, max_value=120, required=False, validators=[finite]
-    )
-    retry_interval_s = serializers.FloatField(
-        min_value=1, max_value=3600, required=False, validators=[finite]
-    )
+    interval_s = serializers.FloatField(min_value=1, max_value=86_400, required=False)
+    timeout_s = serializers.FloatField(min_value=0.1, max_value=120, required=False)
+    retry_interval_s = serializers.FloatField(min_value=1, max_value=3600, required=False)
     failure_threshold = serializers.IntegerField(min_value=1, max_value=20, required=False)
     success_threshold = serializers.IntegerField(min_value=1, max_value=20, required=False)
     degraded_after_ms = serializers.FloatField(
-        min_value=0.1, max_value=1e9, allow_null=True, required=False, validators=[finite]
+        min_value=0.1, max_value=1e9, allow_null=True, required=False
     )
     paused = serializers.BooleanField(required=False)
     severity = serializers.ChoiceField(choices=SEVERITIES, required=False)
     slo_percent = serializers.FloatField(
-        min_value=1, max_value=99.9999, allow_null=True, required=False, validators=[finite]
+        min_value=1, max_value=99.9999, allow_null=True, required=False
     )
     slo_days = serializers.IntegerField(min_value=1, max_value=90, required=False)
     public = serializers.BooleanField(required=False)
