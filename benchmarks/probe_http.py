@@ -194,14 +194,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("probes", nargs="?", type=int, default=6000)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--uvloop", action="store_true", help="probe on uvloop")
     arguments = parser.parse_args()
     probes = min(max(arguments.probes, IN_FLIGHT), 100_000)
-    with listeners(None) as port:
-        asyncio.run(_compare(port, probes, "", arguments.profile))
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    if arguments.uvloop:
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with listeners(None) as port, asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(_compare(port, probes, "", arguments.profile))
     with tempfile.TemporaryDirectory() as directory:
         ca_file, context = _authority(Path(directory))
-        with listeners(context) as port:
-            asyncio.run(_compare(port, min(probes, 4000), ca_file, arguments.profile))
+        with listeners(context) as port, asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_compare(port, min(probes, 4000), ca_file, arguments.profile))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from healthmon.targets.options import problems as target_problems
 NAMES_SHOWN = 5
 EXAMINED = 200  # of the targets that changed last: what is broken was changed
 LAG_S = 0.5
+FAR_TARGETS = 5  # from so many on a checker judges whether its own network is there
 SILENT = timedelta(seconds=20)
 
 
@@ -36,7 +37,13 @@ def found() -> list[Problem]:
     if not watched.exists():
         return []
     watching = statuses.watch(now)
-    return [*_checkers(watching), *_down(watched, watching), *_lagging(), *_broken(watched)]
+    return [
+        *_checkers(watching),
+        *_down(watched, watching),
+        *_lagging(),
+        *_unwitnessed(),
+        *_broken(watched),
+    ]
 
 
 def _checkers(watching: statuses.Watch) -> list[Problem]:
@@ -110,6 +117,32 @@ def _lagging() -> list[Problem]:
             )
         )
     return found
+
+
+def _unwitnessed() -> list[Problem]:
+    """Checkers that could not tell the loss of their network from that of their targets."""
+    since = timezone.now() - SILENT
+    rows = Process.objects.filter(role="checker", stopped_at=None, last_seen_at__gte=since)
+    for process in rows:
+        told = process.stats.get("checker") if isinstance(process.stats, dict) else None
+        if not isinstance(told, dict) or told.get("witnesses") != 0:
+            continue
+        beyond = told.get("beyond")
+        if not isinstance(beyond, int) or beyond < FAR_TARGETS:
+            continue
+        return [
+            Problem(
+                severity="info",
+                title=f"Nobody tells checker {process} whether its network is there",
+                cause=f"It probes {beyond:,} targets beyond its machine, which names no nameserver "
+                "and no gateway that could be asked. Were its network lost, it would find them "
+                "all down.",
+                remedy="Set COLLECTOR_NETWORK_WITNESSES to a few hosts that answer whenever there "
+                "is a network, as 192.0.2.1:443.",
+                url=link("admin:control_process_change", process.pk),
+            )
+        ]
+    return []
 
 
 def _broken(watched: QuerySet[Target]) -> list[Problem]:

@@ -1,8 +1,14 @@
 """The connectivity gate: whether it is the targets that fail, or this checker that has no network.
 
-When many targets of several hosts get no answer at once, the witnesses that the operator named are
-asked, or without any, whether this machine has a way out at all.  While that is found out, and for
-as long as no witness answers, failures are void instead of being the targets'.
+When many targets of several hosts get no answer at once, the witnesses are asked: those that the
+operator named, else this machine's own nameservers or gateway.  While that is found out, and for as
+long as no witness answers, failures are void instead of being the targets'.
+
+A witness that nobody named is believed by its silence only if it has answered before: it is asked
+once while targets answer.  Before that, its silence counts where no target answers either.
+
+Targets beyond the local network are also counted by themselves, so that those on it, which go on
+answering when the way out is gone, do not hide that.
 
 `Picture` is pure; `NetworkGate` runs on the checker's event loop alone, so that there are no locks.
 """
@@ -10,17 +16,23 @@ as long as no witness answers, failures are void instead of being the targets'.
 from __future__ import annotations
 
 import asyncio
-import errno
-import ipaddress
 import logging
-import socket
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from healthmon.checker.routes import has_default_route
+from healthmon.checker.witnesses import (
+    Resolver,
+    Witness,
+    default_witnesses,
+    is_beyond,
+    is_loopback,
+    is_near,
+    named,
+    who_answers,
+)
 from healthmon.probes.kind import FAILED, VOID, Result
 from pipeline.runtime.clock import Clock, SystemClock
 
@@ -34,11 +46,8 @@ MOST_TARGETS = 20_000
 # What was found out of the network is believed for so long.
 VERDICT_S = 10.0
 ASK_AGAIN_S = 2.0
-WITNESS_TIMEOUT_S = 2.0
-# Where a witness is named without a port: a refusal is an answer, too.
-WITNESS_PORTS = (443, 53, 80)
-ROUTES = (Path("/proc/net/route"), Path("/proc/net/ipv6_route"))
-_ANSWERS = frozenset({errno.ECONNREFUSED, errno.ECONNRESET})
+# Whether witnesses that nobody named answer at all is tried so often, until one has.
+TRY_DEFAULTS_EVERY_S = 300.0
 
 LOOKING = "many targets stopped answering at once, and it is being found out why"
 
@@ -51,10 +60,6 @@ class Spec(Protocol):
 
     @property
     def host(self) -> str: ...
-
-
-class Resolver(Protocol):
-    async def resolve(self, host: str, *, family: int = 0) -> list[str]: ...
 
 
 class Tools(Protocol):
@@ -82,9 +87,9 @@ class Picture:
         return len(self._seen)
 
     def note(self, target_id: int, host: str, *, silent: bool, now_s: float) -> None:
-        self._drop(target_id)
+        self.forget(target_id)
         if len(self._seen) >= MOST_TARGETS:
-            self._drop(next(iter(self._seen)))
+            self.forget(next(iter(self._seen)))
         self._seen[target_id] = _Seen(now_s, host, silent)
         if silent:
             self.silent += 1
@@ -95,7 +100,7 @@ class Picture:
             target_id, oldest = next(iter(self._seen.items()))
             if now_s - oldest.at_s <= WINDOW_S:
                 return
-            self._drop(target_id)
+            self.forget(target_id)
 
     @property
     def suspicious(self) -> bool:
@@ -110,7 +115,7 @@ class Picture:
     def nobody_answers(self) -> bool:
         return self.silent == self.targets
 
-    def _drop(self, target_id: int) -> None:
+    def forget(self, target_id: int) -> None:
         seen = self._seen.pop(target_id, None)
         if seen is None or not seen.silent:
             return
@@ -130,20 +135,29 @@ class NetworkGate:
         tools: Tools,
         clock: Clock | None = None,
         has_route: Callable[[], bool] | None = None,
+        defaults: Callable[[], Sequence[Witness]] = default_witnesses,
     ) -> None:
-        self._witnesses = [_place(text) for text in witnesses]
+        self._named: list[Witness] = [named(text) for text in witnesses]
+        self._defaults = defaults
         self._tools = tools
         self._clock = clock or SystemClock()
         self._has_route = has_route or has_default_route
         self._picture = Picture()
+        self._far = Picture()
         self._asking: asyncio.Task[None] | None = None
         self._gone = ""
-        self._asked_at = float("-inf")
+        self._asked_at = self._tried_at = float("-inf")
+        # Those that nobody named and that have answered once.
+        self._proven: set[str] = set()
         self.times_gone = 0
+
+    def witnesses(self) -> Sequence[Witness]:
+        """Who is asked; from any thread."""
+        return self._named or self._defaults()
 
     def note(self, spec: Spec, result: Result) -> None:
         """Take in what a probe found, before it is judged."""
-        if result.outcome == VOID or not spec.host or is_loopback(spec.host):
+        if result.outcome == VOID or not is_beyond(spec.host):
             return
         if result.address and is_loopback(result.address):
             return
@@ -151,12 +165,16 @@ class NetworkGate:
         silent = result.outcome == FAILED and result.connect_ms < 0 and not result.code
         now_s = self._clock.monotonic()
         self._picture.note(spec.id, spec.host, silent=silent, now_s=now_s)
+        if _is_near(spec, result):
+            self._far.forget(spec.id)
+        else:
+            self._far.note(spec.id, spec.host, silent=silent, now_s=now_s)
 
     def reason(self, spec: Spec, result: Result) -> str:
         """Why this failure cannot be held against its target."""
-        if result.connect_ms >= 0 or result.code or not spec.host or is_loopback(spec.host):
+        if result.connect_ms >= 0 or result.code or not is_beyond(spec.host):
             return ""
-        if not self._picture.suspicious:
+        if not (self._picture.suspicious or (self._far.suspicious and not _is_near(spec, result))):
             return ""
         self._look()
         if self._known():
@@ -165,11 +183,18 @@ class NetworkGate:
 
     def beat(self) -> None:
         """Each second: forget what is old, and look again while the network is gone."""
-        self._picture.forget_old(self._clock.monotonic())
-        if not self._picture.suspicious:
+        now_s = self._clock.monotonic()
+        self._picture.forget_old(now_s)
+        self._far.forget_old(now_s)
+        if not self._suspicious:
             self._say("")
+            self._try_defaults(now_s)
         elif self._gone:
             self._look()
+
+    @property
+    def _suspicious(self) -> bool:
+        return self._picture.suspicious or self._far.suspicious
 
     def _known(self) -> bool:
         return self._clock.monotonic() - self._asked_at <= VERDICT_S
@@ -180,7 +205,26 @@ class NetworkGate:
             return
         if self._clock.monotonic() - self._asked_at < ASK_AGAIN_S:
             return
-        self._asking = asyncio.get_running_loop().create_task(self._ask())
+        self._begin(self._ask())
+
+    def _try_defaults(self, now_s: float) -> None:
+        """While there is a network for sure, see who of those that nobody named answers."""
+        if self._named or self._proven or self._asking is not None or self._picture.nobody_answers:
+            return
+        if now_s - self._tried_at >= TRY_DEFAULTS_EVERY_S:
+            self._tried_at = now_s
+            self._begin(self._prove())
+
+    def _begin(self, asking: Coroutine[Any, Any, None]) -> None:
+        self._asking = asyncio.get_running_loop().create_task(asking)
+
+    async def _prove(self) -> None:
+        try:
+            await self._who_answers(self._defaults())
+        except Exception:
+            logger.exception("this machine's nameservers could not be asked")
+        finally:
+            self._asking = None
 
     async def _ask(self) -> None:
         try:
@@ -196,30 +240,26 @@ class NetworkGate:
             self._asking = None
 
     async def _why_gone(self) -> str:
-        if not self._witnesses:
-            if self._picture.nobody_answers and not self._has_route():
+        witnesses = self.witnesses()
+        nobody = self._picture.nobody_answers
+        if not witnesses:
+            if nobody and not self._has_route():
                 return "this checker has no network: no target answers and there is no route"
             return ""
-        answers = [asyncio.ensure_future(self._answers(*one)) for one in self._witnesses]
-        try:
-            for answer in asyncio.as_completed(answers):
-                if await answer:
-                    return ""
-        finally:
-            for one in answers:
-                one.cancel()
-            await asyncio.gather(*answers, return_exceptions=True)
-        return "this checker has no network: none of its witnesses answers"
+        if await self._who_answers(witnesses):
+            return ""
+        if self._named:
+            return "this checker has no network: none of its witnesses answers"
+        silent = ", ".join(one.name for one in witnesses)
+        if not self._proven.isdisjoint(one.name for one in witnesses):
+            return f"this checker has no network: {silent} does not answer either"
+        return f"this checker has no network: no target answers, nor {silent}" if nobody else ""
 
-    async def _answers(self, host: str, ports: tuple[int, ...]) -> bool:
-        """Whether anything comes back from there, be it a refusal."""
-        try:
-            async with asyncio.timeout(WITNESS_TIMEOUT_S):
-                addresses = await self._tools.resolver.resolve(host)
-                tries = [_knock(address, port) for address in addresses[:2] for port in ports]
-                return any(await asyncio.gather(*tries))
-        except Exception:
-            return False
+    async def _who_answers(self, witnesses: Sequence[Witness]) -> str:
+        name = await who_answers(witnesses, self._tools.resolver)
+        if name and not self._named:
+            self._proven.add(name)
+        return name
 
     def _say(self, gone: str) -> None:
         if bool(gone) != bool(self._gone):
@@ -232,54 +272,6 @@ class NetworkGate:
         self._gone = gone
 
 
-async def _knock(address: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as knocking:
-        knocking.setblocking(False)
-        try:
-            async with asyncio.timeout(WITNESS_TIMEOUT_S):
-                await asyncio.get_running_loop().sock_connect(knocking, (address, port))
-        except TimeoutError:
-            return False
-        except OSError as error:
-            return error.errno in _ANSWERS
-        return True
-
-
-def _place(text: str) -> tuple[str, tuple[int, ...]]:
-    """`host`, `host:port`, an IPv6 address, or one in brackets with a port."""
-    host, _, port = text.strip().rpartition(":")
-    if host and port.isdecimal() and (":" not in host or host.startswith("[")):
-        return host.strip("[]"), (int(port),)
-    return text.strip().strip("[]"), WITNESS_PORTS
-
-
-@lru_cache(maxsize=4096)
-def is_loopback(host: str) -> bool:
-    """Whether this names this machine itself; its network says nothing of the world's."""
-    if host.lower().rstrip(".") == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
-    except ValueError:
-        return False
-
-
-def has_default_route(files: Iterable[Path] = ROUTES) -> bool:
-    """Whether this machine knows a way to the world; True where it cannot be told."""
-    readable = False
-    for file in files:
-        try:
-            lines = file.read_text().splitlines()
-        except OSError:
-            continue
-        readable = True
-        if any(_is_default(line.split()) for line in lines):
-            return True
-    return not readable
-
-
-def _is_default(words: list[str]) -> bool:
-    if len(words) >= 10 and len(words[0]) == 32:  # IPv6: destination and its length first
-        return set(words[0]) == {"0"} and words[1] == "00" and words[9] != "lo"
-    return len(words) >= 8 and words[1] == "00000000" and words[7] == "00000000"
+def _is_near(spec: Spec, result: Result) -> bool:
+    """Whether it is on the local network, as far as can be told."""
+    return is_near(result.address or spec.host)

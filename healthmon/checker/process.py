@@ -36,6 +36,7 @@ from healthmon.checker.runner import Runner
 from healthmon.checker.stall import StallWatch
 from healthmon.checker.statuses import Heard, Statuses
 from healthmon.checker.windows import Windows
+from healthmon.checker.witnesses import is_beyond
 from healthmon.heartbeats.feed import HeartbeatFeed
 from healthmon.heartbeats.unheard import Unheard
 from healthmon.leases.keeper import Keeper
@@ -279,6 +280,10 @@ class CheckerProcess:
             "waiting_flips": self.outbound.waiting_flips,
             "loop_lag_s": round(self.stalls.lag_s, 3),
             "stalls": self.stalls.stalls,
+            "beyond": sum(
+                is_beyond(entry.spec.host) for entry in list(self.runner.entries.values())
+            ),
+            "witnesses": len(self.gate.witnesses()),
             "slots": leases.held,
             "checkers": leases.living,
             "database_error": leases.database_error,

@@ -11,6 +11,7 @@ from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
 
+from control.models import Process
 from control.ports.logs import logs_of
 from healthmon.admin import charts, problems
 from healthmon.admin.figures import seconds_text, uptime_text
@@ -150,6 +151,23 @@ def test_a_target_that_cannot_be_probed_is_a_problem() -> None:
     assert "nonsense" in problem.cause
     Target.objects.update(paused=True)
     assert titles() == []
+
+
+def test_a_checker_that_can_ask_nobody_of_its_network_is_a_hint() -> None:
+    living_checker()
+    make_target("shop", "up")
+    now = timezone.now()
+    process = Process.objects.create(
+        role="checker", host="here", pid=1, log_id="c", started_at=now, last_seen_at=now,
+        stats={"checker": {"beyond": 5, "witnesses": 0}},
+    )  # fmt: skip
+    (problem,) = problems.found()
+    assert problem.severity == "info"
+    assert "COLLECTOR_NETWORK_WITNESSES" in problem.remedy
+    for told in ({"beyond": 4, "witnesses": 0}, {"beyond": 500, "witnesses": 1}, {}, None):
+        process.stats = {"checker": told}
+        process.save()
+        assert titles() == []
 
 
 def test_uptime_is_never_rounded_up_to_all_of_it() -> None:

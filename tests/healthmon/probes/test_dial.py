@@ -147,9 +147,12 @@ def test_each_address_of_an_answer_is_judged_by_itself():
 
 
 def test_a_denied_address_behind_one_that_refuses_is_not_connected_to():
-    with Nameserver() as dns, Listener(silent) as listener:
-        dns.say("mixed.example.org", "A", ["127.0.0.2", "127.0.0.1"])
-        tools = stand.tools(names=stand.resolver(dns), policy=AddressPolicy(deny=["127.0.0.1/32"]))
+    # Of the hosts file, whose order is kept.
+    hosts = "127.0.0.2 mixed.example.org\n127.0.0.1 mixed.example.org\n"
+    with Listener(silent) as listener:
+        tools = stand.tools(
+            names=stand.resolver(hosts=hosts), policy=AddressPolicy(deny=["127.0.0.1/32"])
+        )
         error = refusal("mixed.example.org", listener.port, tools)
         assert (error.phase, error.address) == ("connect", "127.0.0.2")
         assert listener.accepted == 0
