@@ -32,12 +32,6 @@ def new_ping_secret(target: Target) -> str:
     return secret
 
 
-def revoke_ping_secret(target: Target) -> None:
-    """Let the target have no ping address: the one it had is no more."""
-    target.ping_digest, target.ping_hint = None, ""
-    target.save(update_fields=["ping_digest", "ping_hint", "updated_at"])
-
-
 def ping_path(secret: str) -> str:
     """The path of the address, for showing it the one time."""
     return f"/ping/{secret}"
