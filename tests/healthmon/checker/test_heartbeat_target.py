@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
 from tests.conftest import ServerFactory
 from tests.healthmon.checker.watched import (
     CHECKER,
-    apply,
     assert_a_true_history,
     flips,
     holders,
@@ -21,25 +19,30 @@ from tests.healthmon.checker.watched import (
 )
 from tests.servers.collector import ROOT, CollectorServer
 
-NEW_ADDRESS = """
+# At moments that differ, so that of those who follow the targets now one is first, now another.
+NEW_TARGETS = """
+import time
 from healthmon.heartbeats.secret import new_ping_secret
 from healthmon.targets.models import Target
-for name in {names!r}:
-    print("secret", name, new_ping_secret(Target.objects.get(name=name)))
+for number in range({count}):
+    time.sleep({every_s})
+    target = Target.objects.create(name=f"job{{number}}", kind="heartbeat", interval_s=86400)
+    print(f"/ping/{{new_ping_secret(target)}}", flush=True)
 """
 
 
-def _addresses(server: CollectorServer, directory: Path, *names: str) -> dict[str, str]:
-    """Heartbeat targets of one ping a day, made now; their ping addresses by name."""
-    apply(server, directory, *(
-        {"name": name, "kind": "heartbeat", "interval_s": 86_400.0} for name in names
-    ))  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "manage.py", "shell", "-c", NEW_ADDRESS.format(names=names)],
-        cwd=ROOT, env=server.environ, capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    found = re.findall(r"^secret (\S+) (\S+)$", done.stdout, re.MULTILINE)
-    return {name: f"/ping/{secret}" for name, secret in found}
+def _new_addresses(server: CollectorServer, count: int, every_s: float = 0.0) -> Iterator[str]:
+    """Make heartbeat targets of one ping a day; each one's ping address as soon as it is there."""
+    script = NEW_TARGETS.format(count=count, every_s=every_s)
+    with subprocess.Popen(
+        [sys.executable, "manage.py", "shell", "-c", script],
+        cwd=ROOT, env=server.environ, stdout=subprocess.PIPE, text=True,
+    ) as making:  # fmt: skip
+        assert making.stdout is not None
+        for line in making.stdout:
+            if line.startswith("/ping/"):
+                yield line.strip()
+    assert making.returncode == 0
 
 
 def _checker(start: ServerFactory, server: CollectorServer) -> CollectorServer:
@@ -53,41 +56,40 @@ def _checker(start: ServerFactory, server: CollectorServer) -> CollectorServer:
     ).spawn()
 
 
-def test_a_target_that_was_made_a_moment_ago_hears_its_first_ping(
-    collector_server: ServerFactory, tmp_path: Path
+def test_targets_that_were_made_a_moment_ago_hear_their_first_ping(
+    collector_server: ServerFactory,
 ) -> None:
     server = collector_server()
     checker = _checker(collector_server, server)
     checker.wait_until(lambda: holders(checker).get(checker.pid) == 64)
-    addresses = _addresses(server, tmp_path, "backup", "report")
     client = server.client()
-    assert client.post(f"{addresses['backup']}/fail", content=b"disk full").status_code == 200
-    assert client.get(addresses["report"]).status_code == 200
-    checker.wait_until(lambda: statuses(checker) == {"backup": "down", "report": "up"})
-    assert rows(checker, "SELECT count(*) FROM healthmon_incident WHERE closed_at IS NULL") == [
-        (1,)
-    ]
-    assert client.get(addresses["backup"]).status_code == 200
-    checker.wait_until(lambda: statuses(checker) == {"backup": "up", "report": "up"})
+    addresses = list[str]()
+    for address in _new_addresses(server, 12, every_s=0.27):
+        addresses.append(address)
+        server.wait_until(lambda: client.post(f"{addresses[-1]}/fail").status_code == 200)
+    checker.wait_until(lambda: list(statuses(checker).values()) == ["down"] * 12)
+    opened = "SELECT count(*) FROM healthmon_incident WHERE closed_at IS NULL"
+    assert rows(checker, opened) == [(12,)]
+    for address in addresses:
+        assert client.get(address).status_code == 200
+    checker.wait_until(lambda: list(statuses(checker).values()) == ["up"] * 12)
+    assert [to for _, _, _, to in flips(checker)] == ["down", "up"] * 12
     assert_a_true_history(checker)
 
 
 def test_pings_that_came_while_no_checker_ran_are_heard_by_the_next(
-    collector_server: ServerFactory, tmp_path: Path
+    collector_server: ServerFactory,
 ) -> None:
     """It reads them while it is still learning which targets there are."""
     server = collector_server()
-    names = [f"job{number}" for number in range(30)]
-    addresses = _addresses(server, tmp_path, *names)
     client = server.client()
-    for name in names:
-        assert client.get(f"{addresses[name]}/fail").status_code == 200
-    server.wait_until(
-        lambda: rows(server, "SELECT count(*) FROM healthmon_heartbeat WHERE seq > 0") == [(30,)]
-    )
+    for address in list(_new_addresses(server, 30)):
+        assert client.get(f"{address}/fail").status_code == 200
+    stored = "SELECT count(*) FROM healthmon_heartbeat WHERE seq > 0"
+    server.wait_until(lambda: rows(server, stored) == [(30,)])
     checker = _checker(collector_server, server)
-    checker.wait_until(lambda: list(statuses(checker).values()).count("down") == 30)
-    assert len(flips(checker)) == 30
+    checker.wait_until(lambda: list(statuses(checker).values()) == ["down"] * 30)
+    assert [to for _, _, _, to in flips(checker)] == ["down"] * 30
     assert_a_true_history(checker)
     checker.send(signal.SIGTERM)
     assert checker.wait() == os.EX_OK
