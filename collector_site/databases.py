@@ -110,8 +110,9 @@ def _postgresql(url: str, settings: DatabaseSettings) -> dict[str, Any]:
     options.setdefault("keepalives_count", 3)
     options.setdefault("application_name", "collector")
     if settings.pool_size:
+        # What comes from the pool is checked by our backend, which does not wait for ever.
         options["pool"] = {"min_size": 0, "max_size": settings.pool_size, "timeout": 5}
     else:
         config["CONN_MAX_AGE"] = 60
-    config["CONN_HEALTH_CHECKS"] = True
+    config["CONN_HEALTH_CHECKS"] = not settings.pool_size
     return config

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,21 +36,27 @@ def answered_within(seconds: float, *, alias: str = "default") -> Iterator[None]
     if wrapper.vendor == "sqlite":
         yield
         return
-    watch = _Watch(wrapper, alias, seconds)
-    watch.start()
-    try:
+    with Watch(lambda: wrapper.connection, seconds=seconds, name=alias):
         yield
-    finally:
-        watch.end()
 
 
-class _Watch:
-    def __init__(self, wrapper: Any, alias: str, seconds: float) -> None:
-        self._wrapper = wrapper
-        self._alias = alias
+class Watch:
+    """Cuts the connection that `current` says is in use, and again what takes its place."""
+
+    def __init__(self, current: Callable[[], Any], *, seconds: float, name: str) -> None:
+        self._current = current
+        self._name = name
         self._seconds = seconds
         self._lock = threading.Lock()
         self._ended = False
+        self.has_cut = False
+
+    def __enter__(self) -> Watch:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def start(self) -> None:
         self._timer = threading.Timer(self._seconds, self._cut)
@@ -66,10 +72,11 @@ class _Watch:
         with self._lock:
             if self._ended:
                 return
-            raw = self._wrapper.connection
-            if raw is not None and cut(raw):
+            connection = self._current()
+            if connection is not None and cut(connection):
+                self.has_cut = True
                 logger.warning(
                     "a database did not answer in time; the connection is given up",
-                    extra={"database": self._alias, "seconds": round(self._seconds, 1)},
+                    extra={"database": self._name, "seconds": round(self._seconds, 1)},
                 )
             self.start()

@@ -39,6 +39,18 @@ def proxy(postgres_dsn: str, django_db_blocker: Any) -> Iterator[Proxy]:
             del connections.databases[ALIAS]
 
 
+@pytest.fixture
+def pooled(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """`proxy`, with connections that are lent by a pool of three."""
+    monkeypatch.setattr("control.databases.postgresql.base.CHECK_S", SOON_S)
+    settings = connections.databases[ALIAS]
+    settings["CONN_MAX_AGE"], settings["CONN_HEALTH_CHECKS"] = 0, False
+    settings["OPTIONS"]["pool"] = {"min_size": 0, "max_size": 3, "timeout": 5}
+    yield proxy
+    connections[ALIAS].close()
+    connections[ALIAS].close_pool()
+
+
 def ask() -> object:
     with connections[ALIAS].cursor() as cursor:
         cursor.execute("SELECT 1")
@@ -79,6 +91,30 @@ def test_the_time_is_counted_anew_for_a_second_connection(proxy: Proxy) -> None:
             with pytest.raises(OperationalError):
                 ask()
             connections[ALIAS].close()
+
+
+def test_what_fell_silent_in_the_pool_is_found_out(pooled: Proxy) -> None:
+    """By everybody, without a deadline of their own; one wait is enough for all that lay there."""
+    others = [connections.create_connection(ALIAS) for _ in range(3)]
+    for one in others:
+        one.inc_thread_sharing()
+        one.ensure_connection()
+    for one in others:
+        one.close()
+    assert pooled.connections == 3
+    pooled.half_close("server")
+    assert ask() == (1,)
+    assert pooled.struck == 3
+    connections[ALIAS].close()
+    assert ask() == (1,)
+
+
+def test_what_the_server_has_closed_in_the_pool_is_found_out(pooled: Proxy) -> None:
+    assert ask() == (1,)
+    connections[ALIAS].close()
+    pooled.cut()
+    pooled.heal()
+    assert ask() == (1,)
 
 
 def test_after_the_block_nothing_is_cut(proxy: Proxy) -> None:

@@ -186,6 +186,65 @@ def test_what_was_lost_while_the_database_was_away_is_found_out(clock: FakeClock
     assert len(a.held) == len(b.held) == SLOTS // 2
 
 
+def outage(clock: FakeClock, *ones: One) -> None:
+    """The database is away for longer than a lease, and then back for those who ask it."""
+    for one in ones:
+        one.store.before = True
+    beats(clock, *ones, rounds=5)
+    for one in ones:
+        one.store.before = False
+
+
+def test_after_an_outage_a_living_neighbour_has_a_beat_to_renew(clock: FakeClock) -> None:
+    a, b = One("a", clock), One("b", clock)
+    beats(clock, a, b, rounds=3)
+    before = [a.keeper.epochs(), b.keeper.epochs()]
+    told = [list(a.told), list(b.told)]
+    outage(clock, a, b)
+    a.keeper.beat()
+    clock.advance(BEAT_S / 2)
+    for one in (a, b):
+        one.keeper.pulse()
+    b.keeper.beat()
+    clock.advance(BEAT_S / 2 + 0.01)
+    for one in (a, b):
+        one.keeper.beat()
+    beats(clock, a, b, rounds=3)
+    assert [a.keeper.epochs(), b.keeper.epochs()] == before
+    assert [a.told, b.told] == told
+
+
+def test_who_died_in_an_outage_is_followed_a_beat_later(clock: FakeClock) -> None:
+    a, b = One("a", clock), One("b", clock)
+    beats(clock, a, b, rounds=3)
+    outage(clock, a)
+    a.keeper.beat()
+    assert len(a.held) == SLOTS // 2
+    clock.advance(BEAT_S + 0.01)
+    a.keeper.beat()
+    assert len(a.held) == SLOTS
+
+
+def test_what_was_let_go_needs_no_grace(clock: FakeClock) -> None:
+    a, b = One("a", clock), One("b", clock)
+    beats(clock, a, b, rounds=3)
+    outage(clock, a)
+    b.store.leave("b")
+    a.keeper.beat()
+    assert len(a.held) == SLOTS
+
+
+def test_a_short_loss_of_the_database_delays_no_takeover(clock: FakeClock) -> None:
+    a, b = One("a", clock), One("b", clock)
+    beats(clock, a, b, rounds=3)
+    beats(clock, a, rounds=2)
+    a.store.before = True
+    a.keeper.beat()
+    a.store.before = False
+    beats(clock, a, rounds=2)
+    assert len(a.held) == SLOTS
+
+
 def test_an_answer_that_was_lost_changes_nothing(clock: FakeClock) -> None:
     a = One("a", clock)
     a.store.after = True

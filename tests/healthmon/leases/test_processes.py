@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.conftest import ON_POSTGRESQL
 from tests.servers.collector import ROOT, clean_environ
 from tests.servers.installation import Prepared
 from tests.servers.postgres import postgres
+from tests.servers.proxy import Proxy, postgres_proxy
 
 SCRIPT = Path(__file__).with_name("keeper_process.py")
 GENEROUS_S = 60.0
@@ -74,12 +76,35 @@ class KeeperProcess:
 
 
 @pytest.fixture
-def start(prepared: Prepared, tmp_path: Path) -> Iterator[Callable[[str], KeeperProcess]]:
+def database(prepared: Prepared) -> Iterator[str]:
+    """The URL of a prepared database; "" where it is files."""
+    if not ON_POSTGRESQL:
+        yield ""
+        return
+    url = postgres.create_database(like=prepared.database())
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture
+def proxy(database: str) -> Iterator[Proxy]:
+    """Between `database` and the processes started by tests that ask for it."""
+    with postgres_proxy(database) as (_, proxy):
+        yield proxy
+
+
+@pytest.fixture
+def start(
+    request: pytest.FixtureRequest, prepared: Prepared, database: str, tmp_path: Path
+) -> Iterator[Callable[[str], KeeperProcess]]:
     data_dir = tmp_path / "data"
     extra: dict[str, str] = {}
-    url = ""
-    if ON_POSTGRESQL:
-        url = extra["COLLECTOR_DATABASE_URL"] = postgres.create_database(like=prepared.database())
+    if database:
+        if "proxy" in request.fixturenames:
+            parts = conninfo_to_dict(database)
+            port = request.getfixturevalue("proxy").port
+            database = f"postgresql://{parts['user']}@127.0.0.1:{port}/{parts['dbname']}"
+        extra["COLLECTOR_DATABASE_URL"] = database
         data_dir.mkdir()
     else:
         prepared.copy_to(data_dir)
@@ -92,8 +117,30 @@ def start(prepared: Prepared, tmp_path: Path) -> Iterator[Callable[[str], Keeper
     yield begin
     for one in started:
         one.end()
-    if url:
-        postgres.drop_database(url)
+
+
+@pytest.mark.skipif(not ON_POSTGRESQL, reason="a file does not fall silent")
+@pytest.mark.parametrize("fault", ["half_close", "stall"])
+def test_a_killed_one_is_replaced_though_the_database_fell_silent(
+    start: Callable[[str], KeeperProcess], proxy: Proxy, fault: str
+) -> None:
+    """The connections stay open, and nothing comes through them ever again."""
+    first = start("first")
+    first.holds(64)
+    second = start("second")
+    second.holds(32)
+    second.says(lambda line: line == "beat")
+    if fault == "stall":
+        proxy.stall()
+        assert proxy.wait_stalled(GENEROUS_S)
+        first.process.kill()
+        # Those that hang now hang for ever; new ones are answered.
+        proxy.half_close("server")
+        proxy.heal()
+    else:
+        first.process.kill()
+        proxy.half_close("server")
+    assert second.holds(64) >= 2
 
 
 def test_a_killed_one_a_frozen_one_and_one_that_ends(
