@@ -19,6 +19,7 @@ from django.db import connections
 
 from control.databases.causes import cause_of
 from control.processes.heart import drop_stale_connections
+from healthmon.checker.garbage import settle_memory
 from healthmon.checker.loader import POLL_S, Loader, News, StoredState
 from healthmon.checker.runner import Runner
 from healthmon.checker.windows import Windows
@@ -170,6 +171,8 @@ class Follower:
         if news.windows is not None:
             self._windows.replace(news.windows, self._specs(), self._now())
         self._kept = {one: kept for one, kept in self._kept.items() if slot_of(one) not in epochs}
+        if not self.applied and news.specs:
+            settle_memory()
         self.applied = epochs
 
     def beat(self) -> None:
