@@ -226,9 +226,11 @@ def test_what_goes_on_sounding_final_fails(sender, clock, deliverer):
     assert only().last_error == "Given up after 15 minutes of it: answered 404"
     assert sender.ended == [("k1", False)]
     assert [one.outcome for one in only().attempt_log.all()][-2:] == ["retry", "failed"]
+    attempts = only().attempts
+    clock.advance(BREAKER.open_s)
     assert actions.retry([only().pk], now_of(clock)) == 1
     deliver(deliverer)
-    assert only().state == "waiting"
+    assert (only().state, only().attempts) == ("waiting", attempts + 1)  # doubted anew
 
 
 def test_another_answer_ends_the_doubt(sender, clock, deliverer):

@@ -53,6 +53,11 @@ class WebServer:
         with self._lock:
             self._answers += answers
 
+    def forget_answers(self) -> None:
+        """Answer OK from now on."""
+        with self._lock:
+            self._answers.clear()
+
     def stop(self) -> None:
         self._ending.set()
         with contextlib.suppress(OSError):
