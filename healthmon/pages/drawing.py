@@ -51,12 +51,10 @@ def _group(group: Group, board: Board) -> dict[str, Any]:
 def count(group: Group) -> str:
     """How many are up, and what the others are."""
     found = Counter(line.status for line in group.lines)
-    if found[UP] == len(group.lines):
-        return f"{len(group.lines)} operational"
     words = [
         f"{found[status]} {word.lower()}" for status, word in _WORST_FIRST.items() if found[status]
     ]
-    return f"{', '.join(words)} of {len(group.lines)}"
+    return words[0] if len(words) == 1 else f"{', '.join(words)} of {len(group.lines)}"
 
 
 def _line(line: Line, board: Board) -> dict[str, Any]:
@@ -69,7 +67,7 @@ def _line(line: Line, board: Board) -> dict[str, Any]:
         "uptime": percent(line.uptime, aligned=True) if line.uptime is not None else "",
         "known": ""
         if line.known_s >= DAYS * 86_400 * NEARLY_ALL
-        else lasted(timedelta(seconds=line.known_s)),
+        else lasted(timedelta(seconds=line.known_s), units=1),
         "p95": milliseconds(line.p95_ms) if line.p95_ms is not None else "",
     }
 
@@ -98,15 +96,15 @@ def moment(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
-def lasted(span: timedelta) -> str:
-    """Two units at most."""
+def lasted(span: timedelta, *, units: int = 3) -> str:
+    """In so many units at most, the greatest first."""
     minutes = max(0, int(span.total_seconds() // 60))
     if minutes < 1:
         return "less than a minute"
     days, rest = divmod(minutes, 1440)
     hours, minutes = divmod(rest, 60)
     parts = [(days, "d"), (hours, "h"), (minutes, "min")]
-    return " ".join(f"{count} {unit}" for count, unit in parts if count)[:40]
+    return " ".join([f"{count} {unit}" for count, unit in parts if count][:units])
 
 
 def ribbon(days: list[Day]) -> SafeString:
