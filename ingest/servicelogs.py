@@ -28,7 +28,7 @@ LATE = timedelta(seconds=10)
 
 
 def register() -> None:
-    register_logs(service_logs)
+    register_logs(service_logs, permission="ingest.view_logrecord")
 
 
 def service_logs(

@@ -44,13 +44,20 @@ class LogSource(Protocol):
 
 _lock = threading.Lock()
 _source: LogSource | None = None
+_permission = ""
 
 
-def register_logs(source: LogSource | None) -> None:
-    """Name the function that answers; None withdraws it."""
-    global _source
+def register_logs(source: LogSource | None, *, permission: str = "") -> None:
+    """Name the function that answers, and whom it is for; None withdraws it."""
+    global _source, _permission
     with _lock:
-        _source = source
+        _source, _permission = source, permission
+
+
+def logs_permission() -> str:
+    """What somebody must be allowed to be shown the answers; "" for nothing."""
+    with _lock:
+        return _permission
 
 
 def logs_of(

@@ -39,6 +39,7 @@ AT_ONCE = 100  # more than this is confirmed first
 MAX_CLONED = 500
 NAMES_SHOWN = 12
 VALUES_SHOWN = 4
+UNCHANGED = "as it is"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,9 +144,13 @@ class BulkActions(ModelAdmin):
     @action(description="Export as TOML", permissions=["view"])
     def export(self, request: HttpRequest, rows: QuerySet[Target]) -> HttpResponse | None:
         names = set(rows.values_list("name", flat=True))
-        (section,) = sections(["targets"])
-        entries = [entry for entry in section.export() if entry.get("name") in names]
-        response = HttpResponse(dumps({"targets": entries}), content_type="application/toml")
+        by_name = {section.name: section for section in sections(["groups", "targets"])}
+        entries = [one for one in by_name["targets"].export() if one.get("name") in names]
+        # A file that names groups can be applied elsewhere only when it makes them.
+        named = {entry.get("group") for entry in entries}
+        groups = [one for one in by_name["groups"].export() if one.get("name") in named]
+        text = dumps({"groups": groups, "targets": entries} if groups else {"targets": entries})
+        response = HttpResponse(text, content_type="application/toml")
         response["Content-Disposition"] = 'attachment; filename="targets.toml"'
         return response
 
@@ -254,7 +259,9 @@ def _settings_plan(chosen: QuerySet[Target], form: Any) -> list[Change]:
             Change(
                 name=str(form.fields[name].label or name).replace(" (seconds)", "").lower(),
                 now=_spread(now, lambda value, name=name: setting_text(name, value)),  # type: ignore[misc]
-                wanted=setting_text(name, wanted[name]),
+                wanted=setting_text(name, wanted[name])
+                if set(now) != {wanted[name]}
+                else UNCHANGED,
             )
         )
     if "group_id" in wanted:
@@ -264,13 +271,17 @@ def _settings_plan(chosen: QuerySet[Target], form: Any) -> list[Change]:
             Change(
                 name="group",
                 now=_spread(now, lambda pk: groups.get(pk, "no group")),
-                wanted=groups.get(wanted["group_id"], "no group"),
+                wanted=groups.get(wanted["group_id"], "no group")
+                if set(now) != {wanted["group_id"]}
+                else UNCHANGED,
             )
         )
     for key, verb in (("add_tags", "added"), ("remove_tags", "removed")):
         for tag in form.cleaned_data[key]:
             have = chosen.filter(tags__name=tag).count()
-            found.append(Change(name=f"tag {tag}", now=f"{have:,} have it", wanted=verb))
+            others = chosen.count() - have if verb == "added" else have
+            words = verb if others else UNCHANGED
+            found.append(Change(name=f"tag {tag}", now=f"{have:,} have it", wanted=words))
     return found
 
 

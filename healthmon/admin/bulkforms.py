@@ -9,7 +9,7 @@ from django import forms
 from django.utils import timezone
 
 from control.admin.widgets import MomentInput
-from healthmon.admin.figures import seconds_text
+from healthmon.admin.figures import latency_text, seconds_text
 from healthmon.admin.targetform import TagsField
 from healthmon.targets.models import SEVERITIES, Target, TargetGroup
 
@@ -19,6 +19,7 @@ SETTINGS = (
     "retry_interval_s",
     "failure_threshold",
     "success_threshold",
+    "degraded_after_ms",
     "severity",
 )
 IN_SECONDS = ("interval_s", "timeout_s", "retry_interval_s")
@@ -26,6 +27,8 @@ NO_GROUP = "-"
 
 
 def setting_text(name: str, value: Any) -> str:
+    if name == "degraded_after_ms":
+        return latency_text(value) if value is not None else "never"
     return seconds_text(value) if name in IN_SECONDS else str(value)
 
 
@@ -39,6 +42,8 @@ def _like_the_model(name: str) -> forms.Field:
     made.required = False
     if name in IN_SECONDS:
         made.label = f"{made.label} (seconds)"
+    elif name == "degraded_after_ms":
+        made.label = "degraded after (ms)"
     return made
 
 

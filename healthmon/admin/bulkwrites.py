@@ -135,6 +135,7 @@ def delete(ids: Sequence[int]) -> int:
     gone = 0
     for some in chunks(ids):
         with transaction.atomic():
+            Target.objects.filter(pk__in=some).hold()
             # First what hangs on them, each by one statement, or all of it would be read.
             IncidentEntry.objects.filter(incident__target_id__in=some).delete()
             for model in (Incident, Flip, Ping, Heartbeat, TargetState):

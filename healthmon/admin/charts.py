@@ -66,12 +66,18 @@ def ribbon_words(days: Sequence[RibbonDay]) -> str:
         return f"nothing is known of the last {len(days)} days."
     bad = [day for day in known if day.down_s > 0]
     if not bad:
-        return f"never down in the {len(known)} of {len(days)} days that are known."
+        return f"never down on {_of(0, len(known))} known, of {len(days)}."
     worst = max(bad, key=lambda day: day.down_s)
     return (
-        f"down on {len(bad)} of the {len(known)} days that are known; longest on "
+        f"down on {_of(len(bad), len(known))} known; longest on "
         f"{worst.date:%d %b}, {duration(worst.down_s)}."
     )
+
+
+def _of(bad: int, known: int) -> str:
+    if known == 1:
+        return "the one day that is"
+    return f"{bad} of the {known} days that are" if bad else f"the {known} days that are"
 
 
 def day_words(day: RibbonDay) -> str:
@@ -97,6 +103,7 @@ def sparkline(values: Sequence[float | None], *, label: str) -> SafeString:
     top = max(known) or 1.0
     step = SPARK_WIDTH / max(len(values) - 1, 1)
     line: list[str] = []
+    dots: list[str] = []  # what stands alone would be a line of no length
     fresh = True
     for index, value in enumerate(values):
         if value is None:
@@ -105,13 +112,17 @@ def sparkline(values: Sequence[float | None], *, label: str) -> SafeString:
         # The line's own width stays inside the picture.
         y = SPARK_HEIGHT - 1 - value / top * (SPARK_HEIGHT - 2)
         alone = fresh and (index + 1 == len(values) or values[index + 1] is None)
-        line.append(f"{'M' if fresh else 'L'}{index * step:.1f},{y:.1f}{'h0.1' if alone else ''}")
+        if alone:
+            dots.append(f"M{min(max(index * step, 2), SPARK_WIDTH - 2):.1f},{max(y, 2):.1f}h0.1")
+        else:
+            line.append(f"{'M' if fresh else 'L'}{index * step:.1f},{y:.1f}")
         fresh = False
     return format_html(
         '<svg class="sparkline" viewBox="0 0 100 24" preserveAspectRatio="none" role="img" '
-        'aria-label="{}"><path class="line c1" d="{}"/></svg>',
+        'aria-label="{}"><path class="line c1" d="{}"/>{}</svg>',
         label,
         mark_safe("".join(line)),  # noqa: S308 - numbers only
+        format_html('<path class="line c1 alone" d="{}"/>', "".join(dots)) if dots else "",
     )
 
 

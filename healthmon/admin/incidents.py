@@ -30,14 +30,17 @@ from django.utils.safestring import SafeString
 from control.admin import ModelAdmin, action, display, register
 from control.admin.figures import duration
 from control.admin.inert import one_line
+from control.outbox.models import OutboxMessage
 from healthmon.admin import statuses
 from healthmon.admin.filters import ChoiceFilter, SeverityFilter
 from healthmon.admin.overview import logs_context
 from healthmon.admin.targetlist import overview_url
+from healthmon.notify.models import Notice
 from healthmon.truth import incidents as truth
 from healthmon.truth.models import Incident
 
 REMEDY_CHARS = 120
+MESSAGES_SHOWN = 20
 
 
 class OpenFilter(ChoiceFilter):
@@ -64,6 +67,11 @@ class CommentForm(forms.Form):
     text = forms.CharField(
         label="Comment", max_length=truth.COMMENT_CHARS, widget=forms.Textarea(attrs={"rows": 3})
     )
+    public = forms.BooleanField(label="Shown on status pages", required=False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # The postmortem's form asks this, too: each label has a field of its own.
+        super().__init__(*args, **{"auto_id": "id_comment_%s", **kwargs})
 
 
 class PostmortemForm(forms.Form):
@@ -195,7 +203,10 @@ class IncidentAdmin(ModelAdmin):
             if not form.is_valid():
                 return self._page(request, incident, comment_form=form)
             user: Any = request.user
-            truth.comment(incident, user, form.cleaned_data["text"])
+            public = form.cleaned_data["public"]
+            truth.comment(incident, user, form.cleaned_data["text"], public=public)
+            where = ", and shown on status pages" if public else ""
+            self.message_user(request, f"The comment is noted{where}.", level=messages.SUCCESS)
             return None
 
         return self._act(request, object_id, act)
@@ -227,7 +238,7 @@ class IncidentAdmin(ModelAdmin):
         now = timezone.now()
         context = {
             **self.admin_site.each_context(request),
-            **logs_context(incident.target, incident, now),
+            **logs_context(incident.target, incident, now, request.user),
             "opts": self.opts,
             "title": f"Incident of {incident.target.name}",
             "incident": incident,
@@ -235,6 +246,7 @@ class IncidentAdmin(ModelAdmin):
             "target_url": overview_url(incident.target_id),
             "lasted": _lasted(incident),
             "timeline": truth.timeline(incident),
+            "told": told_of(incident) if _may_see_messages(request) else None,
             "may_change": self.has_change_permission(request, incident),
             "comment_form": comment_form or CommentForm(),
             "postmortem_form": postmortem_form
@@ -264,10 +276,22 @@ class IncidentAdmin(ModelAdmin):
         return HttpResponseRedirect(reverse("admin:healthmon_incident_change", args=[incident.pk]))
 
 
+def told_of(incident: Incident) -> list[OutboxMessage]:
+    """The messages that told of it, the newest first."""
+    keys = Notice.objects.filter(incident=incident).exclude(message_key="")
+    wanted = keys.order_by().values("message_key").distinct()
+    return list(OutboxMessage.objects.filter(dedupe_key__in=wanted)[:MESSAGES_SHOWN])
+
+
+def _may_see_messages(request: HttpRequest) -> bool:
+    user: Any = request.user
+    return bool(user.has_perm("control.view_outboxmessage"))
+
+
 def _closed() -> SafeString:
     return format_html('<span class="quiet">{}</span>', "closed")
 
 
 def _lasted(incident: Incident) -> str:
     ends = incident.closed_at or timezone.now()
-    return duration(max((ends - incident.opened_at).total_seconds(), 0.0))
+    return duration((ends - incident.opened_at).total_seconds())

@@ -76,8 +76,11 @@ class Span:
     label: str
     ratio: float | None
     down_s: float
+    # Of how much of the window anything is known, where that is not nearly all of it.
+    known_s: float | None = None
 
 
+NEARLY_ALL = 0.99
 SPANS = (("24 hours", 1), ("7 days", 7), ("30 days", 30), ("90 days", 90))
 
 
@@ -85,11 +88,13 @@ def spans(target_id: int, now: datetime) -> list[Span]:
     found = []
     for label, days in SPANS:
         one = uptimes.uptime([target_id], now - days * DAY, now).get(target_id)
+        partly = one is not None and one.known_s < NEARLY_ALL * days * DAY.total_seconds()
         found.append(
             Span(
                 label=label,
                 ratio=one.ratio if one is not None else None,
                 down_s=one.down_s if one is not None else 0.0,
+                known_s=one.known_s if one is not None and partly else None,
             )
         )
     return found

@@ -14,7 +14,7 @@ from django.http import QueryDict
 
 from control.admin import charts as time_charts
 from control.admin.inert import inert
-from control.ports.logs import LogsFound, logs_of
+from control.ports.logs import LogsFound, logs_of, logs_permission
 from healthmon.admin import charts, measures, statuses
 from healthmon.admin.figures import latency_text, seconds_text, uptime_text
 from healthmon.admin.targetlist import next_text
@@ -22,7 +22,9 @@ from healthmon.heartbeats.models import Heartbeat
 from healthmon.history import queries
 from healthmon.models import Flip, Incident, MaintenanceWindow, Ping, Target
 from healthmon.probes.registry import KindError, kind_of
-from healthmon.targets.options import problems
+from healthmon.targets.options import decoded, problems
+from sinks.options import OptionsError
+from sinks.secrets import SecretError
 
 RESULTS_SHOWN = 25
 FLIPS_SHOWN = 20
@@ -31,7 +33,7 @@ PINGS_SHOWN = 25
 WINDOWS_SHOWN = 5
 BEFORE, AFTER = timedelta(minutes=5), timedelta(minutes=5)
 LOGS_SHOWN = 50
-DEFAULT_WINDOW = "24h"
+DEFAULT_WINDOW, FRESH_WINDOW, FRESH = "24h", "1h", timedelta(hours=3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ class LogRow:
     url: str
 
 
-def context(target: Target, query: QueryDict, now: datetime) -> dict[str, Any]:
+def context(target: Target, query: QueryDict, now: datetime, user: Any) -> dict[str, Any]:
     watching = statuses.watch(now)
     passive, kind_label = _kind(target)
     incidents = list(
@@ -74,12 +76,9 @@ def context(target: Target, query: QueryDict, now: datetime) -> dict[str, Any]:
         "passive": passive,
         "kind_label": kind_label,
         "problems": list(problems(target).values()),
-        "facts": _facts(target),
+        "facts": _facts(target, passive=passive),
         "tags": list(target.tags.all()),
-        "spans": [
-            (span.label, uptime_text(span.ratio), span.down_s)
-            for span in measures.spans(target.pk, now)
-        ],
+        "spans": [(span, uptime_text(span.ratio)) for span in measures.spans(target.pk, now)],
         "objective": measures.objective(target.pk, now) if target.slo_percent else None,
         "parents": list(target.parents.all()[:20]),
         "children": list(target.children.all()[:20]),
@@ -94,7 +93,7 @@ def context(target: Target, query: QueryDict, now: datetime) -> dict[str, Any]:
         "windows": list(
             MaintenanceWindow.objects.filter(targets=target, active=True)[:WINDOWS_SHOWN]
         ),
-        **logs_context(target, incidents[0] if incidents else None, now),
+        **logs_context(target, incidents[0] if incidents else None, now, user),
     }
 
 
@@ -114,8 +113,16 @@ def result_rows(results: list[Any]) -> list[ResultRow]:
     return rows
 
 
-def logs_context(target: Target, incident: Incident | None, now: datetime) -> dict[str, Any]:
-    """The stored logs of the target's service around an incident, or of the last minutes."""
+def logs_context(
+    target: Target, incident: Incident | None, now: datetime, user: Any
+) -> dict[str, Any]:
+    """The stored logs of the target's service around an incident, or of the last minutes.
+
+    Only for who may view log records: a target may name any service.
+    """
+    permission = logs_permission()
+    if permission and not user.has_perm(permission):
+        return {"logs": None, "logs_withheld": True, "log_rows": []}
     if incident is not None:
         start, end = incident.opened_at - BEFORE, min(incident.opened_at + AFTER, now)
     else:
@@ -146,23 +153,54 @@ def _kind(target: Target) -> tuple[bool, str]:
     return kind.probe is None, kind.label
 
 
-def _facts(target: Target) -> list[tuple[str, str]]:
+def _facts(target: Target, *, passive: bool) -> list[tuple[str, str]]:
     found = [
-        ("Every", seconds_text(target.interval_s)),
-        ("Timeout", seconds_text(target.timeout_s)),
-        ("Down after", f"{target.failure_threshold} failures in a row"),
-        ("Up after", f"{target.success_threshold} successes in a row"),
+        *(_passive_facts(target) if passive else _probed_facts(target)),
         ("Severity", target.severity),
         ("Group", target.group.name if target.group is not None else ""),
         ("Owner", str(target.owner or "")),
     ]
-    if target.degraded_after_ms:
-        found.insert(4, ("Degraded above", latency_text(target.degraded_after_ms)))
     return [(name, value) for name, value in found if value]
 
 
+def _probed_facts(target: Target) -> list[tuple[str, str]]:
+    slow = target.degraded_after_ms
+    return [
+        ("Every", seconds_text(target.interval_s)),
+        ("Timeout", seconds_text(target.timeout_s)),
+        ("Down after", _in_a_row(target.failure_threshold, "failure")),
+        ("Up after", _in_a_row(target.success_threshold, "success", "successes")),
+        ("Degraded above", latency_text(slow) if slow else ""),
+    ]
+
+
+def _passive_facts(target: Target) -> list[tuple[str, str]]:
+    """What its pings are judged by: one that tells of a failure, or is missing, makes it down."""
+    cron = inert(str(target.options.get("cron") or ""), limit=100)
+    zone = inert(str(target.options.get("time_zone") or "UTC"), limit=64)
+    every = seconds_text(target.interval_s)
+    try:
+        _, options = decoded(target)
+        grace = seconds_text(float(getattr(options, "grace_s", 0.0)))
+    except (KindError, OptionsError, SecretError):
+        grace = ""
+    return [
+        ("Pings expected", f"by cron {cron}" if cron else f"every {every}"),
+        ("Time zone", zone if cron else ""),
+        ("Grace", grace),
+        ("Down after", "a ping that tells of a failure, or one missing after its grace"),
+        ("Up after", "one ping that tells of success"),
+    ]
+
+
+def _in_a_row(count: int, one: str, many: str = "") -> str:
+    return f"{count} {(many or one + 's') if count != 1 else one} in a row"
+
+
 def _latency(target: Target, query: QueryDict, now: datetime) -> dict[str, Any]:
-    key = query.get("window", DEFAULT_WINDOW)
+    # Of a target that is new, a day would be an empty chart with a dot at its end.
+    fresh = now - target.created_at < FRESH
+    key = query.get("window", FRESH_WINDOW if fresh else DEFAULT_WINDOW)
     window = charts.WINDOWS.get(key) or charts.WINDOWS[DEFAULT_WINDOW]
     # On the steps of the grid, so that a picture does not shift with each look.
     step = window.step_s

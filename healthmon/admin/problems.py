@@ -68,8 +68,9 @@ def _checkers(watching: statuses.Watch) -> list[Problem]:
 
 
 def _down(watched: QuerySet[Target], watching: statuses.Watch) -> list[Problem]:
+    # As the panel beside it counts, so that the two do not differ.
+    count = statuses.counts(watching)["down"]
     down = watched.filter(statuses.having("down", watching))
-    count = down.count()
     if not count:
         return []
     rows = down.select_related("state").order_by("-state__since")[:NAMES_SHOWN]

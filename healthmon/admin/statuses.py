@@ -18,6 +18,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from healthmon.leases.models import ProbeSlot
+from healthmon.probes.registry import KindError, kind_of
 from healthmon.targets.models import SLOTS, Target, slot_of
 from healthmon.truth.machine import (
     DEGRADED,
@@ -90,7 +91,8 @@ def shown(target: Target, watching: Watch) -> Shown:
         return Shown(status=PAUSED, since=since)
     if state is None or state.status == NEW:
         reason = "" if watching.watches(target) else "No checker is running."
-        return Shown(status=NEW, reason=reason or "Not probed yet.")
+        waiting = "Not heard of yet." if _is_passive(target.kind) else "Not probed yet."
+        return Shown(status=NEW, reason=reason or waiting)
     if state.status not in _STAND and not watching.watches(target):
         since = watching.abandoned[target.slot]
         words = f"since {timezone.localtime(since):%Y-%m-%d %H:%M} UTC" if since else "yet"
@@ -102,6 +104,13 @@ def shown(target: Target, watching: Watch) -> Shown:
     return Shown(
         status=state.status, since=state.since, reason=state.reason, flapping=state.flapping
     )
+
+
+def _is_passive(kind: str) -> bool:
+    try:
+        return kind_of(kind).probe is None
+    except KindError:
+        return False
 
 
 def mark(status: str, *, flapping: bool = False, word: str = "") -> SafeString:

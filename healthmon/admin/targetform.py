@@ -21,10 +21,15 @@ from sinks.options import OptionField, describe_options
 
 DEFAULT_KIND = "http"
 MAX_TAGS, MAX_PARENTS, MAX_DEPTH = 50, 50, 32
+# What only those have that are probed.
+OF_PROBES = ("timeout_s", "degraded_after_ms", "failure_threshold", "success_threshold",
+             "retry_interval_s")  # fmt: skip
+_IN_FLOATS = ("interval_s", "timeout_s", "retry_interval_s", "degraded_after_ms")
 # What an operator sets first; the rest of a kind's options is folded away.
 OPTIONS_SHOWN = 5
 FIRST = ("method", "expected_status", "body_contains", "record_type", "server", "expect", "match",
          "follow_redirects", "verify_tls", "cron", "time_zone", "grace_s")  # fmt: skip
+_INITIALS = ("url", "tls", "dns", "http", "json", "ip", "sni", "icmp", "tcp")
 _UNITS = {"s": "seconds", "ms": "milliseconds", "days": "days", "bytes": "bytes"}
 
 
@@ -32,8 +37,13 @@ def label(name: str) -> str:
     """`max_latency_ms` as "Max latency (milliseconds)"."""
     words, _, unit = name.rpartition("_")
     if words and unit in _UNITS:
-        return f"{words.replace('_', ' ')} ({_UNITS[unit]})".capitalize()
-    return name.replace("_", " ").capitalize()
+        return _words(f"{words.replace('_', ' ')} ({_UNITS[unit]})")
+    return _words(name.replace("_", " "))
+
+
+def _words(text: str) -> str:
+    text = text[:1].upper() + text[1:]
+    return re.sub(rf"\b({'|'.join(_INITIALS)})\b", lambda found: found[0].upper(), text, flags=re.I)
 
 
 class TagsField(forms.CharField):
@@ -86,6 +96,14 @@ class TargetForm(OptionsForm):
 
     class Meta:
         model = Target
+        labels: ClassVar[dict[str, str]] = {
+            "degraded_after_ms": "Degraded after (ms)",
+            "slo_percent": "Objective (percent)",
+            "slo_days": "Objective's window (days)",
+            "interval_s": "Interval (seconds)",
+            "timeout_s": "Timeout (seconds)",
+            "retry_interval_s": "Retry interval (seconds)",
+        }
         fields = (
             "name", "kind", "address", "interval_s", "timeout_s", "retry_interval_s",
             "failure_threshold", "success_threshold", "degraded_after_ms", "paused", "severity",
@@ -105,11 +123,24 @@ class TargetForm(OptionsForm):
         }  # fmt: skip
         self.initial["kind"] = self.initial["kind_shown"] = self.kind_name
         self._tell_of_address()
+        for name in _IN_FLOATS:  # 30, not 30.0
+            given = self.fields[name].initial if name in self.fields else None
+            value = self.initial.get(name, given)
+            if isinstance(value, float) and value.is_integer():
+                self.initial[name] = int(value)
+        if self.is_passive:
+            for name in OF_PROBES:
+                self.fields.pop(name, None)
+            self.fields["interval_s"].help_text = "Seconds from one ping to the next."
         if self.instance.pk:
             self.initial["tag_names"] = list(self.instance.tags.values_list("name", flat=True))
             self.initial["parent_names"] = list(
                 self.instance.parents.values_list("name", flat=True)
             )
+
+    @property
+    def is_passive(self) -> bool:
+        return self.probe_kind is not None and self.probe_kind.probe is None
 
     def stored_options(self) -> dict[str, Any]:
         return plain_options(self.instance)
@@ -173,7 +204,7 @@ class TargetForm(OptionsForm):
 
     def _clean_together(self, cleaned: dict[str, Any]) -> None:
         """What the target as a whole would be refused for."""
-        names = ("interval_s", "timeout_s", "address")
+        names = ["interval_s", "address", *(() if self.is_passive else ("timeout_s",))]
         if any(cleaned.get(name) is None for name in names):
             return
         whole = Target(
@@ -233,13 +264,16 @@ def form_for(name: str) -> type[TargetForm]:
 
 
 KIND_SET = "of-the-kind"
+SCHEDULE = ("interval_s", "timeout_s", "degraded_after_ms", "failure_threshold",
+            "success_threshold", "retry_interval_s", "paused")  # fmt: skip
 
 
 def kind_fieldsets(made: type[TargetForm]) -> list[Any]:
     """The fieldsets that change with the kind."""
     kind = made.probe_kind
     if kind is None:
-        return [(None, {"fields": ["kind_shown", "address"], "classes": [KIND_SET]})]
+        alone: Any = (None, {"fields": ["kind_shown", "address"], "classes": [KIND_SET]})
+        return [alone, _schedule(passive=False)]
     names = [option.name for option in made.option_fields]
     if len(names) > OPTIONS_SHOWN:  # else there is nothing to choose from
         names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
@@ -254,18 +288,22 @@ def kind_fieldsets(made: type[TargetForm]) -> list[Any]:
     if folded:
         more = {"fields": folded, "classes": [KIND_SET, "collapse"]}
         sets.append((f"More options of {kind.label}", more))
-    return sets
+    return [*sets, _schedule(passive=kind.probe is None)]
+
+
+def _schedule(*, passive: bool) -> Any:
+    """What is probed at once with the options stands above the trial, its timeout too."""
+    names = [name for name in SCHEDULE if not (passive and name in OF_PROBES)]
+    title = "Schedule" if passive else "Schedule and thresholds"
+    return (title, {"fields": names, "classes": [KIND_SET]})
 
 
 def fieldsets(made: type[TargetForm]) -> list[Any]:
-    schedule = ["interval_s", "timeout_s", "degraded_after_ms", "failure_threshold",
-                "success_threshold", "retry_interval_s", "paused"]  # fmt: skip
     belongs = ["group", "tag_names", "severity", "owner", "notes", "parent_names"]
     rest = ["slo_percent", "slo_days", "service", "public", "badge"]
     return [
         (None, {"fields": ["name", "kind"]}),
         *kind_fieldsets(made),
-        ("Schedule and thresholds", {"fields": schedule}),
         ("Who and what for", {"fields": belongs}),
         ("Objective, logs and public pages", {"fields": rest, "classes": ["collapse"]}),
     ]

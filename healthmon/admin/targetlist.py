@@ -19,7 +19,7 @@ from control.admin import ModelAdmin, display
 from control.admin.figures import NOTHING, ago, duration
 from control.admin.inert import one_line
 from healthmon.admin import charts, measures, statuses
-from healthmon.admin.figures import latency_text, uptime_text
+from healthmon.admin.figures import latency_text, seconds_text, uptime_text
 from healthmon.admin.filters import FILTERS
 from healthmon.heartbeats.models import Heartbeat
 from healthmon.probes.registry import kind_names
@@ -98,7 +98,11 @@ class TargetList(ModelAdmin):
     def latency(self, row: Any) -> SafeString:
         name = one_line(row.name, limit=80)
         line = charts.sparkline(row.spark, label=f"Latency of {name} in the last hour")
-        return format_html("{}<small>p95 {}</small>", line, latency_text(row.p95_ms))
+        # How long it took to take a ping in says nothing of the job that sent it.
+        words = (
+            "" if row.passive else format_html("<small>p95 {}</small>", latency_text(row.p95_ms))
+        )
+        return format_html('<span class="cell-line">{}</span>{}', line, words)
 
     @display(description="Up in 24 h, 30 d")
     def up(self, row: Any) -> SafeString:
@@ -115,7 +119,9 @@ class TargetList(ModelAdmin):
             " ", '<span class="tag">{}</span>', ((name,) for name in names[:TAGS_SHOWN])
         )
         more = format_html(" +{}", len(names) - TAGS_SHOWN) if len(names) > TAGS_SHOWN else ""
-        group = format_html("{} ", row.group.name) if row.group is not None else mark_safe("")
+        group = mark_safe("")
+        if row.group is not None:
+            group = format_html('<span class="group-name">{}</span> ', row.group.name)
         return format_html("{}{}{}", group, shown, more)
 
 
@@ -132,13 +138,13 @@ def _measure(rows: list[Any], now: datetime) -> None:
         row.now = now
         row.kind_label = kind.label if kind is not None else row.kind
         row.shown = statuses.shown(row, watching)
-        row.spark = found.sparklines.get(row.pk, [])
+        row.passive = passive = kind is not None and kind.probe is None
+        row.spark = [] if passive else found.sparklines.get(row.pk, [])
         row.p95_ms = percentiles.p95 if percentiles is not None else None
         row.day = _ratio(found.day.get(row.pk))
         row.month = _ratio(found.month.get(row.pk))
         newest = found.newest.get(row.pk)
         row.last_at = newest.timestamp if newest is not None else None
-        passive = kind is not None and kind.probe is None
         if passive:
             row.last_at = _last_ping(row)
         row.last_text = ago(row.last_at, now)
@@ -150,11 +156,19 @@ def next_text(target: Target, watching: statuses.Watch, now: datetime, *, passiv
     if target.paused:
         return "paused"
     if passive:
-        return f"every {duration(target.interval_s)}"
+        return f"expected {expected_text(target)}"
     if not watching.watches(target):
         return "no checker"
     at = next_on_grid(target.pk, target.interval_s, now.timestamp())
     return f"in {duration(max(at - now.timestamp(), 1.0))}"
+
+
+def expected_text(target: Target) -> str:
+    """When a passive target's pings are to come."""
+    cron = str(target.options.get("cron") or "")
+    if not cron:
+        return f"every {seconds_text(target.interval_s)}"
+    return one_line(f"at {cron} {target.options.get('time_zone') or 'UTC'}", limit=80)
 
 
 def _last_ping(target: Target) -> datetime | None:

@@ -28,9 +28,9 @@ from django.utils import timezone
 from control.admin import register
 from healthmon.admin import bulkwrites, overview, trial
 from healthmon.admin.bulk import BulkActions
-from healthmon.admin.targetform import DEFAULT_KIND, fieldsets, form_for, kind_fieldsets
+from healthmon.admin.targetform import DEFAULT_KIND, SCHEDULE, fieldsets, form_for, kind_fieldsets
 from healthmon.admin.targetlist import TargetList, overview_url
-from healthmon.heartbeats.secret import new_ping_secret
+from healthmon.heartbeats.secret import new_ping_secret, ping_path
 from healthmon.probes.registry import KindError, kind_of
 from healthmon.targets.models import Target
 from healthmon.targets.options import plain_options
@@ -137,7 +137,8 @@ class TargetAdmin(BulkActions, TargetList):
             raise PermissionDenied
         context = {
             **self.admin_site.each_context(request),
-            **overview.context(target, request.GET, timezone.now()),
+            **overview.context(target, request.GET, timezone.now(), request.user),
+            "ping_address": f"{request.scheme}://{request.get_host()}{ping_path('<secret>')}",
             "opts": self.opts,
             "title": target.name,
             "may_change": self.has_change_permission(request, target),
@@ -148,7 +149,7 @@ class TargetAdmin(BulkActions, TargetList):
         """The fields of the kind that was chosen, with what was typed where both kinds have it."""
         form = self._sent_form(request, object_id, bound=False)
         kind_form = AdminForm(form, kind_fieldsets(type(form)), {}, (), model_admin=self)
-        context = {"adminform": kind_form, "opts": self.opts}
+        context = {"adminform": kind_form, "opts": self.opts, "may_try": True}
         return TemplateResponse(request, "admin/healthmon/target/kind_fields.html", context)
 
     def try_view(self, request: HttpRequest, object_id: int | None = None) -> HttpResponse:
@@ -192,7 +193,7 @@ class TargetAdmin(BulkActions, TargetList):
             "opts": self.opts,
             "title": f"Ping address of {target}",
             "target": target,
-            "address": f"{request.scheme}://{request.get_host()}/ping/{secret}",
+            "address": f"{request.scheme}://{request.get_host()}{ping_path(secret)}",
             "overview_url": overview_url(target.pk),
         }
         response = TemplateResponse(request, "admin/healthmon/target/ping_address.html", context)
@@ -255,8 +256,9 @@ def _kind_name(request: HttpRequest, target: Target | None) -> str:
 def _carry_over(form: Any, sent: QueryDict) -> None:
     """Keep what was typed in fields of the same name; never a secret, which is not sent back."""
     secret = {OPTION + option.name for option in form.option_fields if option.kind == "secret"}
-    if sent.get("address"):
-        form.initial["address"] = sent["address"]
+    for name in ("address", *SCHEDULE):
+        if sent.get(name) and name in form.fields:
+            form.initial[name] = sent[name]
     shown_before = sent.get("kind_shown", "")
     if shown_before == form.kind_name:
         for name in form.fields:

@@ -82,7 +82,7 @@ def try_form(form: TargetForm) -> Trial:
         form.kind_name,
         cleaned.get("address", ""),
         form.plain,
-        timeout_s=cleaned["timeout_s"],
+        timeout_s=cleaned.get("timeout_s") or LONGEST_S,
         degraded_after_ms=cleaned.get("degraded_after_ms"),
     )
 

@@ -40,13 +40,18 @@ def acknowledge(
 
 
 def comment(
-    incident: Incident, user: User | None, text: str, *, now: datetime | None = None
+    incident: Incident,
+    user: User | None,
+    text: str,
+    *,
+    public: bool = False,
+    now: datetime | None = None,
 ) -> IncidentEntry:
     """Add a remark to the timeline.  Raises ValueError for one that says nothing."""
     said = _clean(text, COMMENT_CHARS)
     if not said:
         raise ValueError("a comment needs a text")
-    return _add(incident, "comment", now or timezone.now(), user, said)
+    return _add(incident, "comment", now or timezone.now(), user, said, public=public)
 
 
 def notified(
@@ -73,10 +78,16 @@ def timeline(incident: Incident) -> list[IncidentEntry]:
 
 
 def _add(
-    incident: Incident, kind: str, at: datetime, user: User | None, text: str
+    incident: Incident,
+    kind: str,
+    at: datetime,
+    user: User | None,
+    text: str,
+    *,
+    public: bool = False,
 ) -> IncidentEntry:
     return IncidentEntry.objects.create(
-        incident=incident, at=at, kind=kind, author_id=_pk(user), text=text
+        incident=incident, at=at, kind=kind, author_id=_pk(user), text=text, public=public
     )
 
 

@@ -80,8 +80,9 @@ def test_choosing_a_kind_swaps_its_fields(open_page: OpenPage) -> None:
     assert serious_findings(page) == []
     page.select_option("#id_kind", "heartbeat")
     page.wait_for_selector("#id_option_grace_s")
-    page.click("#try-it")
-    page.wait_for_selector("#trial:has-text('A heartbeat is not probed')")
+    # There is nothing to try, and nothing that only probes have.
+    assert page.locator("#try-it, #id_timeout_s, #id_failure_threshold").count() == 0
+    assert page.input_value("#id_interval_s") == "77"
     page.click("input[name=_save]")
     page.wait_for_selector("text=make its ping address")
     assert Target.objects.get().kind == "heartbeat"
