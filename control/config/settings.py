@@ -170,7 +170,7 @@ class MonitoringSettings:
     # Dotted paths of probe kinds besides the built-in ones.
     probe_kinds: tuple[str, ...] = setting(())
     channel_kinds: tuple[str, ...] = setting(())
-    # Names or addresses that answer whenever this machine has a network; empty: no such gate.
+    # Names or addresses that answer whenever this machine has a network; empty: its nameservers.
     network_witnesses: tuple[str, ...] = setting(())
     lease_s: float = setting(10.0, env="COLLECTOR_CHECKER_LEASE_S", low=1, high=60)
     # auto: uvloop where it is installed

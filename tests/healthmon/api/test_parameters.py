@@ -52,7 +52,7 @@ def test_nothing_is_changed_or_removed_where_a_filter_was_misspelt(api):
     refusal(api("PATCH", "/api/targets?nmae=t0&status=new", {"paused": True}), 400, "invalid")
     refusal(api("PATCH", "/api/targets?all=true&limit=1", {"paused": True}), 400, "invalid")
     refusal(api("POST", "/api/targets?dry_run=true", WEB), 400, "invalid")
-    target = Target.objects.first()
+    target = Target.objects.all()[0]
     refusal(api("DELETE", f"/api/targets/{target.pk}?dry_run=true"), 400, "invalid")
     assert not Target.objects.filter(paused=True).exists()
     assert Target.objects.count() == 2
