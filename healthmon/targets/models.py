@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
-from django.db import models
+from django.db import models, transaction
 from django.utils import timezone
 
 from healthmon.targets.numbers import finite
+from healthmon.targets.removal import TargetSet
 
 SLOTS = 64
 
@@ -131,11 +132,18 @@ class Target(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True, db_index=True)
 
+    objects = TargetSet.as_manager()
+
     class Meta:
         ordering: ClassVar[list[str]] = ["name"]
 
     def __str__(self) -> str:
         return self.name
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        with transaction.atomic(using=kwargs.get("using")):
+            type(self).objects.filter(pk=self.pk).hold()
+            return super().delete(*args, **kwargs)
 
     @property
     def slot(self) -> int:

@@ -10,6 +10,7 @@ import pytest
 from django.db import OperationalError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
+from healthmon.admin import bulkwrites
 from healthmon.targets.models import Target
 from healthmon.truth import store
 from healthmon.truth.models import Flip, Incident, IncidentEntry, TargetState
@@ -19,6 +20,8 @@ from pipeline.errors import RetryableError, SinkFault
 from pipeline.sink import Written
 from sinks.internal import internal_sinks, internal_types
 from tests.healthmon.truth.cast import batch_of, change, heard_flips, make_target
+
+ON_POSTGRESQL = connection.vendor == "postgresql"
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -115,6 +118,60 @@ def test_a_target_deleted_while_its_flip_is_written_is_tried_again() -> None:
     Target.objects.filter(pk=target.pk).delete()
     assert sink.write(batch) == Written(stored=2)
     assert [flip.target_id for flip in Flip.objects.all()] == [other.pk]
+
+
+def wait_until_somebody_waits() -> None:
+    """For a lock."""
+    with connection.cursor() as cursor:
+        for _ in range(100_000):
+            cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone():
+                return
+    raise AssertionError("nobody waits")
+
+
+@pytest.mark.skipif(not ON_POSTGRESQL, reason="SQLite has one lock for all")
+@pytest.mark.parametrize("seen", [False, True], ids=["first flip", "later flip"])
+@pytest.mark.parametrize("way", ["row", "rows", "bulk"])
+def test_a_target_is_deleted_while_its_flip_is_written(way: str, seen: bool) -> None:
+    """What the deletion has not seen when it began does not make it fail at its end."""
+    target = make_target()
+    if seen:
+        FlipsSink().write(batch_of([change(target, 1, "new>up", 0)]))
+    problems: list[BaseException] = []
+
+    def deletes() -> None:
+        try:
+            if way == "row":
+                target.delete()
+            elif way == "rows":
+                Target.objects.filter(pk=target.pk).delete()
+            else:
+                bulkwrites.delete([target.pk])
+        except BaseException as error:
+            problems.append(error)
+        finally:
+            connections.close_all()
+
+    deleting = threading.Thread(target=deletes)
+
+    def begins(flips: object) -> None:
+        deleting.start()
+        if seen:
+            wait_until_somebody_waits()
+
+    register_flip_hook(begins, name="begins")
+    try:
+        FlipsSink().write(batch_of([change(target.pk, 2, "up>down", 10)]))
+    except RetryableError:
+        assert not seen  # there was no row to wait for: the deletion may be over before
+    finally:
+        unregister_flip_hook("begins")
+    deleting.join(60)
+    assert problems == []
+    assert not Target.objects.exists()
+    assert not Flip.objects.exists()
+    assert not Incident.objects.exists()
 
 
 def abort_the_sleeper(sink: FlipsSink) -> None:
