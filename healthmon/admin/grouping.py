@@ -101,7 +101,7 @@ class WindowForm(forms.ModelForm[MaintenanceWindow]):
 @register(MaintenanceWindow)
 class MaintenanceWindowAdmin(ModelAdmin):
     form = WindowForm
-    list_display = ("title", "state", "starts_at", "length", "again", "whom")
+    list_display = ("title", "state", "starts", "length", "again", "whom")
     list_filter = ("active",)
     search_fields = ("title",)
     fieldsets = (
@@ -135,6 +135,10 @@ class MaintenanceWindowAdmin(ModelAdmin):
         if coming is None:
             return statuses.mark("new", word="over")
         return statuses.mark("new", word=f"next {coming:%Y-%m-%d %H:%M}")
+
+    @display(description="Starts at", ordering="starts_at")
+    def starts(self, row: MaintenanceWindow) -> str:
+        return f"{row.starts_at:%Y-%m-%d %H:%M} UTC"
 
     @display(description="Duration", ordering="duration_s")
     def length(self, row: MaintenanceWindow) -> str:

@@ -41,7 +41,7 @@ class StatusPageForm(forms.ModelForm[StatusPage]):
 
 @register(StatusPage)
 class StatusPageAdmin(ModelAdmin):
-    list_display = ("title", "address", "published", "targets", "updated_at")
+    list_display = ("title", "address", "published", "targets", "updated")
     list_filter = ("published",)
     search_fields = ("title", "slug")
     prepopulated_fields = {"slug": ("title",)}
@@ -54,6 +54,10 @@ class StatusPageAdmin(ModelAdmin):
         if not row.published:
             return path
         return format_html('<a href="{}">{}</a>', path, path)
+
+    @display(description="Changed", ordering="updated_at")
+    def updated(self, row: StatusPage) -> str:
+        return f"{row.updated_at:%Y-%m-%d %H:%M} UTC"
 
     @display(description="Targets shown")
     def targets(self, row: StatusPage) -> int:

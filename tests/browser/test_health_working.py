@@ -159,3 +159,14 @@ def test_an_incident_is_acknowledged_and_commented_on(open_page: OpenPage) -> No
     incident.refresh_from_db()
     assert incident.acknowledged_by is not None
     assert incident.postmortem == "The disk was full."
+
+
+def test_on_a_phone_the_filters_are_folded_until_asked_for(open_page: OpenPage) -> None:
+    make_target("shop", "up")
+    page = open_page(LIST, width=390)
+    assert not page.is_visible("#filter-severity")
+    page.check("#filter-fold")
+    assert page.is_visible("#filter-severity")
+    page.goto(f"{LIST}?severity=critical")
+    assert page.is_visible("#filter-severity")  # what narrows the list is seen
+    assert serious_findings(page) == []

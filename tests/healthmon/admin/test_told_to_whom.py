@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,9 +14,17 @@ from django.utils import timezone
 from control.outbox.models import OutboxMessage
 from healthmon.admin import charts, problems, statuses
 from healthmon.admin.targetform import label
-from healthmon.models import Channel, IncidentEntry, Notice, Target
+from healthmon.models import (
+    Channel,
+    IncidentEntry,
+    MaintenanceWindow,
+    Notice,
+    StatusPage,
+    Target,
+)
 from healthmon.truth.uptime import Day
 from tests.admin.cast import make_log
+from tests.admin.test_apikeys import form
 from tests.healthmon.admin.cast import group, living_checker, make_incident, make_target
 
 pytestmark = pytest.mark.django_db
@@ -211,3 +219,25 @@ def test_a_heartbeats_latency_is_not_shown_as_the_jobs(admin_client: Client) -> 
 def test_a_single_point_can_be_seen() -> None:
     assert 'alone" d="M50.0' in charts.sparkline([None, 3.0, None], label="x")
     assert "alone" not in charts.sparkline([2.0, 3.0], label="x")
+
+
+def test_moments_are_written_alike_in_every_list(admin_client: Client) -> None:
+    at = datetime(2026, 3, 4, 17, 29, tzinfo=UTC)
+    MaintenanceWindow.objects.create(title="Upgrade", starts_at=at, all_targets=True)
+    page = StatusPage.objects.create(title="Ours", slug="ours")
+    StatusPage.objects.filter(pk=page.pk).update(updated_at=at)
+    for name in ("maintenancewindow", "statuspage"):
+        body = admin_client.get(f"/admin/healthmon/{name}/").content.decode()
+        assert "2026-03-04 17:29 UTC" in body, name
+
+
+@pytest.mark.parametrize(
+    ("scopes", "tried"), [(["logs"], "/logs "), (["read", "targets"], "/api/targets ")]
+)
+def test_a_new_key_is_tried_on_what_it_may(
+    admin_client: Client, scopes: list[str], tried: str
+) -> None:
+    sent = form(admin_client, scopes=scopes)
+    body = admin_client.post("/admin/control/apikey/add/", sent).content.decode()
+    assert f"{tried}-H" in body
+    assert body.count("curl ") == 1
