@@ -156,7 +156,7 @@ def next_text(target: Target, watching: statuses.Watch, now: datetime, *, passiv
     if target.paused:
         return "paused"
     if passive:
-        return f"expected {expected_text(target)}"
+        return expected_text(target)
     if not watching.watches(target):
         return "no checker"
     at = next_on_grid(target.pk, target.interval_s, now.timestamp())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -224,21 +222,13 @@ PAGES: list[Callable[[], str]] = [
 
 @pytest.mark.parametrize("make", PAGES, ids=lambda make: make.__name__.strip("_"))
 def test_a_page_is_accessible_narrow_and_inert(
-    open_page: OpenPage, make: Callable[[], str], request: Any
+    open_page: OpenPage, make: Callable[[], str]
 ) -> None:
     path = make()
     light = open_page(path)
-    _picture(light, f"{make.__name__}-light", request)
     assert serious_findings(light) == []
     assert light.locator("img[src=x]").count() == 0
     assert not too_wide(light)
     dark = open_page(path, dark=True, width=390)
-    _picture(dark, f"{make.__name__}-dark", request)
     assert serious_findings(dark) == []
     assert not too_wide(dark)
-
-
-def _picture(page: Any, name: str, request: Any) -> None:
-    place = Path("/tmp/face_shots")
-    if place.is_dir():
-        page.screenshot(path=str(place / f"{name.strip('_')}.png"), full_page=True)
