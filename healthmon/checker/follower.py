@@ -18,6 +18,7 @@ from django.db import Error as DatabaseProblem
 from django.db import connections
 
 from control.databases.causes import cause_of
+from control.databases.deadline import answered_within
 from control.processes.heart import drop_stale_connections
 from healthmon.checker.garbage import settle_memory
 from healthmon.checker.loader import POLL_S, Loader, News, StoredState
@@ -32,6 +33,8 @@ from healthmon.truth.models import TargetState
 logger = logging.getLogger(__name__)
 
 RECONCILE_BEATS = 5
+# The first load of ten thousand targets takes a fraction of it.
+ANSWER_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +105,10 @@ class Follower:
         if removed:
             self._hand_over(self._give_up, removed)
         try:
-            drop_stale_connections()
-            news = self._loader.poll()
-            self._store_certificates()
+            with answered_within(ANSWER_S):
+                drop_stale_connections()
+                news = self._loader.poll()
+                self._store_certificates()
         except DatabaseProblem as error:
             words = cause_of(error)
             if words != self._failing:

@@ -19,6 +19,7 @@ from typing import Any
 from django.conf import settings
 from django.db import connections
 
+from control.databases.deadline import answered_within
 from control.ports.readiness import register_readiness
 from control.ports.stats import register_stats_part, unregister_stats_part
 from control.processes.heart import drop_stale_connections
@@ -50,6 +51,8 @@ from sinks import service as sinks
 logger = logging.getLogger(__name__)
 
 BEAT_S = 1.0
+# So long the heartbeats' thread waits for a database that has fallen silent.
+ANSWER_S = 20.0
 # A stop lets probes under way end for so long, and leaves the rest of the time to the drain.
 FINISH_S = 10.0
 
@@ -239,8 +242,9 @@ class CheckerProcess:
         try:
             while not self._feeding.wait(BEAT_S):
                 try:
-                    drop_stale_connections()
-                    found = self.feed.poll()
+                    with answered_within(ANSWER_S):
+                        drop_stale_connections()
+                        found = self.feed.poll()
                 except Exception as error:
                     if failing != str(error):
                         failing = str(error)
