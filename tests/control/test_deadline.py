@@ -48,7 +48,7 @@ def pooled(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     settings["OPTIONS"]["pool"] = {"min_size": 0, "max_size": 3, "timeout": 5}
     yield proxy
     connections[ALIAS].close()
-    connections[ALIAS].close_pool()  # type: ignore[attr-defined]  PostgreSQL has one
+    connections[ALIAS].close_pool()  # type: ignore[attr-defined]  # PostgreSQL has one
 
 
 def ask() -> object:
