@@ -126,8 +126,11 @@ def _no_connection_left_open(
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The data directory this run's settings point at."""
-    return _data_dir
+    """The data directory this run's settings point at; processes of a parallel run share it."""
+    from django.conf import settings
+
+    directory: Path = settings.COLLECTOR.server.data_dir
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -145,6 +145,6 @@ def test_stats_are_json_of_this_process(collector_server: Callable[..., Collecto
     server = collector_server()
     body = json.loads(server.client().get("/stats").content)
     assert body["pid"] == server.client().get("/healthz").json()["pid"]
-    operators = [one for one in body["pipelines"] if not one["sink"].startswith("internal-")]
+    operators = [one for one in body["pipelines"] if not one["key"].startswith("internal-")]
     assert [one["name"] for one in operators] == ["database"]
     server.stop()

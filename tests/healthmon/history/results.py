@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +16,7 @@ from sinks.handmade import make_batch, make_part
 from sinks.options import NoOptions
 
 START = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
+LOG_ID = f"history-{uuid.uuid4().hex}"  # no other test's proofs are in its way
 _sequence = itertools.count()
 _numbers = itertools.count(1)
 
@@ -41,7 +43,7 @@ def sample(
     return arrived, made
 
 
-def batch_of(samples: Iterable[tuple[datetime, Record]], *, log_id: str = "testlog") -> Batch:
+def batch_of(samples: Iterable[tuple[datetime, Record]], *, log_id: str = LOG_ID) -> Batch:
     """One part for each moment of arrival."""
     by_arrival: dict[datetime, list[Record]] = {}
     for arrived, made in samples:

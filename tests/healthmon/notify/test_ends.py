@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from django.conf import settings as collector
 from django.db import connections
 
 from control.outbox import actions
@@ -180,14 +182,14 @@ deliverer.await_idle(120)
 """
 
 
-def test_a_process_killed_while_it_sends(web):
+def test_a_process_killed_while_it_sends(web, tmp_path):
     """kill -9 between sending and marking: another process sends it again, by the same key."""
     make_rule(make_channel(url=web.url), group_wait_s=0)
     with play(datetime.now(UTC)) as stage:
         stage.flip(stage.target(), "down")
     web.will(HANG)
     process = subprocess.Popen(
-        [sys.executable, "-c", SEND], env=_environ(), stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SEND], env=_environ(tmp_path), stdout=subprocess.PIPE, text=True
     )
     try:
         assert web.arrived.acquire(timeout=60)
@@ -208,13 +210,17 @@ def test_a_process_killed_while_it_sends(web):
     assert [one.outcome for one in OutboxAttempt.objects.order_by("pk")] == ["silent", "sent"]
 
 
-def _environ() -> dict[str, str]:
+def _environ(directory: Path) -> dict[str, str]:
     """The same settings, on the test's own database."""
     settings = connections["default"].settings_dict
-    environ = dict(os.environ)
+    # With the key by which the channel's address is encrypted.
+    environ = os.environ | {"COLLECTOR_DATA_DIR": str(collector.COLLECTOR.server.data_dir)}
     name = str(settings["NAME"])
     if connections["default"].vendor == "sqlite":
-        environ["COLLECTOR_DATABASE_URL"] = "sqlite:///" + name.replace("-control.", ".")
+        # In a parallel run its name is none that the settings could have.
+        for alias, file in (("default", "control.sqlite3"), ("records", "records.sqlite3")):
+            (directory / file).symlink_to(str(connections[alias].settings_dict["NAME"]))
+        environ["COLLECTOR_DATABASE_URL"] = f"sqlite:///{directory}"
     else:
         url = urlsplit(environ["COLLECTOR_DATABASE_URL"])._replace(path=f"/{name}")
         environ["COLLECTOR_DATABASE_URL"] = urlunsplit(url)
