@@ -125,7 +125,9 @@ class Supervisor:
             wake_write.close()
         # One that had not yet begun to listen for TERM dies of it, and had nothing to lose.
         ended_well = (None, 0, -signal.SIGTERM)
-        failed = any(child.status not in ended_well for child in self._children)
+        # What runs once and had not succeeded yet is done by the next start.
+        lasting = [child for child in self._children if not child.program.once]
+        failed = any(child.status not in ended_well for child in lasting)
         return self._failed or int(failed)
 
     def _running(self) -> bool:

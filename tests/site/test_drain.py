@@ -235,7 +235,8 @@ def test_drain_and_ledger_know_what_is_left(collector_server: Start) -> None:
     with records_locked(server):
         post(server, 0, 100)
         status, document = manage(server, "drain", "--timeout", "3")
-        assert (status, document["left_in_log"]) == (0, 100), "they are safe in the log"
+        safe = f"they are safe in the log: {document}"
+        assert (status, document["left_in_log"]) == (0, 100), safe
         (process,) = document["processes"]
         assert process["settled"] is False
         assert process["ledger"][0]["left_in_log"] == 100
