@@ -15,6 +15,10 @@ from django.core.management.base import BaseCommand
 from control.processes.asking import Answer, ask, has_pipelines, living
 from control.processes.ledgers import Totals, process_json, table
 
+# Past the deadline: a process whose records database is locked hears and answers between two waits
+# for it, of five seconds each.
+ANSWER_S = 15.0
+
 
 class Command(BaseCommand):
     help = (
@@ -61,7 +65,9 @@ class Command(BaseCommand):
     def drain(self, *, timeout_s: float) -> list[Answer]:
         """Ask, and wait a little longer for the answers than the processes are given."""
         asked = [process for process in living() if has_pipelines(process)]
-        answers = ask(asked, "drain", args={"deadline_s": timeout_s}, timeout_s=timeout_s + 5.0)
+        answers = ask(
+            asked, "drain", args={"deadline_s": timeout_s}, timeout_s=timeout_s + ANSWER_S
+        )
         return sorted(answers, key=lambda answer: answer.process.started_at)
 
 
