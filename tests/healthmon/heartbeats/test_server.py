@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
+import httpx
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
@@ -75,7 +76,8 @@ def pings(server: CollectorServer) -> list[tuple[object, ...]]:
 def test_pings_and_services_reach_their_target(collector_server: ServerFactory) -> None:
     server = collector_server()
     add_target(server)
-    client = server.client()
+    # A connection each: one whose body was not read to its end is closed after the answer.
+    client = server.client(limits=httpx.Limits(max_keepalive_connections=0))
     known(server)
     assert client.get(f"{PATH}/start").text == "OK"
     answer = client.post(f"{PATH}/3", content=b"disk full\n")
