@@ -24,11 +24,23 @@ class Backlog:
         self.waiting = WaitingBatches()
         self._settings = settings
         self._sources = [own]
+        self._limit: int | None = None
 
     def configure(self, settings: PipelineSettings) -> None:
         self._settings = settings
         for source in self._sources:
             source.batcher.configure(settings)
+
+    def resize(self, max_records: int | None) -> None:
+        """Close batches at this count from now on; None: at the settings' own."""
+        self._limit = max_records
+        for source in self._sources:
+            source.batcher.resize(max_records)
+
+    @property
+    def max_records(self) -> int:
+        """The count at which a batch closes."""
+        return self.own.batcher.max_records
 
     @property
     def sources(self) -> list[Source]:
@@ -39,6 +51,7 @@ class Backlog:
         return [source for source in self._sources if source.adopted]
 
     def add(self, source: Source) -> None:
+        source.batcher.resize(self._limit)
         self._sources = [*self._sources, source]
 
     def remove(self, source: Source) -> None:

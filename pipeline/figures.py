@@ -15,6 +15,9 @@ class Figures:
         self.dropped: Counter[str] = Counter()
         self.retries = 0
         self.failures = 0
+        # Steps of the autoscaler.
+        self.scaled_up = 0
+        self.scaled_down = 0
         self.failing = False
         self.settled_s = float("-inf")
         self.last_error = ""

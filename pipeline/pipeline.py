@@ -328,6 +328,16 @@ class Pipeline:
                 held += state.backlog.held_by_tenant(source, state.in_hand())
         return held
 
+    @property
+    def batch_limit(self) -> int:
+        """The count at which a batch closes now."""
+        return self._state.backlog.max_records
+
+    @property
+    def write_limit(self) -> int:
+        """How many batches may be with the sink at once now."""
+        return self._state.spec.settings.max_workers
+
     def breaker_stats(self) -> dict[str, object]:
         """The breaker as plain JSON values; needs `lock`."""
         state = self._state

@@ -147,6 +147,8 @@ def _pipeline_stats(
         flushes, dropped = dict(figures.flushes), dict(figures.dropped)
         latency = figures.write_quantiles()
         breaker = pipeline.breaker_stats()
+        batch_limit, write_limit = pipeline.batch_limit, pipeline.write_limit
+        scaled = figures.scaled_up, figures.scaled_down
     return {
         "key": pipeline.key,
         "name": spec.name,
@@ -164,6 +166,10 @@ def _pipeline_stats(
         "busy_workers": sum(worker.batch is not None for worker in workers),
         "min_workers": spec.settings.min_workers,
         "max_workers": spec.settings.max_workers,
+        "batch_limit": batch_limit,
+        "write_limit": write_limit,
+        "scaled_up": scaled[0],
+        "scaled_down": scaled[1],
         "accepted": sum(tally.accepted for tally in own),
         "stored": sum(tally.stored for tally in own),
         "already_stored": sum(tally.already_stored for tally in own),

@@ -13,6 +13,14 @@ from msgspec import Meta
 from pipeline.settings import PipelineSettings
 from sinks.options import SinkOptions
 
+# Overrides that are on or off, and the setting that each stands for.
+_SWITCHES = {
+    "breaker": "breaker_enabled",
+    "ordered": "ordered",
+    "adaptive_batch": "adaptive_batch",
+    "adaptive_concurrency": "adaptive_concurrency",
+}
+
 
 class PipelineOverrides(SinkOptions, frozen=True, kw_only=True):
     """What a sink may have otherwise than the installation's defaults; None keeps the default."""
@@ -42,6 +50,113 @@ class PipelineOverrides(SinkOptions, frozen=True, kw_only=True):
     ) = None
     low_watermark: (
         Annotated[float, Meta(gt=0, le=1, description="Share at which it takes records again.")]
+        | None
+    ) = None
+    hint_watermark: (
+        Annotated[
+            float,
+            Meta(gt=0, le=1, description="Share from which clients are told the room left."),
+        ]
+        | None
+    ) = None
+    shed_watermark: (
+        Annotated[
+            float,
+            Meta(
+                gt=0,
+                le=1,
+                description="Share from which records of low levels are shed; empty: never.",
+            ),
+        ]
+        | None
+    ) = None
+    shed_below: Annotated[
+        Literal["default", "DEBUG", "INFO", "WARN", "ERROR"],
+        Meta(description="The level from which on nothing is shed."),
+    ] = "default"
+    partition_by: Annotated[
+        Literal["default", "none", "tenant"],
+        Meta(
+            description="tenant: no batch holds two tenants' records. A write for each tenant is "
+            "slow where there are many."
+        ),
+    ] = "default"
+    max_partitions: (
+        Annotated[
+            int,
+            Meta(ge=1, le=100_000, description="Tenants whose batches fill at the same time."),
+        ]
+        | None
+    ) = None
+    ordered: Annotated[
+        Literal["default", "on", "off"],
+        Meta(
+            description="Whether each tenant's records reach the sink in the order in which they "
+            "came: a batch that is tried again holds its tenants' later records back."
+        ),
+    ] = "default"
+    autoscale_interval_s: (
+        Annotated[
+            float,
+            Meta(gt=0, le=3600, description="Seconds between two looks at the number of workers."),
+        ]
+        | None
+    ) = None
+    autoscale_up: (
+        Annotated[
+            float,
+            Meta(gt=0, le=1, description="Share of the room held above which a worker is added."),
+        ]
+        | None
+    ) = None
+    autoscale_down: (
+        Annotated[
+            float,
+            Meta(ge=0, lt=1, description="Share of the room held below which a worker leaves."),
+        ]
+        | None
+    ) = None
+    autoscale_up_batches: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=10_000,
+                description="Full batches waiting for each worker above which one is added; 0: "
+                "only the share counts.",
+            ),
+        ]
+        | None
+    ) = None
+    autoscale_cooldown_s: (
+        Annotated[
+            float,
+            Meta(ge=0, le=3600, description="Seconds after a change of the number of workers."),
+        ]
+        | None
+    ) = None
+    adaptive_batch: Annotated[
+        Literal["default", "on", "off"],
+        Meta(description="Whether the size of a batch finds itself."),
+    ] = "default"
+    adaptive_concurrency: Annotated[
+        Literal["default", "on", "off"],
+        Meta(description="Whether the number of writes at once finds itself."),
+    ] = "default"
+    adaptive_start_records: (
+        Annotated[int, Meta(ge=1, le=1_000_000, description="The size that it starts with.")] | None
+    ) = None
+    adaptive_min_records: (
+        Annotated[int, Meta(ge=1, le=1_000_000, description="The smallest such size.")] | None
+    ) = None
+    adaptive_max_records: (
+        Annotated[int, Meta(ge=1, le=1_000_000, description="The largest such size.")] | None
+    ) = None
+    adaptive_flush_deadline_s: (
+        Annotated[
+            float,
+            Meta(gt=0, le=3600, description="Seconds; a flush should take half of it at most."),
+        ]
         | None
     ) = None
     min_workers: (
@@ -160,10 +275,18 @@ class PipelineOverrides(SinkOptions, frozen=True, kw_only=True):
         given = {name: getattr(self, name) for name in self.__struct_fields__}
         given = {name: value for name, value in given.items() if value is not None}
         del given["dead_letters"]  # not the engine's concern
-        if (breaker := given.pop("breaker")) != "default":
-            given["breaker_enabled"] = breaker == "on"
+        for name, stands_for in _SWITCHES.items():
+            if (value := given.pop(name)) != "default":
+                given[stands_for] = value == "on"
+        for name in ("shed_below", "partition_by"):
+            if given[name] == "default":
+                del given[name]
+        if given.get("partition_by") == "none":
+            given["partition_by"] = ""
         retry, given = _of("retry_", given)
         breaking, given = _of("breaker_", given)
+        autoscale, given = _of("autoscale_", given)
+        adaptive, given = _of("adaptive_", given)
         if "max_workers" in given:
             given.setdefault("min_workers", min(defaults.min_workers, given["max_workers"]))
         return dataclasses.replace(
@@ -171,6 +294,8 @@ class PipelineOverrides(SinkOptions, frozen=True, kw_only=True):
             **given,
             retry=dataclasses.replace(defaults.retry, **retry),
             breaker=dataclasses.replace(defaults.breaker, **breaking),
+            autoscale=dataclasses.replace(defaults.autoscale, **autoscale),
+            adaptive=dataclasses.replace(defaults.adaptive, **adaptive),
         )
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from django.core.exceptions import ValidationError
-from django.core.validators import RegexValidator
+from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
 
 DEFAULT_TENANT = "default"
@@ -14,6 +14,7 @@ SCOPES: dict[str, str] = {
     "logs": "send logs",
     "health": "send health pings",
     "events": "send audit events",
+    "counters": "count",
     "read": "read records and figures",
     "targets": "change targets and incidents",
     "admin": "everything",
@@ -28,7 +29,7 @@ slug_validator = RegexValidator(
 
 
 def _default_scopes() -> list[str]:
-    return ["logs", "health", "events"]
+    return ["logs", "health", "events", "counters"]
 
 
 def validate_scopes(scopes: object) -> None:
@@ -70,6 +71,19 @@ class ApiKey(models.Model):
         default="",
         choices=[("", "no minimum"), *((ack, ack) for ack in ACKS)],
         help_text="The weakest acknowledgement this key's requests may ask for.",
+    )
+    rate_per_s = models.PositiveIntegerField(
+        "rate limit",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Records a second, over all processes together. Empty: no limit.",
+    )
+    burst = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Records at once, after a while without any. Empty: ten seconds' worth.",
     )
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)

@@ -95,6 +95,7 @@ class IngestSettings:
     gate_bytes: int = setting(256 * MIB, low=KIB)
     default_ack: str = setting("wal", choices=("memory", "wal", "stored"))
     ack_timeout_s: float = setting(10.0, low=0.01)
+    admission_wait_s: float = setting(0.0, low=0, high=5)
     idempotency_wait_s: float = setting(2.0, low=0.05, high=30)
     require_key: str = setting("auto", choices=("auto", "always", "never"))
 

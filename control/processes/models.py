@@ -80,6 +80,12 @@ class PipelineSample(models.Model):
     held_bytes = models.BigIntegerField(default=0)
     workers = models.IntegerField(default=0)
     batches = models.BigIntegerField(default=0)
+    # The count at which a batch closes, and how many may be with the sink at once.
+    batch_limit = models.BigIntegerField(default=0)
+    write_limit = models.IntegerField(default=0)
+    scaled_up = models.IntegerField(default=0)
+    scaled_down = models.IntegerField(default=0)
+    shed = models.BigIntegerField(default=0)
     write_p50_s = models.FloatField(null=True)
     write_p95_s = models.FloatField(null=True)
     write_p99_s = models.FloatField(null=True)

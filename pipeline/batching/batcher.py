@@ -26,11 +26,22 @@ class Batcher:
         self._log = log
         self._cursor = cursor
         self._settings = settings
+        # The count at which a batch closes, where that is not the settings' own.
+        self._limit: int | None = None
         self._rest: Part | None = None
         self._flush_below = 0
 
     def configure(self, settings: PipelineSettings) -> None:
         self._settings = settings
+
+    def resize(self, max_records: int | None) -> None:
+        """Close batches at this count from now on; None: at the settings' own."""
+        self._limit = max_records
+
+    @property
+    def max_records(self) -> int:
+        """The count at which a batch closes."""
+        return self._settings.max_records if self._limit is None else self._limit
 
     @property
     def waiting_records(self) -> int:
@@ -51,7 +62,7 @@ class Batcher:
     def full(self) -> bool:
         """Whether a batch can close for its size alone."""
         return (
-            self.waiting_records >= self._settings.max_records
+            self.waiting_records >= self.max_records
             or self.waiting_bytes >= self._settings.max_bytes
         )
 
@@ -116,7 +127,7 @@ class Batcher:
         """The parts of the next batch and what closed it; only to be called when one is due."""
         reason = self._reason(shutdown)
         parts: list[Part] = []
-        room_records, room_bytes = self._settings.max_records, self._settings.max_bytes
+        room_records, room_bytes = self.max_records, self._settings.max_bytes
         while room_records and room_bytes and (part := self._next_part()) is not None:
             if part.count <= room_records and part.nbytes <= room_bytes:
                 parts.append(part)
