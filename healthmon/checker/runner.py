@@ -360,5 +360,6 @@ def _is_old_news(memory: Memory, at_us: int, result: Result) -> bool:
     """A ping from before the last change, told again after a takeover: the change knew of it."""
     if result.outcome == VOID or at_us > memory.since_us:
         return False
-    was_down = machine.DOWN in (memory.status, memory.before)
-    return memory.status in (machine.UP, machine.DEGRADED, machine.DOWN) or was_down
+    if memory.status == machine.UNKNOWN:
+        return memory.before == machine.DOWN
+    return memory.status in (machine.UP, machine.DEGRADED, machine.DOWN)
