@@ -24,7 +24,7 @@ from control.ports.readiness import register_readiness
 from control.ports.stats import register_stats_part, unregister_stats_part
 from control.processes.heart import drop_stale_connections
 from healthmon import metrics
-from healthmon.checker.eventime import EvenTime
+from healthmon.checker.evenclock import EvenClock
 from healthmon.checker.figures import Figures
 from healthmon.checker.follower import Follower
 from healthmon.checker.former import FormerLogs
@@ -109,7 +109,7 @@ class CheckerProcess:
         self.outbound = Outbound(
             engine=_engine, count_dropped=metrics.count_dropped, clock=self._clock
         )
-        self.time = EvenTime(self._clock)
+        self.time = EvenClock(self._clock)
         figures = Figures()
         self.limits = Limits(
             total=monitoring.probe_concurrency,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from healthmon.checker.entry import Entry
-from healthmon.checker.eventime import EvenTime
+from healthmon.checker.evenclock import EvenClock
 from healthmon.checker.figures import Figures
 from healthmon.checker.judge import Judge, blind_after_s
 from healthmon.checker.limits import Limits, Place
@@ -51,7 +51,7 @@ class Runner:
         limits: Limits,
         judge: Judge,
         statuses: Statuses,
-        time: EvenTime,
+        time: EvenClock,
         figures: Figures,
         scheduled: bool = True,
     ) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from healthmon.checker.entry import Entry
-from healthmon.checker.eventime import EvenTime
+from healthmon.checker.evenclock import EvenClock
 from healthmon.checker.figures import Figures
 from healthmon.checker.judge import blind_after_s
 from healthmon.probes.kind import VOID, Result
@@ -41,7 +41,7 @@ class Statuses:
         self,
         *,
         heard: Heard,
-        time: EvenTime,
+        time: EvenClock,
         figures: Figures,
         checker: str,
         epoch_of: Callable[[int], int | None],

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from healthmon.checker.eventime import EvenTime
+from healthmon.checker.evenclock import EvenClock
 from healthmon.checker.figures import Figures
 from healthmon.checker.judge import Judge
 from healthmon.checker.limits import Limits
@@ -49,7 +49,7 @@ class Stand:
         self.epochs: dict[int, int] = dict.fromkeys(range(64), 1)
         self.network_gone = ""
         self.stalls = StallWatch(monotonic=self.clock.monotonic)
-        self.time = EvenTime(self.clock)  # type: ignore[arg-type]
+        self.time = EvenClock(self.clock)  # type: ignore[arg-type]
         figures = Figures()
         self.heard = Heard(
             result=lambda one, name, at_us, result: self.results.append((one, at_us, result)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pipeline.runtime.clock import Clock
 
 
-class EvenTime:
+class EvenClock:
     """Stored times and the grid are the wall's; everything else is counted monotonically."""
 
     def __init__(self, clock: Clock) -> None:
