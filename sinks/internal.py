@@ -81,10 +81,6 @@ def register_internal_sink(sink: InternalSink) -> None:
     _sinks.register(sink.name, sink)
 
 
-def unregister_internal_sink(name: str) -> None:
-    _sinks.unregister(name)
-
-
 def internal_sinks() -> list[InternalSink]:
     return _sinks.values()
 

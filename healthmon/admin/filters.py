@@ -6,6 +6,7 @@ them; only how they are drawn is ours.  Runs in request threads.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,7 +23,7 @@ NONE = "-"
 MAX_CHOICES = 500
 
 
-class ChoiceFilter(SimpleListFilter):
+class ChoiceFilter(SimpleListFilter, ABC):
     """One choice of a few; an unknown one finds nothing."""
 
     template = "admin/healthmon/filter_choice.html"
@@ -41,8 +42,9 @@ class ChoiceFilter(SimpleListFilter):
             return queryset.none()
         return self.narrowed(queryset, value)
 
+    @abstractmethod
     def narrowed(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
-        raise NotImplementedError
+        """Those of `queryset` that the choice `value`, one of those offered, leaves."""
 
 
 class StatusFilter(ChoiceFilter):

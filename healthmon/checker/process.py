@@ -65,7 +65,6 @@ class CheckerProcess:
         self.id = uuid.uuid4().hex
         self._stop_asked: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.ready = threading.Event()
 
     # --- life ------------------------------------------------------------------------------
 
@@ -80,7 +79,6 @@ class CheckerProcess:
         self._stop_asked = asyncio.Event()
         self.make()
         self.start()
-        self.ready.set()
         try:
             while not self._stop_asked.is_set():
                 self._beat()

@@ -56,7 +56,7 @@ class Runner:
         scheduled: bool = True,
     ) -> None:
         self._tools = tools
-        self.limits = self._limits = limits
+        self._limits = limits
         self._judge = judge
         self._statuses = statuses
         self._time = time

@@ -50,6 +50,7 @@ class Stand:
         self.network_gone = ""
         self.stalls = StallWatch(monotonic=self.clock.monotonic)
         self.time = EvenClock(self.clock)  # type: ignore[arg-type]
+        self.limits = Limits(total=total, per_host=per_host, per_group=per_group)
         figures = Figures()
         self.heard = Heard(
             result=lambda one, name, at_us, result: self.results.append((one, at_us, result)),
@@ -64,7 +65,7 @@ class Stand:
                 contexts=Contexts(),
                 monotonic=self.clock.monotonic,
             ),
-            limits=Limits(total=total, per_host=per_host, per_group=per_group),
+            limits=self.limits,
             judge=Judge(stalls=self.stalls, gate=self),
             statuses=Statuses(
                 heard=self.heard,

@@ -550,7 +550,7 @@ def test_who_waits_for_room_for_ever_is_unknown_and_says_why() -> None:
         for _ in range(300):
             await asyncio.sleep(1)
             stand.runner.reconcile(lambda spec: None)
-        assert stand.runner.limits.crowded(3) == [("stuck.example", 1)]
+        assert stand.limits.crowded(3) == [("stuck.example", 1)]
 
     run(stand.clock, main())
     assert stand.statuses(2) == ["unknown"]
