@@ -14,6 +14,7 @@ class ControlConfig(AppConfig):
         from control.auth import changes
         from control.auth.service import KeyService
         from control.idempotency import service as idempotency
+        from control.outbox import metrics as outbox_metrics
         from control.outbox import service as outbox
         from control.processes import lifecycle
         from control.processes.service import HeartService
@@ -23,4 +24,5 @@ class ControlConfig(AppConfig):
         lifecycle.register(KeyService())
         lifecycle.register(idempotency.current())
         idempotency.current().register_ports()
+        outbox_metrics.metrics()
         lifecycle.register(outbox.current())

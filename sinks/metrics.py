@@ -6,7 +6,7 @@ heart, by `/stats`).  With several server processes prometheus_client keeps them
 add up over living processes; imbalances, alarms and breakers show the greatest, without their sign.
 Labels are bounded: sinks and reasons.  What the metrics are is in `sinks.metricset`.
 
-`_metrics` is made once per process and registry, at `ready()` or by a test.
+`metrics()` is made once per process, at `ready()`, before there are threads that could ask.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -32,17 +33,10 @@ INTENTIONAL = frozenset({"backlog", "unrouted", "shed", "sink_removed"})
 _BATCHES_FOLLOWED = 4_096
 
 
-_lock = threading.Lock()
-_metrics: Metrics | None = None
-
-
+@cache
 def metrics() -> Metrics:
     """This process's metrics in prometheus_client's own registry."""
-    global _metrics
-    with _lock:
-        if _metrics is None:
-            _metrics = Metrics()
-        return _metrics
+    return Metrics()
 
 
 class EngineMetrics(Observer):

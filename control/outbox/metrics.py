@@ -1,8 +1,8 @@
-"""What the outbox tells Prometheus.  `_lock` guards the making of the metrics."""
+"""What the outbox tells Prometheus.  Any thread; made at `ready()`."""
 
 from __future__ import annotations
 
-import threading
+from functools import cache
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
@@ -19,14 +19,7 @@ class Metrics:
         )
 
 
-_lock = threading.Lock()
-_metrics: Metrics | None = None
-
-
+@cache
 def metrics() -> Metrics:
     """This process's metrics in prometheus_client's own registry."""
-    global _metrics
-    with _lock:
-        if _metrics is None:
-            _metrics = Metrics()
-        return _metrics
+    return Metrics()

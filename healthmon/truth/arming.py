@@ -20,9 +20,11 @@ MAX_ATTEMPT_S = 10.0
 
 def arm() -> None:
     """Register everything; harmless when called again."""
+    from healthmon.truth.metrics import metrics
     from healthmon.truth.sink import FlipsSink
     from healthmon.truth.slo import judge_burns
 
+    metrics()
     register_internal_type(FLIP)
     register_internal_sink(
         InternalSink(

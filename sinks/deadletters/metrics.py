@@ -1,12 +1,13 @@
 """What dead letters tell Prometheus and the dashboard.
 
-The gauge is read from the tallies by the heart; `_lock` guards the making of the metrics and which
-sinks the gauge has.
+Made at `ready()`.  The gauge is read from the tallies by the heart; `_lock` guards which sinks it
+has.
 """
 
 from __future__ import annotations
 
 import threading
+from functools import cache
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
@@ -48,14 +49,7 @@ class Metrics:
             self._named |= waiting.keys()
 
 
-_lock = threading.Lock()
-_metrics: Metrics | None = None
-
-
+@cache
 def metrics() -> Metrics:
     """This process's metrics in prometheus_client's own registry."""
-    global _metrics
-    with _lock:
-        if _metrics is None:
-            _metrics = Metrics()
-        return _metrics
+    return Metrics()
