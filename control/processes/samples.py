@@ -20,7 +20,16 @@ logger = logging.getLogger(__name__)
 
 INTERVAL_S = 5.0
 MAX_WAITING = 2_000
-_COUNTERS = ("accepted", "stored", "refused", "dropped", "batches")
+_COUNTERS = (
+    "accepted",
+    "stored",
+    "refused",
+    "dropped",
+    "shed",
+    "batches",
+    "scaled_up",
+    "scaled_down",
+)
 
 
 class Sampler:
@@ -96,6 +105,8 @@ class Sampler:
             capacity_records=int(pipeline.get("capacity_records", 0)),
             held_bytes=int(pipeline.get("held_bytes", 0)),
             workers=int(pipeline.get("workers", 0)),
+            batch_limit=int(pipeline.get("batch_limit", 0)),
+            write_limit=int(pipeline.get("write_limit", 0)),
             write_p50_s=latency.get("p50"),
             write_p95_s=latency.get("p95"),
             write_p99_s=latency.get("p99"),
@@ -106,6 +117,10 @@ class Sampler:
 def _counters(pipeline: Mapping[str, Any]) -> dict[str, int]:
     """The counters by the sample's names; those that are kept by reason are summed."""
     values = {**pipeline, "batches": pipeline.get("flushes", {})}
+    dropped = pipeline.get("dropped")
+    if isinstance(dropped, Mapping):
+        # A part of what was dropped, told by itself: it is what the operator had asked for.
+        values["shed"] = dropped.get("shed", 0)
     return {name: _total(values.get(name, 0)) for name in _COUNTERS}
 
 
