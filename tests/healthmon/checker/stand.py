@@ -14,7 +14,7 @@ from healthmon.checker.limits import Limits
 from healthmon.checker.runner import Runner
 from healthmon.checker.stall import StallWatch
 from healthmon.checker.statuses import Heard, Statuses
-from healthmon.probes.kind import ProbeKind, ProbeOptions, Request, Result
+from healthmon.probes.kind import FAILED, ProbeKind, ProbeOptions, Request, Result
 from healthmon.probes.net.policy import AddressPolicy
 from healthmon.probes.net.resolver import Resolver
 from healthmon.probes.net.tls import Contexts
@@ -22,7 +22,7 @@ from healthmon.probes.tools import Tools
 from healthmon.targets.spec import TargetSpec
 from healthmon.truth.changes import Change
 from healthmon.truth.machine import Memory, Rules
-from tests.healthmon.checker.virtual import VirtualClock
+from tests.healthmon.checker.virtual import EPOCH_US, VirtualClock
 
 
 class Options(ProbeOptions, frozen=True, kw_only=True):
@@ -30,6 +30,16 @@ class Options(ProbeOptions, frozen=True, kw_only=True):
 
 
 Answer = Callable[[int], Any]
+
+
+def up() -> Memory:
+    """Of a target that is known to be up."""
+    return Memory(status="up", seq=1, since_us=EPOCH_US)
+
+
+def failed(_: int = 0) -> Result:
+    """As a stand's `answer`: every probe fails."""
+    return Result(outcome=FAILED, error="connection refused", total_ms=1.0)
 
 
 class Stand:
