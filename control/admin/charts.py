@@ -18,25 +18,39 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
+from control.admin import overlays
 from control.admin.figures import NOTHING, compact
+from control.admin.overlays import Event, Level
+from control.admin.paths import (
+    HEIGHT,
+    TICKS,
+    WIDTH,
+    Scale,
+    Values,
+    area_path,
+    line_path,
+    nice_ticks,
+    number,
+    stack,
+)
 
-WIDTH = 1000.0
-HEIGHT = 200.0
 COLOURS = 6
 DAY_S = 86_400.0
-
-Values = Sequence[float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line or area. `colour` is a place in the palette, 1 to 6; it goes round after that."""
+    """One line or area. `colour` is a place in the palette, 1 to 6; it goes round after that.
+
+    A `stepped` one keeps a value until the next: a number of workers is never two and a half.
+    """
 
     name: str
     values: Values
     colour: int = 1
     dashed: bool = False
     area: bool = False
+    stepped: bool = False
 
     @property
     def latest(self) -> float | None:
@@ -53,7 +67,8 @@ class TimeChart:
 
     `stacked` series are drawn as areas on top of each other, `series` as lines (or areas from
     zero) over them. `ceiling` fixes the top of the axis. `empty` stands in the chart's place
-    while there is nothing to draw: say what to do.
+    while there is nothing to draw: say what to do. A level inside the axis is drawn; with
+    `reach` the axis reaches up to every level. `whole` keeps the axis to whole numbers.
     """
 
     key: str
@@ -68,6 +83,27 @@ class TimeChart:
     tick_s: float = 300.0  # seconds from one label of the time axis to the next
     empty: str = "Nothing to draw yet."
     note: str = ""
+    levels: Sequence[Level] = ()
+    reach: bool = False
+    events: Sequence[Event] = ()
+    steps: Sequence[tuple[int, int]] = ()
+    whole: bool = False
+
+    @property
+    def layers(self) -> list[Values]:
+        return [one.values for one in self.stacked]
+
+    @property
+    def count(self) -> int:
+        return max((len(one.values) for one in (*self.series, *self.stacked)), default=0)
+
+    @property
+    def span_s(self) -> float:
+        return self.count * self.step_s
+
+    @property
+    def starts_at(self) -> datetime:
+        return self.ends_at - timedelta(seconds=self.span_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,91 +118,17 @@ class Mark:
     latest: str
 
 
-def nice_ticks(top: float, *, count: int = 4) -> list[float]:
-    """Round numbers from 0 to at least `top`, about `count` steps."""
-    if top <= 0 or not math.isfinite(top):
-        return [0.0, 1.0]
-    raw = top / count
-    magnitude = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= raw * 0.999)
-    return [step * i for i in range(math.ceil(top / step - 1e-9) + 1)]
-
-
-def runs(values: Values) -> list[tuple[int, list[float]]]:
-    """The stretches without a gap: (index of the first value, values)."""
-    found: list[tuple[int, list[float]]] = []
-    fresh = True
-    for index, value in enumerate(values):
-        if value is None:
-            fresh = True
-        elif fresh:
-            found.append((index, [value]))
-            fresh = False
-        else:
-            found[-1][1].append(value)
-    return found
-
-
-def _number(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
-
-
-class _Scale:
-    def __init__(self, *, count: int, top: float, height: float = HEIGHT) -> None:
-        self.count = max(count, 1)
-        self.top = top if top > 0 else 1.0
-        self.height = height
-
-    def x(self, index: float) -> str:
-        return _number((index + 0.5) / self.count * WIDTH)
-
-    def y(self, value: float) -> str:
-        return _number(self.height - min(max(value / self.top, 0.0), 1.0) * self.height)
-
-    def points(self, start: int, values: Sequence[float]) -> str:
-        return " ".join(f"{self.x(start + i)},{self.y(v)}" for i, v in enumerate(values))
-
-
-def line_path(values: Values, scale: _Scale) -> str:
-    """A line with gaps; a value alone between two gaps is a dot (a stroke of no length)."""
-    parts = []
-    for start, run in runs(values):
-        points = scale.points(start, run)
-        parts.append(f"M{points} h0" if len(run) == 1 else f"M{points}")
-    return " ".join(parts)
-
-
-def area_path(values: Values, scale: _Scale, floor: Sequence[float] | None = None) -> str:
-    """An area down to `floor` (the stack below), or to zero."""
-    parts = []
-    for start, run in runs(values):
-        below = [0.0] * len(run) if floor is None else list(floor[start : start + len(run)])
-        back = " ".join(
-            f"{scale.x(start + i)},{scale.y(below[i])}" for i in range(len(run) - 1, -1, -1)
-        )
-        parts.append(f"M{scale.points(start, run)} L{back}Z")
-    return " ".join(parts)
-
-
-def stack(series: Sequence[Series]) -> list[tuple[list[float], list[float | None]]]:
-    """For each series the floor it stands on and its upper edge."""
-    length = max((len(one.values) for one in series), default=0)
-    floor = [0.0] * length
-    layers = []
-    for one in series:
-        upper = [None if v is None else floor[i] + v for i, v in enumerate(one.values)]
-        layers.append((floor, upper))
-        floor = [floor[i] if top is None else top for i, top in enumerate(upper)]
-    return layers
-
-
-def _marks(chart: TimeChart, scale: _Scale) -> list[Mark]:
+def _marks(chart: TimeChart, scale: Scale) -> list[Mark]:
     drawn = [
         (one, line_path(upper, scale), area_path(upper, scale, floor))
-        for one, (floor, upper) in zip(chart.stacked, stack(chart.stacked), strict=True)
+        for one, (floor, upper) in zip(chart.stacked, stack(chart.layers), strict=True)
     ]
     drawn += [
-        (one, line_path(one.values, scale), area_path(one.values, scale) if one.area else "")
+        (
+            one,
+            line_path(one.values, scale, stepped=one.stepped),
+            area_path(one.values, scale) if one.area else "",
+        )
         for one in chart.series
     ]
     return [
@@ -184,12 +146,10 @@ def _marks(chart: TimeChart, scale: _Scale) -> list[Mark]:
 
 def _top(chart: TimeChart) -> float:
     peaks = [v for one in chart.series for v in one.values if v is not None]
-    peaks += [v for _, upper in stack(chart.stacked) for v in upper if v is not None]
+    peaks += [v for _, upper in stack(chart.layers) for v in upper if v is not None]
+    if chart.reach:
+        peaks += [level.value for level in chart.levels]
     return max(peaks, default=0.0)
-
-
-def _count(chart: TimeChart) -> int:
-    return max((len(one.values) for one in (*chart.series, *chart.stacked)), default=0)
 
 
 def time_ticks(chart: TimeChart, count: int, *, every: timedelta) -> list[tuple[float, str]]:
@@ -214,20 +174,41 @@ def _hovers(chart: TimeChart, count: int) -> list[tuple[str, str, str]]:
     """One invisible column per moment whose title the browser shows on hover."""
     everything = (*chart.stacked, *chart.series)
     width = WIDTH / max(count, 1)
-    span_s = count * chart.step_s
-    starts_at = chart.ends_at - timedelta(seconds=span_s)
+    happened: dict[int, list[str]] = {}
+    for share, event in _events(chart):
+        place = min(int(share / 100 * count), count - 1)
+        happened.setdefault(place, []).append(f"{event.number}: {event.words}")
     columns = []
     for index in range(count):
         values = [(one.name, one.values[index]) for one in everything]
-        if all(value is None for _, value in values):
+        told = [f"{name}: {chart.text(value)}" for name, value in values if value is not None]
+        told += happened.get(index, ())
+        if not told:
             continue
-        moment = timezone.localtime(starts_at + timedelta(seconds=index * chart.step_s))
-        words = "\n".join(
-            f"{name}: {chart.text(value)}" for name, value in values if value is not None
-        )
-        when = f"{moment:%Y-%m-%d %H:%M}" if span_s > DAY_S else f"{moment:%H:%M:%S}"
-        columns.append((_number(index * width), _number(width), f"{when}\n{words}"))
+        words = "\n".join(told)
+        moment = timezone.localtime(chart.starts_at + timedelta(seconds=index * chart.step_s))
+        when = f"{moment:%Y-%m-%d %H:%M}" if chart.span_s > DAY_S else f"{moment:%H:%M:%S}"
+        columns.append((number(index * width), number(width), f"{when}\n{words}"))
     return columns
+
+
+def _events(chart: TimeChart) -> list[tuple[float, Event]]:
+    if not chart.count:
+        return []
+    return overlays.inside(chart.events, starts_at=chart.starts_at, span_s=chart.span_s)
+
+
+def _levels(chart: TimeChart, scale: Scale) -> list[overlays.DrawnLevel]:
+    return [
+        overlays.DrawnLevel(
+            y=scale.y(level.value),
+            share=number(100 - level.value / scale.top * 100),
+            name=level.name,
+            css=f"c{(level.colour - 1) % COLOURS + 1}",
+        )
+        for level in chart.levels
+        if 0 < level.value <= scale.top
+    ]
 
 
 def describe(chart: TimeChart) -> str:
@@ -241,29 +222,38 @@ def describe(chart: TimeChart) -> str:
             )
         else:
             parts.append(f"{one.name}: {NOTHING}")
-    return f"In {chart.unit}. " + "; ".join(parts) + "."
+    parts += [f"{level.name} at {chart.text(level.value)}" for level in chart.levels]
+    told = [f"In {chart.unit}. " + "; ".join(parts) + ".", overlays.told_of(chart.steps)]
+    told += [f"{one.number}: {one.words}." for _, one in _events(chart)]
+    return " ".join(filter(None, told))
 
 
 def render(chart: TimeChart) -> SafeString:
     """The chart as HTML. Names of series come from outside and are escaped by the template."""
-    count = _count(chart)
+    count = chart.count
     has_values = any(
         value is not None for one in (*chart.series, *chart.stacked) for value in one.values
     )
-    ticks = nice_ticks(chart.ceiling or _top(chart))
-    scale = _Scale(count=count, top=ticks[-1])
+    top = chart.ceiling or _top(chart)
+    ticks = nice_ticks(max(top, TICKS) if chart.whole else top)
+    events = _events(chart) if has_values else []
+    scale = Scale(count=count, top=ticks[-1])
     context = {
         "chart": chart,
         "has_values": has_values,
-        "width": _number(WIDTH),
-        "height": _number(HEIGHT),
+        "width": number(WIDTH),
+        "height": number(HEIGHT),
         "y_ticks": [
-            (scale.y(value), _number(100 - value / ticks[-1] * 100), chart.text(value))
+            (scale.y(value), number(100 - value / ticks[-1] * 100), chart.text(value))
             for value in ticks
         ],
         "x_ticks": time_ticks(chart, count, every=timedelta(seconds=chart.tick_s)) if count else [],
         "marks": _marks(chart, scale) if has_values else [],
         "hovers": _hovers(chart, count) if has_values else [],
+        "levels": _levels(chart, scale) if has_values else [],
+        "events": [number(share / 100 * WIDTH) for share, _ in events],
+        "event_labels": overlays.labels(events),
+        "steps": overlays.steps(chart.steps) if has_values else [],
         "description": describe(chart),
     }
     return render_to_string("admin/charts/time_chart.html", context)
@@ -272,12 +262,12 @@ def render(chart: TimeChart) -> SafeString:
 def sparkline(values: Values, *, label: str, colour: int = 1) -> SafeString:
     """A small line without axes, for a table cell."""
     known = [value for value in values if value is not None]
-    scale = _Scale(count=len(values), top=max(known, default=0.0), height=24.0)
+    scale = Scale(count=len(values), top=max(known, default=0.0), height=24.0)
     context = {
         "line": line_path(values, scale),
         "fill": area_path(values, scale),
         "label": label,
-        "width": _number(WIDTH),
+        "width": number(WIDTH),
         "css": f"c{(colour - 1) % COLOURS + 1}",
     }
     return render_to_string("admin/charts/sparkline.html", context)

@@ -7,12 +7,13 @@ a gap, not a zero. Runs in request threads; reads, and holds no state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from control.admin.charts import Values
+from control.admin.paths import Values
 
 SPAN = timedelta(minutes=15)
 STEP_S = 10.0
@@ -21,8 +22,17 @@ SETTLE_S = 7.0
 # No pipeline reports more often than this many times in the window: bounds the rows that are read.
 MAX_ROWS = 50_000
 
-_COUNTS = ("accepted", "stored", "refused", "dropped")
-_GAUGES = ("held_records", "capacity_records")
+_COUNTS = (
+    "accepted",
+    "stored",
+    "refused",
+    "dropped",
+    "shed",
+    "batches",
+    "scaled_up",
+    "scaled_down",
+)
+_GAUGES = ("held_records", "capacity_records", "workers", "write_limit", "batch_limit")
 _LATENCIES = ("write_p50_s", "write_p95_s", "write_p99_s")
 _FIELDS = (
     "process_id",
@@ -30,7 +40,6 @@ _FIELDS = (
     "name",
     "at",
     "interval_s",
-    "batches",
     *_COUNTS,
     *_GAUGES,
     *_LATENCIES,
@@ -46,13 +55,22 @@ class Window:
     count: int = int(SPAN.total_seconds() / STEP_S)
 
     @classmethod
-    def until(cls, now: datetime) -> Window:
-        settled = (now.timestamp() - SETTLE_S) // STEP_S * STEP_S
-        return cls(ends_at=datetime.fromtimestamp(settled, tz=UTC))
+    def until(cls, now: datetime, *, span: timedelta = SPAN, step_s: float = STEP_S) -> Window:
+        settled = (now.timestamp() - SETTLE_S) // step_s * step_s
+        return cls(
+            ends_at=datetime.fromtimestamp(settled, tz=UTC),
+            step_s=step_s,
+            count=int(span.total_seconds() / step_s),
+        )
 
     @property
     def starts_at(self) -> datetime:
         return self.ends_at - timedelta(seconds=self.count * self.step_s)
+
+    def index_of(self, at: float) -> int | None:
+        """The bucket that a moment belongs to, which is its last one where two meet."""
+        index = math.ceil((at - self.starts_at.timestamp()) / self.step_s) - 1
+        return index if 0 <= index < self.count else None
 
     def overlaps(self, starts: float, ends: float) -> Iterable[tuple[int, float]]:
         """The buckets that a stretch of time touches, each with the seconds it covers there."""
@@ -68,7 +86,11 @@ class Window:
 
 @dataclass(kw_only=True)
 class PipelineHistory:
-    """One pipeline over the window, all processes together. Rates per second; None is a gap."""
+    """One pipeline over the window, all processes together. Rates per second; None is a gap.
+
+    `workers` and `write_limit` are added up over processes, of `batch_limit` the largest counts.
+    `steps` are the scaler's: in each bucket how many up and how many down.
+    """
 
     key: str
     name: str
@@ -76,7 +98,13 @@ class PipelineHistory:
     stored: Values = ()
     refused: Values = ()
     dropped: Values = ()
+    shed: Values = ()
     fill: Values = ()
+    workers: Values = ()
+    write_limit: Values = ()
+    batch_limit: Values = ()
+    per_batch: Values = ()
+    steps: Sequence[tuple[int, int]] = ()
     p50: Values = ()
     p95: Values = ()
     p99: Values = ()
@@ -89,10 +117,12 @@ class _Buckets:
     # Each by process: counts that fell into a bucket, and the seconds of it that were told of.
     sums: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     covered: dict[str, list[float]] = field(default_factory=dict)
-    held: dict[str, list[tuple[int, int] | None]] = field(default_factory=dict)
+    gauges: dict[str, list[dict[str, int] | None]] = field(default_factory=dict)
     slowest: dict[str, list[float | None]] = field(default_factory=dict)
+    steps: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.steps = [(0, 0)] * self.count
         self.slowest = {name: [None] * self.count for name in _LATENCIES}
 
     def add(self, row: dict[str, Any], window: Window) -> None:
@@ -104,19 +134,28 @@ class _Buckets:
         interval = max(interval, 0.001)
         ends = at.timestamp()
         covered = self.covered.setdefault(process, [0.0] * self.count)
-        held = self.held.setdefault(process, [None] * self.count)
+        gauges = self.gauges.setdefault(process, [None] * self.count)
+        gauge = {name: int(row[name]) for name in _GAUGES}
+        ended = window.index_of(ends)
         sums = self.sums.setdefault(process, {name: [0.0] * self.count for name in _COUNTS})
         for index, seconds in window.overlaps(ends - interval, ends):
             covered[index] += seconds
             for name in _COUNTS:
                 sums[name][index] += float(row[name]) * seconds / interval
-            held[index] = (int(row["held_records"]), int(row["capacity_records"]))
+            # What it tells of is how things stood at its end; elsewhere it is better than nothing.
+            if index == ended or gauges[index] is None:
+                gauges[index] = gauge
             if row["batches"]:
                 for name in _LATENCIES:
                     value = row[name]
                     known = self.slowest[name][index]
                     if isinstance(value, float):
                         self.slowest[name][index] = value if known is None else max(known, value)
+
+        if ended is not None:
+            # A step is taken at one moment: it is not spread out.
+            up, down = self.steps[ended]
+            self.steps[ended] = up + int(row["scaled_up"]), down + int(row["scaled_down"])
 
     def rates(self, name: str, step_s: float) -> list[float | None]:
         """The processes' rates added up, each over the time that it told of.
@@ -132,13 +171,30 @@ class _Buckets:
         return rates
 
     def fill(self) -> list[float | None]:
-        ratios: list[float | None] = []
+        held, capacity = self.gauge("held_records", sum), self.gauge("capacity_records", sum)
+        return [
+            one / of if one is not None and of else None
+            for one, of in zip(held, capacity, strict=True)
+        ]
+
+    def gauge(self, name: str, over: Callable[[Iterable[int]], int]) -> list[float | None]:
+        """One gauge, put together over the processes that told of it."""
+        values: list[float | None] = []
         for index in range(self.count):
-            gauges = [held[index] for held in self.held.values()]
-            known = [gauge for gauge in gauges if gauge is not None]
-            capacity = sum(one[1] for one in known)
-            ratios.append(sum(one[0] for one in known) / capacity if capacity else None)
-        return ratios
+            gauges = [told[index] for told in self.gauges.values()]
+            known = [gauge[name] for gauge in gauges if gauge is not None]
+            values.append(over(known) if known else None)
+        return values
+
+    def total(self, name: str) -> list[float]:
+        """What was counted in each bucket, over the processes."""
+        columns = zip(*(sums[name] for sums in self.sums.values()), strict=True)
+        return [sum(column) for column in columns]
+
+    def per_batch(self) -> list[float | None]:
+        """How many records a batch held, where any was stored."""
+        pairs = zip(self.total("stored"), self.total("batches"), strict=True)
+        return [stored / batches if stored and batches else None for stored, batches in pairs]
 
 
 def bucketed(rows: Iterable[dict[str, Any]], window: Window) -> list[PipelineHistory]:
@@ -159,7 +215,13 @@ def bucketed(rows: Iterable[dict[str, Any]], window: Window) -> list[PipelineHis
             stored=buckets.rates("stored", window.step_s),
             refused=buckets.rates("refused", window.step_s),
             dropped=buckets.rates("dropped", window.step_s),
+            shed=buckets.rates("shed", window.step_s),
             fill=buckets.fill(),
+            workers=buckets.gauge("workers", sum),
+            write_limit=buckets.gauge("write_limit", sum),
+            batch_limit=buckets.gauge("batch_limit", max),
+            per_batch=buckets.per_batch(),
+            steps=buckets.steps,
             p50=buckets.slowest["write_p50_s"],
             p95=buckets.slowest["write_p95_s"],
             p99=buckets.slowest["write_p99_s"],
@@ -170,11 +232,9 @@ def bucketed(rows: Iterable[dict[str, Any]], window: Window) -> list[PipelineHis
 
 
 def read_rows(window: Window) -> list[dict[str, Any]]:
-    """The window's samples, and those of the moments after it."""
+    """The window's samples in their order, and those of the moments after it."""
     from control.models import PipelineSample
 
-    return list(
-        PipelineSample.objects.filter(at__gt=window.starts_at)
-        .order_by("at")
-        .values(*_FIELDS)[:MAX_ROWS]
-    )
+    # Where there are too many, the newest are read.
+    newest = PipelineSample.objects.filter(at__gt=window.starts_at).order_by("-at")
+    return list(newest.values(*_FIELDS)[:MAX_ROWS])[::-1]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from control.admin.charts import Series, TimeChart, Values
+from control.admin.charts import Series, TimeChart
 from control.admin.figures import duration, percent
 from control.admin.overview import Overview
+from control.admin.paths import Values
 from control.admin.samples import PipelineHistory
 
 NO_SAMPLES = (

@@ -4,20 +4,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree as ET
 
-from control.admin.charts import (
-    Series,
-    TimeChart,
-    area_path,
-    describe,
-    line_path,
-    nice_ticks,
-    render,
-    runs,
-    sparkline,
-    stack,
-    time_ticks,
-)
-from control.admin.charts import _Scale as Scale
+from control.admin.charts import Series, TimeChart, describe, render, sparkline, time_ticks
+from control.admin.paths import Scale, area_path, line_path, nice_ticks, runs, stack
 
 ENDS = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
@@ -61,7 +49,7 @@ def test_a_gap_is_not_drawn_as_zero() -> None:
 
 
 def test_stacked_series_stand_on_each_other() -> None:
-    layers = stack([Series(name="a", values=[1, 2, None]), Series(name="b", values=[1, None, 3])])
+    layers = stack([[1, 2, None], [1, None, 3]])
     assert layers[0] == ([0, 0, 0], [1, 2, None])
     assert layers[1] == ([1, 2, 0], [2, None, 3])
 
