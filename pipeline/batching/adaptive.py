@@ -1,8 +1,32 @@
-"""Sizes that find themselves: how large a batch is, how many of them a sink gets at once."""
+"""Sizes that find themselves: what may be found, and how large a batch is.
+
+The count at which a batch closes follows two figures of the recent flushes: how full they were, and
+how long they took.  It grows by a quarter while they are full and quick, and shrinks by an eighth
+while they are half empty, take longer than they may, or fail.  Between two changes there are some
+flushes, so that each step is judged by what came of it.
+
+`BatchSize` is pure, told the time, and guarded by the pipeline's lock.  How many batches a sink
+gets at once is found in `pipeline.delivery.concurrency`.
+"""
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from dataclasses import dataclass
+from statistics import fmean
+
+GROWTH, SHRINKAGE = 1.25, 0.875
+# Fuller than this is full, emptier than that is half empty (shares of the limit).
+FULL, HALF_EMPTY = 0.9, 0.5
+# A flush is quick within this share of its deadline.
+QUICK = 0.5
+# How many flushes an error is remembered for, and the means are taken over at most.
+RECENT = 10
+# How many flushes there are between two changes.
+SETTLE = 4
+# How many of the last limits are remembered: what a flush had when it was formed is looked up.
+LIMITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,3 +61,79 @@ class AdaptiveSettings:
             (self.flush_deadline_s > 0, "adaptive flush_deadline_s must be positive"),
         )
         return [message for holds, message in rules if not holds]
+
+
+class BatchSize:
+    """The count at which a batch closes; see the module's text."""
+
+    def __init__(self, settings: AdaptiveSettings) -> None:
+        self._settings = settings
+        # Each limit with the time from which it holds.
+        self._limits = deque([(-math.inf, settings.start_records)], maxlen=LIMITS)
+        # How full the flushes since the last change were, and what they took in seconds.
+        self._fills: deque[float] = deque(maxlen=RECENT)
+        self._seconds: deque[float] = deque(maxlen=RECENT)
+        self._since_change = 0
+        self._since_error = RECENT
+
+    @property
+    def limit(self) -> int:
+        """The count at which a batch closes from now on."""
+        return self._limits[-1][1]
+
+    def configure(self, settings: AdaptiveSettings, *, now: float) -> None:
+        """Take on changed settings; what was found stays, as far as they let it."""
+        self._settings = settings
+        self._change(self.limit, now)
+
+    def flushed(self, *, count: int, seconds: float, formed_s: float, now: float) -> None:
+        """A batch of `count` records was written; it had been formed for its size or its age.
+
+        Batches that were formed before the last change count by the limit of their time.
+        """
+        limit = self._limit_at(formed_s)
+        self._fills.append(count / limit)
+        self._seconds.append(seconds * self.limit / limit)
+        self._since_change += 1
+        self._since_error += 1
+        self._decide(now)
+
+    def failed(self, *, formed_s: float, now: float) -> None:
+        """A batch could not be written, which was the sink's doing and not its records'."""
+        self._since_change += 1
+        self._since_error = 0
+        if formed_s >= self._limits[-1][0]:
+            self._shrink(now)  # the first of this size: it does not take more of them to know
+        else:
+            self._decide(now)
+
+    def _decide(self, now: float) -> None:
+        if self._since_change < SETTLE:
+            return
+        if self._since_error < RECENT:
+            self._shrink(now)
+        elif len(self._fills) >= SETTLE:
+            fill, seconds = fmean(self._fills), fmean(self._seconds)
+            deadline = self._settings.flush_deadline_s
+            if fill < HALF_EMPTY or seconds > deadline:
+                self._shrink(now)
+            elif fill > FULL and seconds < QUICK * deadline:
+                self._change(max(self.limit + 1, int(self.limit * GROWTH)), now)
+
+    def _shrink(self, now: float) -> None:
+        self._change(min(self.limit - 1, int(self.limit * SHRINKAGE)), now)
+
+    def _change(self, limit: int, now: float) -> None:
+        settings = self._settings
+        limit = min(max(limit, settings.min_records), settings.max_records)
+        if limit != self.limit:
+            self._limits.append((now, limit))
+            self._fills.clear()
+            self._seconds.clear()
+            self._since_change = 0
+
+    def _limit_at(self, formed_s: float) -> int:
+        for since_s, limit in reversed(self._limits):
+            if since_s <= formed_s:
+                return limit
+        return self._limits[0][1]
