@@ -12,6 +12,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import (
     Http404,
@@ -30,7 +31,7 @@ from control.admin import ModelAdmin, action, display, register
 from control.admin.overview import overview_for
 from control.admin.pipelines import PipelineView
 from control.processes import heart
-from sinks import backlog
+from sinks import backlog, changes
 from sinks.deadletters import admin as letters_admin
 from sinks.deadletters import taskadmin
 from sinks.forms import OPTION, TUNING, BackendForm, SinkForm, form_for
@@ -58,11 +59,11 @@ class SinkConfigAdmin(ModelAdmin):
     # --- the list --------------------------------------------------------------------------
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        changes = super().get_changelist_instance(request)
+        listed = super().get_changelist_instance(request)
         # Held by each row, as the columns are not told the request.
-        for row in changes.result_list:
+        for row in listed.result_list:
             row.live = _live(request, row)
-        return changes
+        return listed
 
     @display(description="Kind", ordering="backend")
     def kind(self, row: SinkConfig) -> str:
@@ -170,12 +171,15 @@ class SinkConfigAdmin(ModelAdmin):
         return response
 
     def save_model(self, request: HttpRequest, obj: SinkConfig, form: Any, change: bool) -> None:
+        before = changes.as_it_was(obj)
         super().save_model(request, obj, form, change)
+        changes.record(before, obj, who=_who(request))
         heart.nudge()
 
     def delete_model(self, request: HttpRequest, obj: SinkConfig) -> None:
         key, name = str(obj.pk), obj.name
         discarded = request.POST.get("backlog") == "discard"
+        changes.record(obj, None, who=_who(request))
         super().delete_model(request, obj)
         if discarded:
             asked = backlog.discard(key)
@@ -185,6 +189,12 @@ class SinkConfigAdmin(ModelAdmin):
                 f"{asked} process{'' if asked == 1 else 'es'}, and counted as dropped.",
                 level=messages.WARNING,
             )
+        heart.nudge()
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[SinkConfig]) -> None:
+        for row in queryset:
+            changes.record(row, None, who=_who(request))
+        super().delete_queryset(request, queryset)
         heart.nudge()
 
     def get_urls(self) -> list[URLPattern]:
@@ -245,8 +255,11 @@ class SinkConfigAdmin(ModelAdmin):
             if row.paused == paused:
                 self.message_user(request, f"Sink {row.name} was {_PAUSED[paused]} already.")
                 continue
+            before = changes.as_it_was(row)
             row.paused = paused
-            row.save(update_fields=["paused", "updated_at"])
+            with transaction.atomic():
+                row.save(update_fields=["paused", "updated_at"])
+                changes.record(before, row, who=_who(request))
             self.log_change(request, row, f"{_PAUSED[paused]}.".capitalize())
             self.message_user(request, f"Sink {row.name} is {_PAUSED[paused]}; {_MEANS[paused]}")
         heart.nudge()
@@ -260,6 +273,10 @@ class SinkConfigAdmin(ModelAdmin):
     def _need_change(self, request: HttpRequest) -> None:
         if not self.has_change_permission(request):
             raise PermissionDenied
+
+
+def _who(request: HttpRequest) -> str:
+    return str(request.user.get_username())
 
 
 _PAUSED = {True: "paused", False: "resumed"}

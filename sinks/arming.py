@@ -7,7 +7,7 @@ def arm() -> None:
     """Register everything; harmless when called again."""
     from control.config.export import register_section
     from control.processes import lifecycle
-    from sinks import checks, conservation, problems  # noqa: F401 - importing registers the checks
+    from sinks import changes, checks, conservation, problems  # noqa: F401 - registers the checks
     from sinks.configsection import SinkSection
     from sinks.deadletters import problems as dead_letter_problems
     from sinks.deadletters.metrics import metrics as dead_letter_metrics
@@ -25,4 +25,5 @@ def arm() -> None:
     lifecycle.register(dead_letters())
     finished_logs().register()
     problems.register()
+    changes.register()
     dead_letter_problems.register()

@@ -7,22 +7,22 @@ installation; another one asks for `env:NAME` in its place.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
 
 from django.core.exceptions import ValidationError
 
 from control.config.export import (
-    HIDDEN,
     Change,
     Entry,
     EntryError,
     check_fields,
     take_names,
 )
+from sinks import changes
 from sinks.configuration import build_sink, pipeline_settings, plain_options, set_options
+from sinks.differences import COLUMNS, PLAIN, difference, secrets_of, shown
 from sinks.models import SinkConfig
-from sinks.options import secret_names
-from sinks.registry import BackendError, load_backend
+from sinks.registry import BackendError
 from sinks.secrets import SecretError, is_reference
 
 _FIELDS: dict[str, type] = {
@@ -38,9 +38,6 @@ _FIELDS: dict[str, type] = {
     "options": dict,
     "pipeline": dict,
 }
-# What a row calls them, where it is something else.
-_COLUMNS = {"types": "route_types", "tenants": "route_tenants"}
-_PLAIN = ("required", "enabled", "paused", "types", "tenants", "min_level", "pipeline")
 
 
 class SinkSection:
@@ -55,22 +52,22 @@ class SinkSection:
     def plan(self, entries: list[Entry], *, prune: bool) -> list[Change]:
         rows = {row.name: row for row in SinkConfig.objects.all()}
         named = take_names(entries, section=self.name, key="name")
-        changes = [
+        planned = [
             change
             for name, entry in named.items()
             if (change := _change(name, entry, rows.get(name))) is not None
         ]
         if prune:
-            changes += [
+            planned += [
                 Change(section=self.name, name=name, action="remove", apply=_deleter(row))
                 for name, row in rows.items()
                 if name not in named
             ]
-        return changes
+        return planned
 
 
 def _entry(row: SinkConfig) -> Entry:
-    secret = _secrets_of(row)
+    secret = secrets_of(row)
     options = {
         name: value
         for name, value in row.options.items()
@@ -106,11 +103,11 @@ def _change(name: str, entry: Entry, existing: SinkConfig | None) -> Change | No
     for field in ("types", "tenants", "secrets"):
         if not all(isinstance(value, str) for value in entry.get(field, [])):
             raise EntryError(f"{where}: {field} must be a list of texts")
-    before = _shown(existing) if existing is not None else {}
+    before = shown(existing) if existing is not None else {}
     try:
-        for field in _PLAIN:
+        for field in PLAIN:
             if field in entry:
-                setattr(row, _COLUMNS.get(field, field), entry[field])
+                setattr(row, COLUMNS.get(field, field), entry[field])
         if existing is None or "options" in entry or row.backend != existing.backend:
             _take_options(row, entry, existing, where)
         row.full_clean(validate_unique=False)
@@ -120,12 +117,7 @@ def _change(name: str, entry: Entry, existing: SinkConfig | None) -> Change | No
         raise EntryError(str(error)) from None
     except ValidationError as error:
         raise EntryError(f"{where}: {' '.join(error.messages)}") from None
-    after = _shown(row)
-    fields = {
-        field: (_hidden(before.get(field)), _hidden(after.get(field)))
-        for field in {**before, **after}
-        if before.get(field) != after.get(field)
-    }
+    fields = difference(before, shown(row))
     if existing is not None and not fields:
         return None
     return Change(
@@ -133,7 +125,7 @@ def _change(name: str, entry: Entry, existing: SinkConfig | None) -> Change | No
         name=name,
         action="change" if existing is not None else "add",
         fields=fields,
-        apply=row.save,
+        apply=_saver(existing, row),
     )
 
 
@@ -156,41 +148,21 @@ def _take_options(row: SinkConfig, entry: Entry, existing: SinkConfig | None, wh
     set_options(row, options, keep=keep)
 
 
-class _Hidden(str):
-    """A stored secret in a comparison: equal when its token is, shown as hidden."""
-
-
-def _shown(row: SinkConfig) -> dict[str, Any]:
-    fields: dict[str, Any] = {"backend": row.backend}
-    for field in _PLAIN:
-        fields[field] = getattr(row, _COLUMNS.get(field, field))
-    secret = _secrets_of(row)
-    for name, value in row.options.items():
-        is_hidden = name in secret and not (isinstance(value, str) and is_reference(value))
-        fields[f"options.{name}"] = _Hidden(value) if is_hidden else value
-    for name, token in row.secrets.items():
-        fields[f"options.{name}"] = _Hidden(token)
-    return fields
-
-
-def _hidden(value: Any) -> Any:
-    return HIDDEN if isinstance(value, _Hidden) else value
-
-
-def _secrets_of(row: SinkConfig) -> frozenset[str]:
-    """The names of secret options; all of them when the backend cannot be asked."""
-    try:
-        return secret_names(load_backend(row.backend, row=row.name).cls.Options)
-    except BackendError:
-        return frozenset(row.options) | frozenset(row.secrets)
-
-
 def _copy(row: SinkConfig) -> SinkConfig:
     return copy.deepcopy(row)
 
 
-def _deleter(row: SinkConfig) -> Any:
+def _saver(existing: SinkConfig | None, row: SinkConfig) -> Callable[[], None]:
+    def save() -> None:
+        row.save()
+        changes.record(existing, row, who=changes.command_user())
+
+    return save
+
+
+def _deleter(row: SinkConfig) -> Callable[[], None]:
     def delete() -> None:
+        changes.record(row, None, who=changes.command_user())
         row.delete()
 
     return delete

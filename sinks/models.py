@@ -14,7 +14,14 @@ from django.db import models
 
 from sinks.deadletters.models import DeadLetter, DeadLetterAction, DeadLetterTally, RedriveTask
 
-__all__ = ["DeadLetter", "DeadLetterAction", "DeadLetterTally", "RedriveTask", "SinkConfig"]
+__all__ = [
+    "DeadLetter",
+    "DeadLetterAction",
+    "DeadLetterTally",
+    "RedriveTask",
+    "SinkChange",
+    "SinkConfig",
+]
 
 MIN_LEVELS = [
     ("", "every level"),
@@ -64,3 +71,29 @@ class SinkConfig(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class SinkChange(models.Model):
+    """One change of a sink's settings: who made it, and what differs, secrets hidden.
+
+    It outlives the sink, which it knows by its key and the name that it had.
+    """
+
+    ADDED, CHANGED, REMOVED = "added", "changed", "removed"
+    ACTIONS = [(one, one) for one in (ADDED, CHANGED, REMOVED)]
+
+    at = models.DateTimeField(db_index=True)
+    key = models.CharField(max_length=200)
+    name = models.CharField(max_length=100)
+    action = models.CharField(max_length=7, choices=ACTIONS)
+    who = models.CharField(max_length=150, blank=True, default="")
+    # Setting -> [before, after]; None where it was the installation's default.
+    fields = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["-at", "-id"]
+        verbose_name = "change of a sink"
+        verbose_name_plural = "changes of sinks"
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.action} at {self.at:%H:%M:%S}"
