@@ -37,12 +37,12 @@ class Drops:
         self._untold = 0
         self._told_at = -math.inf
 
-    def make_room(self, records: int, nbytes: int) -> bool:
+    def make_room(self, records: int, nbytes: int, *, tenant: str) -> bool:
         """Room for an optional sink's share, if need be by dropping its oldest waiting records."""
         state = self._state
         if not state.admission.could_fit(records, nbytes):
             return False
-        while not state.admission.fits(records, nbytes):
+        while not state.admission.fits(records, nbytes, tenant=tenant):
             chore: Chore | None = None
             with state.lock:
                 waiting = [source.waiting_records for source in state.backlog.sources]
@@ -118,7 +118,7 @@ class Drops:
             )
 
     def drop_unread(self, source: Source, part: Part, reason: str) -> list[Settled]:
-        done = self._state.ends.drop_unread(source.log, part, source.batcher.rest, reason)
+        done = self._state.ends.drop_unread(source.log, part, source.batcher.read, reason)
         self._state.something_settled.notify_all()
         return done
 
@@ -133,6 +133,15 @@ class Drops:
             state.spec.name, tenant, records, "backlog", "the sink holds all that it may"
         )
 
+    def shed(self, tenant: str, records: Sequence[Record]) -> None:
+        """Records of the lowest levels were not taken in, as the sink is nearly full."""
+        state = self._state
+        with state.lock:
+            state.ends.pass_by(state.log, tenant, len(records), "shed")
+        state.observer.records_dropped(
+            state.spec.name, tenant, records, "shed", "the sink is above its shed mark"
+        )
+
     def drop_held(self, reason: str = "shutdown") -> None:
         """What is at hand is lost, as when a stop leaves it behind in memory: count and say so."""
         state = self._state
@@ -143,6 +152,7 @@ class Drops:
                 source = state.backlog.source_of(batch)
                 assert source is not None, "only what is redriven comes from no log"
                 done += state.ends.drop(source.log, batch, reason)
+                state.backlog.ended(source, batch.number)
                 dropped += batch.parts
             while (taken := state.backlog.take_oldest()) is not None:
                 done += self.drop_unread(*taken, reason)
@@ -177,9 +187,10 @@ class Drops:
                     batch.count = sum(part.count for part in batch.parts)
                     done += state.ends.drop_parts(state.log, mine, reason)
                     lost += mine
-            unread = state.log.drop_unread_unlogged(state.key, reason).total()
+            tenants = state.log.drop_unread_unlogged(state.key, reason)
+            unread = tenants.total()
             if unread:
-                state.ends.lost(unread, 0, reason)
+                state.ends.lost(tenants, 0, reason)
         count = unread + sum(part.count for part in lost)
         if count:
             log.error(

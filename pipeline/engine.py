@@ -16,8 +16,11 @@ from pipeline.deadletter import DeadLetter
 from pipeline.delivery.watchdog import Watchdog
 from pipeline.errors import Draining, Refused
 from pipeline.ids import RecordIds
+from pipeline.intake import room
 from pipeline.intake.admission import Closed
+from pipeline.intake.room import Remaining
 from pipeline.intake.routing import Routed, RoutingTable, reserve
+from pipeline.intake.shedding import shed
 from pipeline.log.disk import Disk
 from pipeline.log.files import LogFiles
 from pipeline.log.frame import Frame
@@ -30,6 +33,7 @@ from pipeline.receipt import Receipt
 from pipeline.record import Record, encode_records
 from pipeline.redrive import Redriven, redrive_batch
 from pipeline.runtime.clock import Clock, SystemClock
+from pipeline.runtime.rounds import Rounds
 from pipeline.sink import Sink
 from pipeline.spec import PipelineSpec
 from pipeline.stats import adopted_stats, engine_stats
@@ -38,6 +42,8 @@ log = logging.getLogger(__name__)
 
 UNROUTED = "(unrouted)"
 STOP_GRACE_S = 1.0
+# So long the autoscaler rests while there is no pipeline.
+SCALE_REST_S = 60.0
 
 
 class Engine:
@@ -92,8 +98,9 @@ class Engine:
         self._refusing = False
         self._stopped = False
         self._flush_for = self._request_flush  # one bound method for all receipts
-        # By the machine's own clock: it only makes the pipelines look at theirs.
+        # By the machine's own clock: they only make the pipelines look at theirs.
         self._watchdog = Watchdog(look=self._look, clock=SystemClock())
+        self._scaler = Rounds(name="autoscaler", round=self._scale, clock=SystemClock())
         self._keeper = Keeper(
             own=self._log, logs=self.logs, relieve=self._relieve, clock=self._clock
         )
@@ -176,6 +183,7 @@ class Engine:
                 pipeline.configure(wanted[pipeline.key])
             with self._lock:
                 self._routes.clear()  # some may have been found by the routes of before
+            self._scaler.call()  # they may have another rhythm now
             for pipeline in added if started else ():
                 pipeline.start()
             for pipeline in gone:
@@ -207,6 +215,7 @@ class Engine:
         for pipeline in pipelines:
             pipeline.start()
         self._watchdog.start()
+        self._scaler.start()
         if self._log.files is not None:
             self._keeper.start()
         if self._adoption is not None:
@@ -261,6 +270,17 @@ class Engine:
             pipeline.look()
         if self._adoption is not None and not self._stopped:
             self._adoption.finish()
+
+    def _scale(self) -> float:
+        """The autoscaler's round; returns the seconds until the next."""
+        return min((pipeline.scale() for pipeline in self.pipelines), default=SCALE_REST_S)
+
+    def stop_scaling(self, timeout_s: float) -> bool:
+        """End the autoscaler: the workers stay as many as they are.
+
+        Returns whether its thread ended within `timeout_s`.  A stop of the engine does this first.
+        """
+        return self._scaler.stop(timeout_s)
 
     def flush(self, timeout_s: float) -> bool:
         """Send what is held now and go on; returns whether all of it settled in time."""
@@ -375,6 +395,7 @@ class Engine:
         """
         due = self._clock.monotonic() + timeout_s
         grace = min(STOP_GRACE_S, timeout_s / 4)
+        self.stop_scaling(grace)
         settled = self.drain(timeout_s - grace, last=True)
         with self._lock:
             pipelines = [*self._pipelines.values(), *self._retired]
@@ -436,12 +457,35 @@ class Engine:
         if (unavailable := self.log_refusal()) is not None:
             return unavailable
         try:
-            for pipeline in self._targets(type, tenant):
-                if pipeline.spec.required and (refused := pipeline.admission.check()):
-                    return refused
+            return room.refusal(self._targets(type, tenant), tenant)
         except Refused as refused:
             return refused
-        return None
+
+    def await_room(
+        self, type: str, tenant: str, *, records: int = 1, nbytes: int = 0, timeout_s: float
+    ) -> Refused | None:
+        """Wait until an offer of so much would be taken, at most so long; why it would not be.
+
+        Room is not reserved.  Those who wait are let in by tenants in turns.
+        """
+        try:
+            return room.await_room(
+                lambda: self._targets(type, tenant),
+                records,
+                nbytes,
+                tenant=tenant,
+                timeout_s=timeout_s,
+                clock=self._clock,
+            )
+        except Refused as refused:
+            return refused
+
+    def remaining(self, type: str, tenant: str) -> Remaining | None:
+        """How much room the scarcest required sink has left, once that is worth a hint."""
+        try:
+            return room.remaining(self._targets(type, tenant))
+        except Refused:
+            return None
 
     def log_refusal(self) -> Refused | None:
         """Why the log takes nothing at this moment."""
@@ -462,23 +506,31 @@ class Engine:
         """Accept records of one type and tenant, all or none.
 
         With `durable` it returns once they are in the log's files; `Receipt.logged` tells how safe
-        that is.  A frame with a `key` stays in the files until `key_recorded`.  Raises Saturated,
-        Draining, NoSink or LogUnavailable (come back), or TooLarge (send less).
+        that is.  A frame with a `key` stays in the files until `key_recorded`.  What the sinks
+        shed of the lowest levels is no part of what is accepted: `Receipt.shed` counts it.  Raises
+        Saturated, Draining, NoSink or LogUnavailable (come back), or TooLarge (send less).
         """
-        count = len(records)
-        payload = encode_records(records)
+        offered = records
         while True:
+            targets = self._targets(type, tenant)
+            shedding = shed(targets, offered)
+            if shedding is not None:
+                records = shedding.kept
+            payload = encode_records(records)
             try:
-                routed = reserve(self._targets(type, tenant), records, payload)
+                routed = reserve(targets, records, payload, tenant=tenant, shedding=shedding)
                 break
             except Closed:
-                continue  # the route of a moment ago led to a sink that has been taken away since
+                # The route of a moment ago led to a sink that has been taken away since.
+                records = offered
+        count = len(records)
         received_us = self._clock.time_us()
         id_base = self._ids.take(count, now_us=received_us)
         receipt = Receipt(
             count=count,
             owed=routed.owed,
             unrouted=count - routed.promised,
+            shed=0 if shedding is None else shedding.everywhere,
             id_base=id_base,
             request_flush=self._flush_for,
         )
@@ -510,6 +562,8 @@ class Engine:
             )
         for pipeline in routed.full:
             pipeline.pass_by(tenant, records)
+        if shedding is not None:
+            shedding.tell(tenant)
         return receipt
 
     def _append(self, frame: Frame, routed: Routed, *, durable: bool) -> None:

@@ -3,11 +3,11 @@
     admission -> (the log) -> backlog -> breaker -> worker -> deliver -> settle | wait | split
 
 Request threads call `appended` and what makes room; workers run `Consumer.work`; the watchdog calls
-`look`; the control thread calls `configure`, `adopt`, `begin_drain` and `halt`.  The lock of
-`State` guards the backlog, the breaker, what each worker holds, the phase and the figures.  A log's
-lock may be taken inside it, never the reverse; no I/O happens under it.  A record moves from one
-place to the next under that lock or the log's, so that a count made under both sees every record
-once.
+`look` and the autoscaler `scale`; the control thread calls `configure`, `adopt`, `begin_drain` and
+`halt`.  The lock of `State` guards the backlog, the breaker, what each worker holds, the phase and
+the figures.  A log's lock may be taken inside it, never the reverse; no I/O happens under it.  A
+record moves from one place to the next under that lock or the log's, so that a count made under
+both sees every record once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from pipeline.delivery.breaker import CLOSED
 from pipeline.delivery.consumer import Consumer
+from pipeline.delivery.staffing import Staffing
 from pipeline.delivery.workers import Worker, WorkerPool, WorkerRun
 from pipeline.drops import Drops
 from pipeline.log.frame import Frame
@@ -55,12 +56,15 @@ class Pipeline:
             ended=self._worker_ended,
             clock=clock,
         )
+        self._staffing = Staffing(self._state)
         # What request threads and the keeper ask for when there is no room.
         self.make_room = self._drops.make_room
         self.pass_by = self._drops.pass_by
         self.let_file_go = self._drops.let_file_go
         self.drop_unlogged = self._drops.drop_unlogged
+        self.shed = self._drops.shed
         self.look = self._consumer.look
+        self.scale = self._staffing.scale
 
     @property
     def spec(self) -> PipelineSpec:
@@ -77,8 +81,10 @@ class Pipeline:
             state.backlog.configure(spec.settings)
             self.breaker.configure(spec.settings.breaker, state.clock.monotonic())
             state.poison.configure(spec.settings.poison_limit)
+            state.scaler.configure(spec.settings.autoscale)
             if state.phase in (RUNNING, DRAINING):
                 state.grow_to_least()
+                state.shrink_to_most()
             state.work_to_do.notify_all()
         self.admission.configure(spec.settings, name=spec.name)
         if replace:
@@ -118,7 +124,9 @@ class Pipeline:
                 adopted=True,
             )
             state.backlog.add(source)
-            self.admission.adopt(source.waiting_records, source.waiting_bytes)
+            with journal.lock:
+                tenants = source.waiting_by_tenant()
+            self.admission.adopt(tenants, source.waiting_bytes)
             state.work_to_do.notify_all()
             return True
 
@@ -183,10 +191,10 @@ class Pipeline:
             self.admission.reopen()
             return True
 
-    def give_back(self, records: int, nbytes: int) -> None:
+    def give_back(self, records: int, nbytes: int, *, tenant: str) -> None:
         """Room that an offer had reserved and does not use."""
         with self.lock:
-            self.admission.release(records, nbytes, drained=False)
+            self.admission.release(records, nbytes, tenant=tenant, drained=False)
             self._state.something_settled.notify_all()
         self._state.end_if_retired()
 
@@ -286,9 +294,6 @@ class Pipeline:
                     if state.idle:  # else nobody would come and take the call back
                         state.called = True
                         state.work_to_do.notify()
-        elif len(state.pool) < state.spec.settings.max_workers and state.backlog.own.batcher.full:
-            with self.lock:
-                state.grow_if_crowded()
         if state.phase == STOPPED and not state.on_disk:
             self._drops.drop_held()  # it raced with the stop, which did not see it
 

@@ -43,7 +43,10 @@ class Reader:
             batch = chore.source.finish(chore, now)
             lost = 0 if chore.failed else chore.lost.total()
             if lost:
-                state.ends.lost(lost, chore.lost_bytes, "corrupt")
+                state.ends.lost(chore.lost, chore.lost_bytes, "corrupt")
+            replay = chore.replay
+            if replay is not None and batch is None and not chore.failed:
+                state.backlog.ended(chore.source, replay.number)
             if batch is not None:
                 batch.nbytes = sum(part.nbytes for part in batch.parts)
                 state.backlog.waiting.push(batch, now)

@@ -24,6 +24,9 @@ class Receipt:
 
     Once done, `unstored` is how many of the records no required sink stored: those that none takes,
     those that one refused (the largest count of any), and those that a stop left behind.
+
+    `shed` tells how many records of the offer were not accepted, as every sink that would have
+    taken them sheds their level at the moment; `count` is without them.
     """
 
     __slots__ = (
@@ -36,6 +39,7 @@ class Receipt:
         "count",
         "id_base",
         "logged",
+        "shed",
         "unstored",
     )
 
@@ -47,8 +51,10 @@ class Receipt:
         request_flush: Callable[[Receipt], None],
         id_base: int = 0,
         unrouted: int = 0,
+        shed: int = 0,
     ) -> None:
         self.count = count
+        self.shed = shed
         self.id_base = id_base
         self.logged = "memory"
         self.unstored = self._unrouted = unrouted

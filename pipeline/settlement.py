@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline import receipt
 from pipeline.deadletter import DeadLetter
@@ -17,6 +17,7 @@ from pipeline.figures import Figures
 from pipeline.intake.admission import Admission
 from pipeline.log.frame import Frame, Share
 from pipeline.log.log import ALREADY_STORED, DEAD_LETTERED, STORED, End, Log
+from pipeline.log.manifest import Read
 from pipeline.observer import Observer
 from pipeline.record import Batch, Part, Record
 
@@ -93,12 +94,10 @@ class Settlement:
         """Some parts of a batch end without being stored, and the batch is still awaited."""
         return journal.end(self._key, parts, self._dropped(parts, reason))
 
-    def drop_unread(
-        self, journal: Log, part: Part, rest: Part | None, reason: str
-    ) -> list[Settled]:
-        """Records that were in no batch end without being stored; `rest` is what follows them."""
+    def drop_unread(self, journal: Log, part: Part, read: Read, reason: str) -> list[Settled]:
+        """Records that were in no batch end without being stored; `read` is what follows them."""
         ends = self._dropped([part], reason)
-        return journal.end(self._key, [part], ends, unread=True, rest=rest)
+        return journal.end(self._key, [part], ends, read=read)
 
     def _dropped(self, parts: list[Part], reason: str) -> list[End]:
         for part in parts:
@@ -107,13 +106,16 @@ class Settlement:
         self._release(parts, drained=False)
         return [End(part.tenant, reason, part.count) for part in parts]
 
-    def lost(self, records: int, nbytes: int, reason: str) -> None:
+    def lost(self, tenants: Mapping[str, int], nbytes: int, reason: str) -> None:
         """Records have ended in the ledger that are in no frame any more: give back their room."""
+        records = sum(tenants.values())
         self._figures.dropped[reason] += records
-        self._admission.release(records, nbytes, drained=False)
+        freed = [(tenant, count, 0) for tenant, count in tenants.items()]
+        freed[:1] = [(*freed[0][:2], nbytes)]  # whose bytes they were nobody knows any more
+        self._admission.release_all(freed, drained=False)
 
     def pass_by(self, journal: Log, tenant: str, count: int, reason: str) -> None:
-        """Records were never taken in, for want of room in an optional sink."""
+        """Records were never taken in: they were shed, or an optional sink had no room."""
         journal.ledger.passed_by(self._key, tenant, count, reason=reason)
         self._figures.dropped[reason] += count
 
@@ -123,11 +125,20 @@ class Settlement:
         share.unstored += count
 
     def _release(self, parts: list[Part], *, drained: bool) -> None:
-        self._admission.release(
-            sum(part.count for part in parts),
-            sum(part.held_bytes for part in parts),
-            drained=drained,
-        )
+        if len(parts) == 1:
+            part = parts[0]
+            freed = [(part.tenant, part.count, part.held_bytes)]
+        else:
+            tenants: dict[str, list[int]] = {}
+            for part in parts:
+                held = tenants.get(part.tenant)
+                if held is None:
+                    tenants[part.tenant] = [part.count, part.held_bytes]
+                else:
+                    held[0] += part.count
+                    held[1] += part.held_bytes
+            freed = [(tenant, held[0], held[1]) for tenant, held in tenants.items()]
+        self._admission.release_all(freed, drained=drained)
 
     def tell_settled(
         self, name: str, batch: Batch, outcome: Outcome, letters: Sequence[DeadLetter], now: float

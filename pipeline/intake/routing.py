@@ -15,6 +15,7 @@ from pipeline.log.frame import Share
 from pipeline.record import Record, payload_bytes
 
 if TYPE_CHECKING:
+    from pipeline.intake.shedding import Shedding
     from pipeline.pipeline import Pipeline
 
 ROUTES_CACHED = 10_000
@@ -25,10 +26,11 @@ class Routed:
     and how many records no sink takes.  `owed` counts the required sinks, `promised` the records
     that the one of them with the most of them takes."""
 
-    __slots__ = ("full", "nowhere", "owed", "pipelines", "promised", "shares")
+    __slots__ = ("_tenant", "full", "nowhere", "owed", "pipelines", "promised", "shares")
 
-    def __init__(self, *, nowhere: int) -> None:
+    def __init__(self, *, nowhere: int, tenant: str) -> None:
         self.nowhere = nowhere
+        self._tenant = tenant
         self.owed = self.promised = 0
         self.full: list[Pipeline] = []
         self.pipelines: list[Pipeline] = []
@@ -37,7 +39,7 @@ class Routed:
     def give_back(self) -> None:
         """The room that was taken is not used."""
         for pipeline, share in zip(self.pipelines, self.shares, strict=True):
-            pipeline.give_back(share.count, share.nbytes)
+            pipeline.give_back(share.count, share.nbytes, tenant=self._tenant)
 
     def left_out(self, records: Sequence[Record]) -> list[Record]:
         """The records that pass no route."""
@@ -78,28 +80,41 @@ class RoutingTable:
         return targets
 
 
-def reserve(targets: tuple[Pipeline, ...], records: Sequence[Record], payload: bytes) -> Routed:
+def reserve(
+    targets: tuple[Pipeline, ...],
+    records: Sequence[Record],
+    payload: bytes,
+    *,
+    tenant: str,
+    shedding: Shedding | None = None,
+) -> Routed:
     """Room in every pipeline that takes some of the records, or none anywhere.
 
-    Raises Saturated, TooLarge, or Closed when a target takes nothing any more.
+    What a sink sheds of them is left out.  Raises Saturated, TooLarge, or Closed when a target
+    takes nothing any more.
     """
     count, total = len(records), payload_bytes(payload, len(records))
-    routed = Routed(nowhere=count)
+    routed = Routed(nowhere=count, tenant=tenant)
     try:
         for pipeline in targets:
             spec = pipeline.spec
-            wanted = spec.route.count(records)
+            least = spec.route.min_severity
+            if shedding is not None:
+                least = shedding.least(pipeline)
+                wanted = sum(record.severity >= least for record in records)
+            else:
+                wanted = spec.route.count(records)
             if not wanted:
                 continue
             # Severity is a threshold: what the lowest of them lets pass goes somewhere.
             routed.nowhere = min(routed.nowhere, count - wanted)
             nbytes = total if wanted == count else total * wanted // count
             if spec.required:
-                pipeline.admission.reserve(wanted, nbytes)
+                pipeline.admission.reserve(wanted, nbytes, tenant=tenant)
                 routed.owed += 1
                 if wanted > routed.promised:
                     routed.promised = wanted
-            elif not pipeline.make_room(wanted, nbytes):
+            elif not pipeline.make_room(wanted, nbytes, tenant=tenant):
                 routed.full.append(pipeline)
                 continue
             routed.pipelines.append(pipeline)
@@ -108,7 +123,7 @@ def reserve(targets: tuple[Pipeline, ...], records: Sequence[Record], payload: b
                     sink=spec.key,
                     count=wanted,
                     nbytes=nbytes,
-                    min_severity=spec.route.min_severity if wanted < count else 0,
+                    min_severity=least if wanted < count else 0,
                     required=spec.required,
                 )
             )
