@@ -48,6 +48,9 @@ class Observer:
     def breaker_changed(self, pipeline: str, state: str, cause: str) -> None:
         """A breaker is closed, open or half_open from now on."""
 
+    def scaled(self, pipeline: str, workers: int, step: int, why: str) -> None:
+        """The autoscaler added a worker (`step` 1) or told one to end (-1): so many stay."""
+
     def log_synced(self, frames: int, nbytes: int, seconds: float) -> None:
         """So many frames were written and synced together, in so many seconds."""
 
@@ -107,6 +110,9 @@ class Observers(Observer):
 
     def breaker_changed(self, pipeline: str, state: str, cause: str) -> None:
         self._each("breaker_changed", pipeline, state, cause)
+
+    def scaled(self, pipeline: str, workers: int, step: int, why: str) -> None:
+        self._each("scaled", pipeline, workers, step, why)
 
     def log_synced(self, frames: int, nbytes: int, seconds: float) -> None:
         self._each("log_synced", frames, nbytes, seconds)

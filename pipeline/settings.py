@@ -53,7 +53,6 @@ class PipelineSettings:
     ordered: bool = False
     min_workers: int = 1
     max_workers: int = 4
-    idle_worker_s: float = 60.0
     attempt_timeout_s: float = 60.0
     max_hung_workers: int = 4
     poison_limit: float = 0.05
@@ -102,7 +101,6 @@ class PipelineSettings:
                 1 <= self.min_workers <= self.max_workers,
                 "workers must satisfy 1 <= min_workers <= max_workers",
             ),
-            (self.idle_worker_s > 0, "idle_worker_s must be positive"),
             (self.attempt_timeout_s > 0, "attempt_timeout_s must be positive"),
             (self.max_hung_workers >= 1, "max_hung_workers must be at least 1"),
             (0 < self.poison_limit <= 1, "poison_limit must be above 0 and at most 1 (off)"),

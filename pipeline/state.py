@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 
 from pipeline.backlog import Backlog
+from pipeline.delivery.autoscaler import Autoscaler
 from pipeline.delivery.breaker import CLOSED, Breaker
 from pipeline.delivery.poison import PoisonWindow
 from pipeline.delivery.slot import SinkSlot
@@ -49,6 +50,7 @@ class State:
         self.poison = PoisonWindow(spec.settings.poison_limit)
         self.slot = SinkSlot(spec.sink_factory)
         self.figures = Figures()
+        self.scaler = Autoscaler(spec.settings.autoscale, clock.monotonic())
         self.ends = Settlement(
             key=spec.key, admission=self.admission, figures=self.figures, observer=observer
         )
@@ -73,6 +75,17 @@ class State:
     def on_disk(self) -> bool:
         return self.log.files is not None
 
+    def full_batches(self) -> int:
+        """How many whole batches could be formed of what waits."""
+        settings = self.spec.settings
+        return sum(
+            max(
+                source.waiting_records // source.batcher.max_records,
+                source.waiting_bytes // settings.max_bytes,
+            )
+            for source in self.backlog.sources
+        )
+
     def in_hand(self) -> list[Batch]:
         return [worker.batch for worker in self.pool.workers if worker.batch is not None]
 
@@ -96,13 +109,11 @@ class State:
         while self.pool.grow(limit=least):
             pass
 
-    def grow_if_crowded(self) -> None:
-        """One more worker when a whole batch waits and nobody is free to take it."""
-        if self.idle or self.phase not in (RUNNING, DRAINING):
-            return
-        limit = self.spec.settings.max_workers
-        if len(self.pool) < limit and self.deliverable() and self.backlog.full:
-            self.pool.grow(limit=limit)
+    def shrink_to_most(self) -> None:
+        """At most `max_workers`; whoever calls this wakes those who wait for work."""
+        most = self.spec.settings.max_workers
+        while self.pool.shrink(least=most) is not None:
+            pass
 
     def end_if_retired(self) -> None:
         """End a retirement once nothing is held, nor can come from an offer under way."""

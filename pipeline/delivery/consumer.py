@@ -112,7 +112,6 @@ class Consumer:
         """What a worker is to do next, who waits here until there is something; None to end."""
         state = self._state
         with state.lock:
-            worker.idle_since = state.clock.monotonic()
             while True:
                 if worker.stopping or state.phase == STOPPED:
                     state.work_to_do.notify()
@@ -137,18 +136,9 @@ class Consumer:
                         batch.first_attempt_s = now
                         batch.first_closed_s = state.breaker.closed_s(now)
                         state.figures.flushes[batch.reason] += 1
-                    state.grow_if_crowded()
                     state.work_to_do.notify()
                     break
-                settings = state.spec.settings
-                if state.pool.retire(worker, least=settings.max_workers):
-                    continue
-                idle_left = worker.idle_since + settings.idle_worker_s - now
-                if idle_left <= 0:
-                    state.pool.retire(worker, least=settings.min_workers)
-                    worker.idle_since = now
-                    continue
-                self._wait(now, idle_left)
+                self._wait(worker, now)
         if probing:
             state.observer.breaker_changed(
                 state.spec.name, state.breaker.state, state.breaker.cause
@@ -157,24 +147,31 @@ class Consumer:
             state.observer.batch_closed(batch)
         return batch
 
-    def _wait(self, now: float, idle_left: float) -> None:
+    def _wait(self, worker: Worker, now: float) -> None:
         """Sleep until there is work, at most until something falls due of itself.
 
         `_alarm` is a time at which some idle worker wakes unasked, None if that is not known:
         an append that needs nobody earlier wakes nobody.  `_called` is set while a worker was woken
-        for an append and has not come yet: it will see what was appended meanwhile.
+        for an append and has not come yet: it will see what was appended meanwhile.  A worker
+        that is held back may take nothing until an attempt ends: an append need not wake it.
         """
         state = self._state
-        state.idle += 1  # before the last look; see `appended`
+        held_back = state.saturated
+        state.held_back += held_back
+        state.idle += not held_back  # before the last look; see `appended`
+        state.scaler.rests(state.idle + state.held_back, now)
+        worker.idle = True
         try:
             due = state.due_s(now)
-            if due is not None and due < idle_left:
+            if due is not None:
                 state.alarm = now + due if state.alarm is None else min(state.alarm, now + due)
-                idle_left = due
-            if idle_left > 0:
-                state.clock.wait(state.work_to_do, idle_left)
+            if due is None or due > 0:
+                state.clock.wait(state.work_to_do, due)
         finally:
-            state.idle -= 1
+            worker.idle = False
+            state.held_back -= held_back
+            state.idle -= not held_back
+            state.scaler.rests(state.idle + state.held_back, state.clock.monotonic())
             state.alarm, state.called = None, False
 
     def look(self) -> None:

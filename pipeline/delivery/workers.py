@@ -1,8 +1,9 @@
 """A resizable pool of named worker threads, each with its own stop and its own record of life.
 
 `_lock` guards the lists of workers and the numbering; threads are started under it, and leave the
-list as the last thing they do.  What a worker holds and counts is written under its pipeline's
-lock, by that worker or, when it hangs, by the watchdog.
+list as the last thing they do; whoever reaps or joins the pool joins them, without the lock.  What
+a worker holds and counts is written under its pipeline's lock, by that worker or, when it hangs, by
+the watchdog; its stop signal by whoever shrinks the pool, under that lock too.
 
 A worker that does not come back from a write, its abort notwithstanding, is `disowned`: its batch
 is taken from it, and it no longer counts as one of the pool's, so that another may take its place.
@@ -23,6 +24,9 @@ from pipeline.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
+# A thread that has left the pool has nothing left to do: it is joined in no time (seconds).
+REAP_S = 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRun:
@@ -42,7 +46,8 @@ class Worker:
     """One thread of a pool; `batch` is what it holds at this moment, for which sink object.
 
     `writing_since` is when its attempt began, None while it makes none; `late` says that the
-    attempt took too long and was cut off (at `cut_at`).
+    attempt took too long and was cut off (at `cut_at`).  `idle` while it waits for work; `stopping`
+    tells it to end once the batch in its hand is in other hands.
     """
 
     __slots__ = (
@@ -51,7 +56,7 @@ class Worker:
         "cut_at",
         "disowned",
         "failures",
-        "idle_since",
+        "idle",
         "name",
         "permit",
         "records",
@@ -62,10 +67,10 @@ class Worker:
         "writing_since",
     )
 
-    def __init__(self, name: str, started_us: int, now: float) -> None:
+    def __init__(self, name: str, started_us: int) -> None:
         self.name = name
         self.started_us = started_us
-        self.idle_since = now
+        self.idle = False
         self.stopping = False
         self.disowned = False
         self.batch: Batch | None = None
@@ -135,6 +140,7 @@ class WorkerPool:
         self._one_ended = threading.Condition(self._lock)
         self._workers: list[Worker] = []
         self._hung: list[Worker] = []
+        self._gone: list[Worker] = []
         self._number = 0
 
     def __len__(self) -> int:
@@ -145,6 +151,12 @@ class WorkerPool:
         """The living workers, oldest first."""
         with self._lock:
             return list(self._workers)
+
+    @property
+    def staying(self) -> list[Worker]:
+        """The living workers that were not told to end."""
+        with self._lock:
+            return [worker for worker in self._workers if not worker.stopping]
 
     @property
     def hung(self) -> list[str]:
@@ -197,9 +209,7 @@ class WorkerPool:
             if len(self._workers) >= limit:
                 return False
             self._number += 1
-            worker = Worker(
-                f"{self._name}-{self._number}", self._clock.time_us(), self._clock.monotonic()
-            )
+            worker = Worker(f"{self._name}-{self._number}", self._clock.time_us())
             worker.thread = threading.Thread(
                 target=self._run, args=(worker,), name=worker.name, daemon=True
             )
@@ -211,14 +221,28 @@ class WorkerPool:
             self._workers.append(worker)
             return True
 
-    def retire(self, worker: Worker, *, least: int) -> bool:
-        """Tell a worker to end unless that leaves fewer than `least`; returns whether it was."""
+    def shrink(self, *, least: int) -> Worker | None:
+        """Tell one worker to end unless that leaves fewer than `least`; returns that worker.
+
+        An idle one if there is any, so that it ends at once, and rather a young one than an old.
+        Whoever calls this, under the pipeline's lock, wakes those who wait for work.
+        """
         with self._lock:
-            going = sum(w.stopping for w in self._workers)
-            if worker.stopping or len(self._workers) - going <= least:
-                return False
-            worker.stopping = True
-            return True
+            staying = [worker for worker in self._workers if not worker.stopping]
+            if len(staying) <= least:
+                return None
+            # Not one that was cut off: it hangs, and ends of itself or not at all.
+            chosen = max(reversed(staying), key=lambda worker: (worker.idle, not worker.late))
+            chosen.stopping = True
+            return chosen
+
+    def reap(self) -> None:
+        """Join the threads of those that have ended."""
+        with self._lock:
+            gone, self._gone = self._gone, []
+        for worker in gone:
+            if worker.thread is not threading.current_thread():
+                worker.thread.join(REAP_S)
 
     def join(self, timeout_s: float | None) -> list[Worker]:
         """Wait for all workers to end; returns those that have not within `timeout_s`.
@@ -232,7 +256,9 @@ class WorkerPool:
                 if left is not None and left <= 0:
                     break
                 self._clock.wait(self._one_ended, left)
-            return [*self._workers, *self._hung]
+            remaining = [*self._workers, *self._hung]
+        self.reap()
+        return remaining
 
     def _run(self, worker: Worker) -> None:
         try:
@@ -241,4 +267,5 @@ class WorkerPool:
             self._ended(worker)
             with self._lock:
                 (self._hung if worker.disowned else self._workers).remove(worker)
+                self._gone.append(worker)
                 self._one_ended.notify_all()

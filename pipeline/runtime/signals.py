@@ -64,6 +64,15 @@ class Dropped(NamedTuple):
     error: str
 
 
+class Scaled(NamedTuple):
+    """The autoscaler changed the number of workers; `pipeline` is the sink's name."""
+
+    pipeline: str
+    workers: int
+    step: int
+    why: str
+
+
 class Signals(Observer):
     """Register with `engine.observe`; then wait for what should come with `wait_for`."""
 
@@ -74,6 +83,7 @@ class Signals(Observer):
         self.retries: list[Retry] = []
         self.settled: list[Settled] = []
         self.dropped: list[Dropped] = []
+        self.scalings: list[Scaled] = []
         self.ended: list[WorkerRun] = []
 
     @property
@@ -105,6 +115,9 @@ class Signals(Observer):
     ) -> None:
         messages = tuple(record.message for record in records)
         self._add(self.dropped, Dropped(pipeline, tenant, messages, reason, error))
+
+    def scaled(self, pipeline: str, workers: int, step: int, why: str) -> None:
+        self._add(self.scalings, Scaled(pipeline, workers, step, why))
 
     def worker_ended(self, run: WorkerRun) -> None:
         self._add(self.ended, run)

@@ -208,7 +208,7 @@ def test_an_error_is_shown_until_an_attempt_succeeds(rig: Rig) -> None:
 def test_the_run_loop_never_waits_for_a_slow_sink(rig: Rig) -> None:
     """A write that hangs holds one worker; the next full batch gets another."""
     sink = rig.held_sink()
-    rig.start(spec(sink, max_records=2, min_workers=1, max_workers=3))
+    rig.start(spec(sink, max_records=2, min_workers=3, max_workers=3))
     for writes in (1, 2, 3):
         rig.offer(records(2))
         sink.await_writes(writes)

@@ -129,18 +129,20 @@ def test_changed_worker_limits_count_at_once(rig: Rig) -> None:
     assert len(pipeline.workers) == 1
 
 
-def test_idle_workers_retire_down_to_the_least(rig: Rig) -> None:
-    sink = rig.held_sink()
-    rig.start(spec(sink, max_records=1, min_workers=1, max_workers=3, idle_worker_s=60))
-    for writes in (1, 2, 3):
-        rig.offer(records(1))
-        sink.await_writes(writes)
-    sink.let_go()
-    sink.await_stored(3)
+def test_idle_workers_leave_one_by_one_down_to_the_least(rig: Rig) -> None:
+    sink = ScriptedSink()
+    rig.start(spec(sink, max_records=1, min_workers=3, max_workers=3))
+    (pipeline,) = rig.engine.pipelines
     rig.clock.await_waiting(3)
-    rig.clock.advance(61)
-    rig.signals.wait_for(lambda s: len(s.ended) == 2)
-    rig.clock.await_waiting(1)
+    rig.engine.configure([spec(sink, max_records=1, min_workers=1, max_workers=3)])
+    for left in (2, 1):
+        rig.clock.await_waiting(left + 1)
+        rig.clock.advance(3)
+        pipeline.scale()
+        rig.signals.wait_for(lambda s, left=left: len(s.ended) == 3 - left)
+    rig.clock.advance(3)
+    pipeline.scale()
+    assert [(s.step, s.workers) for s in rig.signals.scalings] == [(-1, 2), (-1, 1)]
     assert rig.pipeline()["workers"] == 1
     assert rig.offer(records(1)).wait(PATIENCE_S)
 

@@ -29,7 +29,6 @@ def test_the_defaults_hold_a_long_outage_of_a_fast_sink() -> None:
         ({"high_watermark": 1.1}, "0 < low_watermark <= high_watermark <= 1"),
         ({"min_workers": 0}, "1 <= min_workers <= max_workers"),
         ({"min_workers": 5}, "1 <= min_workers <= max_workers"),
-        ({"idle_worker_s": 0.0}, "idle_worker_s must be positive"),
         ({"attempt_timeout_s": 0.0}, "attempt_timeout_s must be positive"),
         ({"max_hung_workers": 0}, "max_hung_workers must be at least 1"),
         ({"poison_limit": 0.0}, "poison_limit must be above 0"),

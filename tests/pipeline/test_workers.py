@@ -1,4 +1,4 @@
-"""The pool: threads with names, started one by one, retired, joined within a time."""
+"""The pool: threads with names, started one by one, told to end, joined within a time."""
 
 from __future__ import annotations
 
@@ -62,25 +62,53 @@ def test_the_pool_grows_one_named_thread_at_a_time_up_to_its_limit(floor: Floor)
     assert len(floor.pool) == 2
 
 
-def test_a_worker_is_retired_unless_too_few_would_be_left(floor: Floor) -> None:
+def test_the_pool_shrinks_one_worker_at_a_time_down_to_its_least(floor: Floor) -> None:
     for _ in range(3):
         floor.pool.grow(limit=3)
     one, two, three = floor.pool.workers
-    assert floor.pool.retire(one, least=1)
-    assert not floor.pool.retire(one, least=1), "it is going already"
-    assert floor.pool.retire(two, least=1)
-    assert not floor.pool.retire(three, least=1)
+    assert [floor.pool.shrink(least=1) for _ in range(3)] == [three, two, None]
+    assert (three.stopping, two.stopping, one.stopping) == (True, True, False)
+    assert floor.pool.staying == [one]
     floor.tell()
-    for worker in (one, two):
+    for worker in (two, three):
         worker.thread.join(PATIENCE_S)
-    assert floor.names == ["sink-x-3"]
-    assert sorted(floor.ended) == ["sink-x-1", "sink-x-2"]
+    assert floor.names == ["sink-x-1"]
+    assert sorted(floor.ended) == ["sink-x-2", "sink-x-3"]
+
+
+def test_an_idle_worker_leaves_before_a_busy_one_and_one_that_hangs_last(floor: Floor) -> None:
+    for _ in range(4):
+        floor.pool.grow(limit=4)
+    hanging, idle, busy, late = floor.pool.workers
+    for worker in (hanging, late):
+        worker.begin(a_batch(), 0.0)
+    assert floor.pool.overdue(60.0, 60.0) == [hanging, late]
+    busy.begin(a_batch(), 50.0)
+    idle.idle = True
+    order = [floor.pool.shrink(least=0) for _ in range(4)]
+    assert order == [idle, busy, late, hanging]
+
+
+def test_threads_that_have_ended_are_joined(floor: Floor) -> None:
+    for _ in range(3):
+        floor.pool.grow(limit=3)
+    threads = {worker.name: worker.thread for worker in floor.pool.workers}
+    floor.pool.shrink(least=2)
+    floor.tell()
+    with floor.changed:
+        floor.changed.wait_for(lambda: bool(floor.ended), PATIENCE_S)
+    while len(floor.pool) > 2:
+        pass
+    floor.pool.reap()
+    assert not threads["sink-x-3"].is_alive()
+    floor.close()
+    assert floor.pool.join(None) == []
+    assert not any(thread.is_alive() for thread in threads.values())
 
 
 def test_a_number_is_not_used_again(floor: Floor) -> None:
     floor.pool.grow(limit=1)
-    (first,) = floor.pool.workers
-    floor.pool.retire(first, least=0)
+    floor.pool.shrink(least=0)
     floor.tell()
     assert floor.pool.join(None) == []
     floor.pool.grow(limit=1)
@@ -137,19 +165,20 @@ def test_a_run_tells_a_workers_life(floor: Floor, clock: FakeClock) -> None:
 
 
 @pytest.mark.concurrency
-def test_growing_and_retiring_from_many_threads_keeps_within_the_limits(floor: Floor) -> None:
+def test_growing_and_shrinking_from_many_threads_keeps_within_the_limits(floor: Floor) -> None:
     def grow() -> None:
         for _ in range(50):
             floor.pool.grow(limit=4)
             assert len(floor.pool) <= 4
 
-    def retire() -> None:
+    def shrink() -> None:
         for _ in range(50):
-            for worker in floor.pool.workers:
-                floor.pool.retire(worker, least=1)
+            while floor.pool.shrink(least=1) is not None:
+                pass
             floor.tell()
+            floor.pool.reap()
 
-    run_all([grow, grow, retire])
+    run_all([grow, grow, shrink])
     floor.close()
     assert floor.pool.join(None) == []
     assert len(set(floor.ended)) == len(floor.ended)
