@@ -3,7 +3,8 @@
 Rows are written by sinks through the table specs of `ingest.tables`, in bulk and never through
 `save()`; the models serve the admin and queries.  On PostgreSQL each table is partitioned by
 ranges of `id`, which is time-ordered by arrival, so there are no unique keys but the id, no
-foreign keys, and the newest rows come first by id.
+foreign keys, and the newest rows come first by id.  Counters are merged instead (see
+`ingest.counters`): their tables are plain, and as large as there are counters.
 """
 
 from __future__ import annotations
@@ -77,3 +78,44 @@ class AuditEvent(StoredRecord):
 
     def __str__(self) -> str:
         return f"{self.user_id} {self.action}"
+
+
+class Counter(models.Model):
+    """What the increments of one tenant, name and labels came to."""
+
+    key = models.CharField(max_length=32, primary_key=True, editable=False)
+    tenant = models.TextField()
+    name = models.TextField()
+    labels = models.JSONField(default=dict)
+    value = models.BigIntegerField(help_text="The sum; it stops at ±9,223,372,036,854,775,807.")
+    increments = models.BigIntegerField(help_text="How many records added to it.")
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["tenant", "name", "key"]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["tenant", "name", "key"], name="ingest_counter_name"),
+        ]
+
+    def __str__(self) -> str:
+        labels = ", ".join(f"{name}={value}" for name, value in sorted(self.labels.items()))
+        return f"{self.name}{{{labels}}}" if labels else self.name
+
+
+class CounterPoint(models.Model):
+    """What one minute of arrival added to a counter."""
+
+    pk = models.CompositePrimaryKey("counter", "minute")
+    counter = models.CharField(max_length=32)
+    minute = models.DateTimeField()
+    added = models.BigIntegerField()
+    increments = models.BigIntegerField()
+
+    class Meta:
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["minute"], name="ingest_counterpoint_minute"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.counter} {self.minute:%Y-%m-%d %H:%M} {self.added:+}"

@@ -1,4 +1,4 @@
-"""A batch's rows per table, with each row's place in the batch.
+"""A batch's rows per table, with each row's place in the batch; and what of it is merged.
 
 Runs in a pipeline's worker thread; keeps nothing.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from control.ports.merging import MergeSpec, merge_for
 from control.ports.tables import TableSpec, table_for
 from pipeline.errors import PermanentError, SinkFault
 from pipeline.record import Batch
+from sinks.merging import MergeJob
 
 
 @dataclass(slots=True)
@@ -23,15 +25,25 @@ class TableRows:
 
 
 FindTable = Callable[[str], TableSpec | None]
+FindMerge = Callable[[str], MergeSpec | None]
 
 
-def rows_by_table(batch: Batch, find_table: FindTable = table_for) -> list[TableRows]:
-    """What each table gets, in the order in which the types first appear."""
+def rows_by_table(
+    batch: Batch, find_table: FindTable = table_for, find_merge: FindMerge = merge_for
+) -> tuple[list[TableRows], list[MergeJob]]:
+    """What each table gets, in the order in which the types first appear, and what is merged."""
     by_type: dict[str, TableRows] = {}
+    merged: dict[str, MergeJob] = {}
     start = 0
     for part in batch.parts:
         target = by_type.get(part.type)
         if target is None:
+            merge = merged.get(part.type) or _merge_job(part.type, find_merge)
+            if merge is not None:
+                merge.parts.append((start, part))
+                merged[part.type] = merge
+                start += part.count
+                continue
             spec = find_table(part.type)
             if spec is None:
                 raise SinkFault(
@@ -53,4 +65,9 @@ def rows_by_table(batch: Batch, find_table: FindTable = table_for) -> list[Table
             )
         target.indices.extend(range(start, start + part.count))
         start += part.count
-    return list(by_type.values())
+    return list(by_type.values()), list(merged.values())
+
+
+def _merge_job(record_type: str, find_merge: FindMerge) -> MergeJob | None:
+    spec = find_merge(record_type)
+    return None if spec is None else MergeJob(spec=spec, parts=[])

@@ -92,6 +92,7 @@ class IngestSettings:
     max_record_bytes: int = setting(MIB, low=256)
     max_records: int = setting(100_000, low=1)
     max_depth: int = setting(64, low=2, high=500)
+    max_counters: int = setting(10_000, low=1, high=1_000_000)
     gate_bytes: int = setting(256 * MIB, low=KIB)
     default_ack: str = setting("wal", choices=("memory", "wal", "stored"))
     ack_timeout_s: float = setting(10.0, low=0.01)

@@ -221,6 +221,21 @@ events = extend_schema_view(
         )
     )
 )
+counters = extend_schema_view(
+    post=extend_schema(
+        **_post(
+            name="counters_create",
+            summary="Add to counters",
+            description=_FORMATS.format(text="")
+            + " `counter` is needed; `by` is a whole number, 1 if left out, and may be negative; "
+            "`labels` (at most 16) make counters of one name different ones. Every increment is "
+            "kept in the log like any record; stored, they are one row per tenant, name and labels "
+            "and a history by minute of arrival.",
+            example={"counter": "orders", "by": 1, "labels": {"shop": "berlin"}},
+            text=False,
+        )
+    )
+)
 health = extend_schema_view(
     get=extend_schema(
         operation_id="health_retrieve",

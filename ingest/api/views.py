@@ -18,7 +18,7 @@ from control.web.requestid import request_id_of
 from ingest import metrics
 from ingest.api import schema
 from ingest.api.intake import take_in
-from ingest.wire.kinds import EVENTS, HEALTH, LOGS, Kind
+from ingest.wire.kinds import COUNTERS, EVENTS, HEALTH, LOGS, Kind
 
 
 class IngestView(APIView):
@@ -86,6 +86,14 @@ class HealthView(IngestView):
 @schema.events
 class EventsView(IngestView):
     kind, path = EVENTS, "/event"
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        return take_in(request, self.kind)
+
+
+@schema.counters
+class CountersView(IngestView):
+    kind, path = COUNTERS, "/counters"
 
     def post(self, request: HttpRequest) -> HttpResponse:
         return take_in(request, self.kind)

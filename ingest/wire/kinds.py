@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ingest.wire import events, health, logs
+from ingest.wire import counters, events, health, logs
 from pipeline.record import Record
 
 
@@ -49,4 +49,12 @@ EVENTS = Kind(
     decode=events.decode,
     build=events.build,
     read=events.read,
+)
+COUNTERS = Kind(
+    type="counter",
+    scope="counters",
+    text=False,
+    decode=counters.decode,
+    build=counters.build,
+    read=counters.read,
 )

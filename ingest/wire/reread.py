@@ -7,7 +7,7 @@ from django.conf import settings
 from control.ports.payloads import PayloadReader, UnreadablePayload, register_payload_reader
 from ingest.wire.decode import Limits, decode
 from ingest.wire.formats import Format
-from ingest.wire.kinds import EVENTS, HEALTH, LOGS, Kind
+from ingest.wire.kinds import COUNTERS, EVENTS, HEALTH, LOGS, Kind
 from pipeline.record import Record
 
 
@@ -17,7 +17,7 @@ def register() -> None:
     limits = Limits(
         max_records=1, max_record_bytes=front.max_record_bytes, max_depth=front.max_depth
     )
-    for kind in (LOGS, HEALTH, EVENTS):
+    for kind in (LOGS, HEALTH, EVENTS, COUNTERS):
         register_payload_reader(kind.type, reader(kind, limits=limits))
 
 

@@ -1,4 +1,4 @@
-"""One batch into PostgreSQL: proof, own ids, COPY per table, COMMIT; bad rows are left out.
+"""One batch into PostgreSQL: proof, own ids, COPY per table, merges, COMMIT; bad rows are left out.
 
 Runs in a pipeline's worker thread, on a connection that is this thread's for the while.  COMMIT is
 sent when everything before it was answered: a connection that is cut with statements on their way
@@ -7,16 +7,19 @@ stores nothing late, unless it was COMMIT itself, and then the proof's key is he
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import psycopg
 
-from pipeline.errors import PartialFailure, PermanentError
+from pipeline.errors import PartialFailure, PermanentError, SinkError, SinkFault
 from pipeline.record import Batch
 from pipeline.sink import Written
+from sinks.merging import MergeJob
 from sinks.postgresql.connections import Connection
 from sinks.postgresql.job import CopyJob
+from sinks.postgresql.merging import Merging
 from sinks.postgresql.ownids import OwnIdTable
 from sinks.postgresql.poison import PoisonRate, most_refused
 from sinks.postgresql.proofs import Proofs
@@ -38,6 +41,8 @@ class Keeping:
     own_ids: OwnIdTable | None
     poison: PoisonRate
     makes_partitions: bool = False
+    merging: Merging | None = None
+    """For tables of what records add up to."""
     closing: Callable[[Batch], str] | None = None
     """The last statement of a batch's transaction, "" for none."""
 
@@ -55,6 +60,7 @@ def store_batch(
     batch: Batch,
     jobs: list[CopyJob],
     *,
+    merges: Sequence[MergeJob] = (),
     failures: dict[int, str],
     keeping: Keeping,
 ) -> Written:
@@ -64,7 +70,7 @@ def store_batch(
     are too many of them, or when it is not known which they are.
     """
     rows, unfit = sum(len(job.rows) for job in jobs), len(failures)
-    writing = _Writing(connection, batch, keeping, most=most_refused(rows))
+    writing = _Writing(connection, batch, keeping, merges, most=most_refused(rows))
     piece = keeping.poison.pieces_expected(rows)
     try:
         try:
@@ -87,6 +93,9 @@ def store_batch(
     except psycopg.Error as error:
         _roll_back(connection)
         raise as_sink_error(error, doing=writing.doing) from error
+    except SinkError:
+        _roll_back(connection)
+        raise
     if rows and not writing.repeated:
         keeping.poison.count(rows=rows, refused=len(failures) - unfit)
     if keeping.proofs is not None:
@@ -100,17 +109,20 @@ def store_batch(
     return written
 
 
-def probe(connection: Connection, jobs: list[CopyJob]) -> None:
+def probe(connection: Connection, jobs: list[CopyJob], merges: Sequence[MergeJob] = ()) -> None:
     """Send the rows and take them back: what is missing or forbidden shows, nothing stays."""
-    job: CopyJob | None = None
+    doing = "the trial's transaction"
     try:
         connection.execute("BEGIN")
         for job in jobs:
+            doing = f"COPY into {job.table}"
             _copy(connection, job, job.rows)
+        for merge in merges:
+            doing = f"merging into {', '.join(merge.tables)}"
+            Merging().store(connection, merge)
         connection.execute("ROLLBACK")
     except psycopg.Error as error:
         _roll_back(connection)
-        doing = f"COPY into {job.table}" if job is not None else "the trial's transaction"
         raise as_sink_error(error, doing=doing) from error
 
 
@@ -118,11 +130,18 @@ class _Writing:
     """The transactions of one `store_batch`."""
 
     def __init__(
-        self, connection: Connection, batch: Batch, keeping: Keeping, *, most: int
+        self,
+        connection: Connection,
+        batch: Batch,
+        keeping: Keeping,
+        merges: Sequence[MergeJob],
+        *,
+        most: int,
     ) -> None:
         self._connection = connection
         self._batch = batch
         self._keeping = keeping
+        self._merges = merges
         self._most = most
         self.doing = ""
         self.refused = 0
@@ -143,6 +162,7 @@ class _Writing:
             failures.update(keeping.proofs.failures_of(connection, self._batch))
             return Written(stored=0, already_stored=self._batch.count - len(failures))
         left_out = self._store(jobs, failures, piece)
+        self._merge(left_out)
         self._close()
         self.doing = "the batch's transaction"
         connection.execute("COMMIT")
@@ -159,6 +179,7 @@ class _Writing:
         wanted = refused.keys() - failures.keys()
         again = [job.only(wanted) for job in jobs]
         rows = sum(len(job.rows) for job in again)
+        self._merges = ()  # of these none was refused
         self._most = rows + 1  # their neighbours are stored: nothing is left to hand back
         left_out = self._store(again, failures, max(1, self._keeping.poison.pieces_needed(rows)))
         proofs.refused(self._connection, self._batch, failures)
@@ -167,6 +188,14 @@ class _Writing:
         stored = rows - len(failures.keys() & wanted) - len(left_out)
         already = self._batch.count - len(failures) - stored
         return Written(stored=stored, already_stored=already)
+
+    def _merge(self, left_out: set[int]) -> None:
+        """Add up what is merged: last, as rows that many batches meet on are locked by it."""
+        for merge in self._merges:
+            self.doing = f"merging into {', '.join(merge.tables)}"
+            if self._keeping.merging is None:
+                raise SinkFault(f"{self.doing}: this sink has no such tables")
+            self._keeping.merging.store(self._connection, merge.without(left_out))
 
     def _close(self) -> None:
         """Run the last statement, if there is one; it is answered before COMMIT is sent."""
@@ -195,7 +224,8 @@ class _Writing:
         """The batch's own ids, and those among them that earlier batches have stored."""
         if self._keeping.own_ids is None:
             return OwnIds(), set()
-        ids = OwnIds.of(self._batch, (index for job in jobs for index in job.indices))
+        indices = [job.indices for job in jobs] + [job.indices for job in self._merges]
+        ids = OwnIds.of(self._batch, chain.from_iterable(indices))
         return ids, self._keeping.own_ids.claim(self._connection, self._batch.sink, ids.first)
 
     def _promote(

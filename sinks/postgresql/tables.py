@@ -1,4 +1,4 @@
-"""This installation's record tables on PostgreSQL: binary COPY into day partitions.
+"""This installation's record tables on PostgreSQL: COPY into day partitions, and merges.
 
 `write` runs in the pipeline's worker threads, each with a connection of its own while it writes.
 """
@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 
 import psycopg
 from django.db import Error as DatabaseProblem
 
 from control import partitions
+from control.ports.merging import merge_for
 from control.ports.tables import table_for
 from pipeline.errors import PartialFailure, PermanentError, RetryableError, SinkError, SinkFault
 from pipeline.record import Batch
@@ -18,12 +20,13 @@ from pipeline.sink import Written
 from sinks.postgresql.connections import Connections
 from sinks.postgresql.copy import Keeping, probe, store_batch
 from sinks.postgresql.job import CopyJob, copy_statement
+from sinks.postgresql.merging import Merging
 from sinks.postgresql.ownids import OwnIdTable
 from sinks.postgresql.packer import HEADER, TRAILER, RowError, pack_rows
 from sinks.postgresql.poison import PoisonRate, most_refused
 from sinks.postgresql.proofs import Proofs
 from sinks.postgresql.sqlstate import as_sink_error
-from sinks.tablerows import FindTable, TableRows, rows_by_table
+from sinks.tablerows import FindMerge, FindTable, TableRows, rows_by_table
 
 
 class PostgresTables:
@@ -39,10 +42,12 @@ class PostgresTables:
         connections: Connections,
         own_id_days: int | None = None,
         find_table: FindTable = table_for,
+        find_merge: FindMerge = merge_for,
         closing: Callable[[Batch], str] | None = None,
     ) -> None:
         self._connections = connections
         self._find_table = find_table
+        self._find_merge = find_merge
         self._proofs = Proofs()
         self._own_ids = OwnIdTable(days=own_id_days) if own_id_days else None
         self._keeping = Keeping(
@@ -50,6 +55,7 @@ class PostgresTables:
             own_ids=self._own_ids,
             poison=PoisonRate(),
             makes_partitions=True,
+            merging=Merging(),
             closing=closing,
         )
         self._prepared = False
@@ -66,13 +72,18 @@ class PostgresTables:
     def write(self, batch: Batch) -> Written:
         self.open()
         failures: dict[int, str] = {}
-        tables = rows_by_table(batch, self._find_table)
+        tables, merges = rows_by_table(batch, self._find_table, self._find_merge)
         jobs = [_job(table, failures) for table in tables]
         self._ensure_days(batch, tables)
         try:
             with self._connections.lend() as connection:
                 return store_batch(
-                    connection, batch, jobs, failures=failures, keeping=self._keeping
+                    connection,
+                    batch,
+                    jobs,
+                    merges=merges,
+                    failures=failures,
+                    keeping=self._keeping,
                 )
         except PartialFailure:
             raise
@@ -84,11 +95,13 @@ class PostgresTables:
             raise
 
     def probe(self, batch: Batch) -> str:
-        tables = rows_by_table(batch, self._find_table)
+        tables, merges = rows_by_table(batch, self._find_table, self._find_merge)
         self._ensure_days(batch, tables)
         with self._connections.lend() as connection:
-            probe(connection, [_job(table, {}) for table in tables])
-        names = ", ".join(table.spec.table for table in tables)
+            probe(connection, [_job(table, {}) for table in tables], merges)
+        names = ", ".join(
+            [*(table.spec.table for table in tables), *chain(*(job.tables for job in merges))]
+        )
         return f"A marked row was copied into {names} and taken back."
 
     def forget(self, log_id: str) -> None:
@@ -103,6 +116,8 @@ class PostgresTables:
         self._prepared = False
 
     def _ensure_days(self, batch: Batch, tables: list[TableRows]) -> None:
+        if not tables:
+            return
         # Ids follow the time of arrival and ascend within a part.
         ids = [r.id for part in batch.parts for r in (part.records[0], part.records[-1])]
         try:

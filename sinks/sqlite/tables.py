@@ -14,15 +14,18 @@ import time
 from collections.abc import Callable
 from itertools import chain
 
+from control.ports.merging import merge_for
 from control.ports.tables import table_for
 from pipeline.errors import PartialFailure, RetryableError, SinkFault
 from pipeline.record import Batch
 from pipeline.sink import Written
+from sinks.merging import MergeJob
 from sinks.recordids import OwnIds
 from sinks.sqlite.beside import PROOFS, OwnIdRows, PieceProofs
 from sinks.sqlite.errors import BAD_VALUE, as_sink_error, is_record_fault
+from sinks.sqlite.merging import Merging
 from sinks.sqlite.pieces import MAX_ROWS, Piece, Values, chosen, cut
-from sinks.tablerows import FindTable, rows_by_table
+from sinks.tablerows import FindMerge, FindTable, rows_by_table
 
 __all__ = ["MAX_ROWS", "PROOFS", "SqliteTables"]
 
@@ -45,17 +48,20 @@ class SqliteTables:
         connect: Callable[[], sqlite3.Connection],
         own_id_days: int | None = None,
         find_table: FindTable = table_for,
+        find_merge: FindMerge = merge_for,
         closing: Callable[[Batch], str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect = connect
         self._find_table = find_table
+        self._find_merge = find_merge
         self._closing = closing
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._proofs = PieceProofs()
         self._own_ids = OwnIdRows(days=own_id_days) if own_id_days else None
+        self._merging = Merging()
         self._busy_s = 0.0
         self._aborts = 0
 
@@ -65,14 +71,19 @@ class SqliteTables:
 
     def write(self, batch: Batch) -> Written:
         failures: dict[int, str] = {}
-        pieces = cut(rows_by_table(batch, self._find_table), failures)
+        tables, merges = rows_by_table(batch, self._find_table, self._find_merge)
+        pieces = cut(tables, failures)
         heard: dict[int, str] = {}
         already = 0
         with self._lock:
             aborts = self._aborts
             connection = self._ready()
             try:
-                for number, piece in enumerate(pieces):
+                # What is merged goes first, as the one piece that may fail as a whole: nothing
+                # of the batch is stored yet then, and its halves may be sent in its place.
+                if merges:
+                    already += self._merge(connection, batch, merges, aborts)
+                for number, piece in enumerate(pieces, 1 if merges else 0):
                     already += self._store(
                         connection, batch, number, piece, failures, heard, aborts
                     )
@@ -98,7 +109,7 @@ class SqliteTables:
                 raise as_sink_error(error, doing=f"deleting proofs of log {log_id}") from error
 
     def probe(self, batch: Batch) -> str:
-        tables = rows_by_table(batch, self._find_table)
+        tables, merges = rows_by_table(batch, self._find_table, self._find_merge)
         with self._lock:
             aborts = self._aborts
             connection = self._ready()
@@ -106,11 +117,15 @@ class SqliteTables:
                 self._begin(connection, aborts)
                 for statement, rows, _ in (part for piece in cut(tables, {}) for part in piece):
                     connection.executemany(statement, rows)
+                for job in merges:
+                    self._merging.store(connection, job, look=lambda: None)
                 connection.execute("ROLLBACK")
             except sqlite3.Error as error:
                 self._drop()
                 raise as_sink_error(error, doing="writing to the records database") from error
-        names = ", ".join(table.spec.table for table in tables)
+        names = ", ".join(
+            [*(table.spec.table for table in tables), *chain(*(job.tables for job in merges))]
+        )
         return f"A marked row was inserted into {names} and taken back."
 
     def abort(self) -> None:
@@ -193,15 +208,44 @@ class SqliteTables:
             already = self._insert_new(connection, batch, piece, refused, aborts)
             if refused or known:
                 self._proofs.refused(connection, batch, number, refused)
-            if self._closing is not None and (statement := self._closing(batch)):
-                connection.execute(statement)
-            connection.execute("COMMIT")
+            self._end(connection, batch)
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
         failures.update(refused)
         return already + (count - len(known) if repeated else 0)
+
+    def _merge(
+        self, connection: sqlite3.Connection, batch: Batch, merges: list[MergeJob], aborts: int
+    ) -> int:
+        """Add up all that is merged, in one transaction; returns how many records were before."""
+        count = sum(job.count for job in merges)
+        self._begin(connection, aborts)
+        try:
+            if not self._proofs.claim(connection, batch, 0):
+                connection.execute("ROLLBACK")
+                return count
+            left_out: set[int] = set()
+            if self._own_ids is not None:
+                ids = OwnIds.of(batch, chain.from_iterable(job.indices for job in merges))
+                known = self._own_ids.claim(connection, batch.sink, ids.first)
+                left_out = ids.stored_before(known)
+            for job in merges:
+                self._merging.store(
+                    connection, job.without(left_out), look=lambda: self._look_for_abort(aborts)
+                )
+            self._end(connection, batch)
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return len(left_out)
+
+    def _end(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        if self._closing is not None and (statement := self._closing(batch)):
+            connection.execute(statement)
+        connection.execute("COMMIT")
 
     def _insert_new(
         self,
