@@ -1,0 +1,143 @@
+"""Owns: batches to another collector's `POST /logs`, for a producer that is given a URL.
+
+Workers write, each on a connection of its own while it does; `_lock` guards the idle connections
+and what the server said last.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import msgspec
+
+from ingest.client.response import Response, detail_of
+from ingest.client.retry import parse_retry_after
+from ingest.client.sender import NoAnswer, Sender
+from ingest.client.target import Target
+from ingest.producer.hints import far_usage
+from ingest.producer.slowsink import Tally
+from pipeline.errors import PartialFailure, PermanentError, RetryableError, SinkFault
+from pipeline.record import Batch
+from pipeline.runtime.clock import Clock
+
+# The request itself is wrong, whatever it carries: trying again cannot help.
+_MISTAKEN = frozenset({401, 403, 404, 405, 411, 415, 421})
+# What a server said about its room is believed for so long (seconds).
+_HINT_VALID_S = 2.0
+
+
+class _Rejected(msgspec.Struct):
+    index: int
+    code: str = ""
+    detail: str = ""
+
+
+class _Answer(msgspec.Struct):
+    accepted: int
+    rejected: int = 0
+    shed: int = 0
+    errors: list[_Rejected] = []
+
+
+_answer = msgspec.json.Decoder(_Answer)
+
+
+class HttpSink:
+    """Sends each batch as NDJSON in one request, under an Idempotency-Key of its own.
+
+    `fatal` is called with the reason when no batch can ever be taken: the wrong key, no such
+    address, nobody there at the start.
+    """
+
+    def __init__(
+        self,
+        *,
+        target: Target,
+        head: bytes,
+        timeout_s: float,
+        run: str,
+        tally: Tally,
+        clock: Clock,
+        fatal: Callable[[str], None],
+    ) -> None:
+        self._target, self._head, self._timeout_s, self._run = target, head, timeout_s, run
+        self._tally, self._clock, self._fatal = tally, clock, fatal
+        self._lock = threading.Lock()
+        self._idle: list[Sender] = []
+        self._answered = False
+        self._far_usage = 0.0
+        self._hinted_at = float("-inf")
+
+    def open(self) -> None:
+        """Connections are made when they are needed."""
+
+    def abort(self) -> None:
+        """A write ends by itself, at the latest after its timeout."""
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for sender in idle:
+            sender.close()
+
+    def far_usage(self) -> float:
+        """How full the server's queue is, as far as it has said so lately; 0 to 1."""
+        if self._clock.monotonic() - self._hinted_at > _HINT_VALID_S:
+            return 0.0
+        return self._far_usage
+
+    def write(self, batch: Batch) -> None:
+        body = b"\n".join(record.payload for record in batch.records)
+        response = self._post(body, f"{self._run}-{batch.number}")
+        self._answered = True
+        self._heed(response)
+        status = response.status
+        if 200 <= status < 300:
+            self._accepted(batch, response)
+        elif status in (408, 409, 429) or status >= 500:
+            after = parse_retry_after(response.headers.get("retry-after", ""))
+            raise RetryableError(f"{status} {detail_of(response)}", retry_after_s=after)
+        elif status in _MISTAKEN or status < 400:
+            reason = f"the server answered {status}: {detail_of(response)}"
+            self._fatal(reason)
+            raise SinkFault(reason)
+        else:
+            raise PermanentError(f"{status} {detail_of(response)}")
+
+    def _post(self, body: bytes, key: str) -> Response:
+        with self._lock:
+            sender = self._idle.pop() if self._idle else None
+        sender = sender or Sender(self._target, timeout_s=self._timeout_s)
+        try:
+            return sender.post(self._head, body, key=key)
+        except NoAnswer as error:
+            if not error.connected and not self._answered:
+                self._fatal(f"{error}. Is the server running there?")
+            raise RetryableError(str(error)) from None
+        finally:
+            with self._lock:
+                self._idle.append(sender)
+
+    def _heed(self, response: Response) -> None:
+        usage = 1.0 if response.status == 429 else far_usage(response.headers)
+        with self._lock:
+            self._far_usage = usage
+            self._hinted_at = self._clock.monotonic()
+
+    def _accepted(self, batch: Batch, response: Response) -> None:
+        try:
+            answer = _answer.decode(response.body)
+        except msgspec.DecodeError:
+            answer = _Answer(accepted=-1)
+        if answer.accepted + answer.rejected + answer.shed != batch.count:
+            reason = (
+                f"the server answered {response.status} without saying what became of all "
+                f"{batch.count} logs: {detail_of(response)}. Is that URL a collector?"
+            )
+            self._fatal(reason)
+            raise SinkFault(reason)
+        # What the server shed it has answered for: it is not sent again, nor was it processed.
+        self._tally.add(answer.accepted)
+        if answer.rejected:
+            raise PartialFailure({one.index: f"{one.code} {one.detail}" for one in answer.errors})
