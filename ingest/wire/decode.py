@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
+from ingest.wire.binary import BINARY, chunks_of
 from ingest.wire.errors import RecordError, Rejection, RequestError
 from ingest.wire.fields import decode_object, text_of
 from ingest.wire.formats import Format, split
@@ -79,23 +81,39 @@ def decode(
     """Every record of the body, or why it is none; raises RequestError for the body as a whole."""
     if format is Format.TEXT:
         return _decode_text(body, tenant=tenant, arrival_us=arrival_us, limits=limits)
+    work = _Work(kind=kind, tenant=tenant, any_tenant=any_tenant, arrival_us=arrival_us)
+    if format in BINARY:
+        return _decode_binary(body, format, work, limits)
     lines, indexes = split(body, format)
     _check_count(len(lines), limits)
-    screen = Screen(
-        body,
-        lines,
-        max_depth=limits.max_depth,
-        max_record_bytes=limits.max_record_bytes,
-    )
-    work = _Work(
-        kind=kind, tenant=tenant, any_tenant=any_tenant, arrival_us=arrival_us, screen=screen
-    )
+    work.screen = _screen(body, lines, limits)
     if len(lines) <= CHUNK_LINES:
         work.chunk(lines, indexes)
     else:
         for start in range(0, len(lines), CHUNK_LINES):
             end = start + CHUNK_LINES
             work.chunk(lines[start:end], indexes[start:end])
+    return work.done
+
+
+def _screen(body: bytes, lines: list[bytes], limits: Limits) -> Screen:
+    return Screen(body, lines, max_depth=limits.max_depth, max_record_bytes=limits.max_record_bytes)
+
+
+def _decode_binary(body: bytes, format: Format, work: _Work, limits: Limits) -> Decoded:
+    for lines, indexes in chunks_of(
+        body,
+        format,
+        size=CHUNK_LINES,
+        max_depth=limits.max_depth,
+        max_record_bytes=limits.max_record_bytes,
+        check_count=lambda count: _check_count(count, limits),
+        reject=work.done.reject,
+    ):
+        work.screen = _screen(b"\n".join(lines), lines, limits)
+        work.chunk(lines, indexes)
+    # What is no JSON is found before what is not right in it.
+    work.done.rejections.sort(key=attrgetter("index"))
     return work.done
 
 
@@ -110,22 +128,21 @@ def _check_count(count: int, limits: Limits) -> None:
 
 
 class _Work:
-    """One body on its way; `done` collects."""
+    """One body on its way; `done` collects.  `screen` is that of the chunk to come."""
 
-    def __init__(
-        self, *, kind: Kind, tenant: str, any_tenant: bool, arrival_us: int, screen: Screen
-    ) -> None:
+    screen: Screen
+
+    def __init__(self, *, kind: Kind, tenant: str, any_tenant: bool, arrival_us: int) -> None:
         self.done = Decoded()
         self._kind = kind
         self._tenant = tenant
         self._any_tenant = any_tenant
         self._arrival_us = arrival_us
-        self._screen = screen
 
     def chunk(self, lines: list[bytes], indexes: Sequence[int]) -> None:
         if not lines:
             return
-        refused = {} if self._screen.clean else self._refused(lines)
+        refused = {} if self.screen.clean else self._refused(lines)
         sound = lines
         if refused:
             # An empty line does not decode, which makes an odd one of it.
@@ -147,9 +164,9 @@ class _Work:
     def _refused(self, lines: list[bytes]) -> dict[int, RecordError]:
         """What the screen refuses, by place."""
         refused = {}
-        for place in self._screen.suspects(lines):
+        for place in self.screen.suspects(lines):
             try:
-                self._screen.judge(lines[place])
+                self.screen.judge(lines[place])
             except RecordError as error:
                 refused[place] = error
         return refused

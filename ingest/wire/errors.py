@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
+
+# Where a decoder of msgspec says that it stopped.
+FAULT = re.compile(r"\(byte ([0-9]+)\)\Z")
 
 
 class RequestError(Exception):

@@ -7,13 +7,15 @@ import re
 
 import msgspec
 
-from ingest.wire.errors import RequestError, malformed
+from ingest.wire.errors import FAULT, RequestError, malformed
 
 
 class Format(enum.Enum):
     JSON = "json"  # an object, an array, or lines: told apart by what is there
     LINES = "lines"
     TEXT = "text"
+    MSGPACK = "msgpack"
+    PROTOBUF = "protobuf"
 
 
 _JSON_TYPES = {"application/json": Format.JSON, "text/json": Format.JSON}
@@ -33,8 +35,23 @@ _LINE_TYPES = dict.fromkeys(
     ),
     Format.LINES,
 )
-_FORMATS = {**_JSON_TYPES, **_LINE_TYPES, "text/plain": Format.TEXT}
-SUPPORTED = ("application/json", "application/x-ndjson", "text/plain")
+_MSGPACK_TYPES = dict.fromkeys(
+    ("application/msgpack", "application/x-msgpack", "application/vnd.msgpack"), Format.MSGPACK
+)
+_PROTOBUF_TYPES = dict.fromkeys(
+    ("application/x-protobuf", "application/protobuf", "application/vnd.google.protobuf"),
+    Format.PROTOBUF,
+)
+_FORMATS = {
+    **_JSON_TYPES,
+    **_LINE_TYPES,
+    **_MSGPACK_TYPES,
+    **_PROTOBUF_TYPES,
+    "text/plain": Format.TEXT,
+}
+SUPPORTED = ("application/json", "application/x-ndjson", "application/msgpack")
+# What can only be a log line: a bare line of text, and the messages of the schema.
+LOGS_ONLY = ("text/plain", "application/x-protobuf")
 _FORM_TYPES = frozenset({"", "application/x-www-form-urlencoded", "multipart/form-data"})
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 # Splitting a broken array by hand costs Python time for every token.
@@ -52,8 +69,6 @@ _TOKENS = re.compile(
     re.DOTALL,
 )
 
-_FAULT = re.compile(r"\(byte ([0-9]+)\)\Z")
-
 _BOM = b"\xef\xbb\xbf"
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
@@ -62,7 +77,8 @@ _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 def format_of(content_type: str, *, text: bool) -> Format:
     """The format that a Content-Type names; raises 415, with a way out, for any other.
 
-    `text` tells whether a bare line of text can be a record here.
+    `text` tells whether a bare line of text can be a record here; where it cannot, the schema for
+    protobuf has no message for one either.
     """
     known = _FORMATS.get(content_type)
     if known is None:
@@ -80,9 +96,21 @@ def format_of(content_type: str, *, text: bool) -> Format:
             "unsupported_media_type",
             "a line of plain text has no fields to read: send JSON, "
             "with curl: -H 'Content-Type: application/json' --data-binary @FILE",
-            supported=list(SUPPORTED[:2]),
+            supported=_supported(text=text),
+        )
+    if known is Format.PROTOBUF and not text:
+        raise RequestError(
+            415,
+            "unsupported_media_type",
+            "the protobuf schema (docs/schema/collector.proto) has log records only: send "
+            "application/json or application/msgpack",
+            supported=_supported(text=text),
         )
     return known
+
+
+def _supported(*, text: bool) -> list[str]:
+    return [*SUPPORTED, *LOGS_ONLY] if text else list(SUPPORTED)
 
 
 def _check_charset(parameters: str) -> None:
@@ -107,12 +135,13 @@ def _unsupported(kind: str, *, text: bool) -> RequestError:
         )
         if text:
             hint += ", -H 'Content-Type: text/plain' --data-binary @FILE for lines of text"
-        return RequestError(415, "unsupported_media_type", hint, supported=list(SUPPORTED))
+        return RequestError(415, "unsupported_media_type", hint, supported=_supported(text=text))
+    supported = _supported(text=text)
     return RequestError(
         415,
         "unsupported_media_type",
-        f"Content-Type {kind[:80]!r} is not understood: send {', '.join(SUPPORTED)}",
-        supported=list(SUPPORTED),
+        f"Content-Type {kind[:80]!r} is not understood: send {', '.join(supported)}",
+        supported=supported,
     )
 
 
@@ -229,7 +258,7 @@ def _split_until(body: bytes, start: int, fault: int, pieces: list[bytes]) -> in
 
 def _fault_of(error: Exception) -> int:
     """At which byte the decoder stopped, or -1."""
-    found = _FAULT.search(str(error))
+    found = FAULT.search(str(error))
     return int(found[1]) if found else -1
 
 
