@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pipeline.delivery.breaker import CLOSED
 from pipeline.delivery.consumer import Consumer
 from pipeline.delivery.staffing import Staffing
+from pipeline.delivery.tuning import Tuning
 from pipeline.delivery.workers import Worker, WorkerPool, WorkerRun
 from pipeline.drops import Drops
 from pipeline.log.frame import Frame
@@ -81,6 +82,8 @@ class Pipeline:
             state.backlog.configure(spec.settings)
             self.breaker.configure(spec.settings.breaker, state.clock.monotonic())
             state.poison.configure(spec.settings.poison_limit)
+            state.tuning.configure(spec.settings, now=state.clock.monotonic())
+            state.backlog.resize(state.tuning.batch_limit)
             state.scaler.configure(spec.settings.autoscale)
             if state.phase in (RUNNING, DRAINING):
                 state.grow_to_least()
@@ -93,6 +96,8 @@ class Pipeline:
                 state.sinks += 1
                 self.breaker.reset(state.clock.monotonic())
                 state.poison.reset()
+                state.tuning = Tuning(spec.settings)
+                state.backlog.resize(state.tuning.batch_limit)
                 state.backlog.waiting.collapse(state.clock.monotonic())
                 state.work_to_do.notify_all()
             state.observer.breaker_changed(spec.name, CLOSED, "")
@@ -341,7 +346,7 @@ class Pipeline:
     @property
     def write_limit(self) -> int:
         """How many batches may be with the sink at once now."""
-        return self._state.spec.settings.max_workers
+        return self._state.tuning.write_limit
 
     def breaker_stats(self) -> dict[str, object]:
         """The breaker as plain JSON values; needs `lock`."""

@@ -13,6 +13,7 @@ from pipeline.delivery.autoscaler import Autoscaler
 from pipeline.delivery.breaker import CLOSED, Breaker
 from pipeline.delivery.poison import PoisonWindow
 from pipeline.delivery.slot import SinkSlot
+from pipeline.delivery.tuning import Tuning
 from pipeline.delivery.workers import WorkerPool
 from pipeline.figures import Figures
 from pipeline.intake.admission import Admission
@@ -46,6 +47,8 @@ class State:
         self.admission = Admission(name=spec.name, settings=spec.settings, clock=clock)
         own = Source(log=journal, sink=spec.key, settings=spec.settings)
         self.backlog = Backlog(own, spec.settings)
+        self.tuning = Tuning(spec.settings)
+        self.backlog.resize(self.tuning.batch_limit)
         self.breaker = Breaker(spec.settings.breaker, clock.monotonic())
         self.poison = PoisonWindow(spec.settings.poison_limit)
         self.slot = SinkSlot(spec.sink_factory)
@@ -62,6 +65,7 @@ class State:
         self.given_up = ""
         # See `Consumer._wait`.
         self.idle = 0
+        self.held_back = 0
         self.alarm: float | None = None
         self.called = False
         self.finished: list[str] = []  # logs that the sink need not remember any more
@@ -89,10 +93,17 @@ class State:
     def in_hand(self) -> list[Batch]:
         return [worker.batch for worker in self.pool.workers if worker.batch is not None]
 
+    @property
+    def saturated(self) -> bool:
+        """Whether as many batches are with the sink as may be at once."""
+        return self.tuning.limits_writes and len(self.in_hand()) >= self.tuning.write_limit
+
     def due_s(self, now: float) -> float | None:
         """Seconds until this pipeline has something to do of itself."""
         if not self.deliverable() or self.pool.stuck(self.spec.settings.max_hung_workers):
             return None
+        if self.saturated:
+            return None  # whoever ends an attempt calls the next
         permitted = self.breaker.due_s(now)
         due = self.backlog.due_s(now, shutdown=self.phase == DRAINING)
         return None if permitted is None or due is None else max(permitted, due)

@@ -68,8 +68,12 @@ def pipeline_settings(row: SinkConfig, sink: BaseSink[Any] | None = None) -> Pip
     if sink is not None and not sink.supports_concurrent_writes:
         merged = dataclasses.replace(merged, min_workers=1, max_workers=1)
     if sink is not None and sink.max_batch_records is not None:
-        most = min(merged.max_records, sink.max_batch_records)
-        merged = dataclasses.replace(merged, max_records=most)
+        most = sink.max_batch_records
+        merged = dataclasses.replace(
+            merged,
+            max_records=min(merged.max_records, most),
+            adaptive=merged.adaptive.within(most),
+        )
     return merged
 
 

@@ -53,8 +53,12 @@ class InternalSink:
         if not sink.supports_concurrent_writes:
             tuned = dataclasses.replace(tuned, min_workers=1, max_workers=1)
         if sink.max_batch_records is not None:
-            most = min(tuned.max_records, sink.max_batch_records)
-            tuned = dataclasses.replace(tuned, max_records=most)
+            most = sink.max_batch_records
+            tuned = dataclasses.replace(
+                tuned,
+                max_records=min(tuned.max_records, most),
+                adaptive=tuned.adaptive.within(most),
+            )
         return PipelineSpec(
             key=self.key,
             name=self.name,

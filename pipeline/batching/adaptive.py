@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 GROWTH, SHRINKAGE = 1.25, 0.875
@@ -25,8 +25,6 @@ QUICK = 0.5
 RECENT = 10
 # How many flushes there are between two changes.
 SETTLE = 4
-# How many of the last limits are remembered: what a flush had when it was formed is looked up.
-LIMITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +49,15 @@ class AdaptiveSettings:
         if problems:
             raise ValueError("; ".join(problems))
 
+    def within(self, most: int) -> AdaptiveSettings:
+        """The same for a sink that takes at most so many records at once."""
+        return replace(
+            self,
+            max_records=min(self.max_records, most),
+            start_records=min(self.start_records, most),
+            min_records=min(self.min_records, most),
+        )
+
     def problems(self) -> list[str]:
         """Every broken rule, each naming its field."""
         rules = (
@@ -68,8 +75,8 @@ class BatchSize:
 
     def __init__(self, settings: AdaptiveSettings) -> None:
         self._settings = settings
-        # Each limit with the time from which it holds.
-        self._limits = deque([(-math.inf, settings.start_records)], maxlen=LIMITS)
+        self._limit = settings.start_records
+        self._changed_s = -math.inf
         # How full the flushes since the last change were, and what they took in seconds.
         self._fills: deque[float] = deque(maxlen=RECENT)
         self._seconds: deque[float] = deque(maxlen=RECENT)
@@ -79,21 +86,21 @@ class BatchSize:
     @property
     def limit(self) -> int:
         """The count at which a batch closes from now on."""
-        return self._limits[-1][1]
+        return self._limit
 
     def configure(self, settings: AdaptiveSettings, *, now: float) -> None:
         """Take on changed settings; what was found stays, as far as they let it."""
         self._settings = settings
-        self._change(self.limit, now)
+        self._change(self._limit, now)
 
-    def flushed(self, *, count: int, seconds: float, formed_s: float, now: float) -> None:
-        """A batch of `count` records was written; it had been formed for its size or its age.
+    def flushed(self, *, count: int, full: bool, seconds: float, now: float) -> None:
+        """A batch of `count` records was written; it was closed because it was full, or old.
 
-        Batches that were formed before the last change count by the limit of their time.
+        One that was full by an earlier limit is full, and its time is taken in proportion: with
+        many workers the next step would else wait for all that is under way.
         """
-        limit = self._limit_at(formed_s)
-        self._fills.append(count / limit)
-        self._seconds.append(seconds * self.limit / limit)
+        self._fills.append(1.0 if full else count / self._limit)
+        self._seconds.append(seconds * self._limit / count if full else seconds)
         self._since_change += 1
         self._since_error += 1
         self._decide(now)
@@ -102,7 +109,7 @@ class BatchSize:
         """A batch could not be written, which was the sink's doing and not its records'."""
         self._since_change += 1
         self._since_error = 0
-        if formed_s >= self._limits[-1][0]:
+        if formed_s >= self._changed_s:
             self._shrink(now)  # the first of this size: it does not take more of them to know
         else:
             self._decide(now)
@@ -118,22 +125,15 @@ class BatchSize:
             if fill < HALF_EMPTY or seconds > deadline:
                 self._shrink(now)
             elif fill > FULL and seconds < QUICK * deadline:
-                self._change(max(self.limit + 1, int(self.limit * GROWTH)), now)
+                self._change(max(self._limit + 1, int(self._limit * GROWTH)), now)
 
     def _shrink(self, now: float) -> None:
-        self._change(min(self.limit - 1, int(self.limit * SHRINKAGE)), now)
+        self._change(min(self._limit - 1, int(self._limit * SHRINKAGE)), now)
 
     def _change(self, limit: int, now: float) -> None:
-        settings = self._settings
-        limit = min(max(limit, settings.min_records), settings.max_records)
-        if limit != self.limit:
-            self._limits.append((now, limit))
+        limit = min(max(limit, self._settings.min_records), self._settings.max_records)
+        if limit != self._limit:
+            self._limit, self._changed_s = limit, now
+            self._since_change = 0
             self._fills.clear()
             self._seconds.clear()
-            self._since_change = 0
-
-    def _limit_at(self, formed_s: float) -> int:
-        for since_s, limit in reversed(self._limits):
-            if since_s <= formed_s:
-                return limit
-        return self._limits[0][1]

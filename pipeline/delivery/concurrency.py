@@ -33,7 +33,7 @@ LEAST_DEVIATION_S = 0.001
 # The share of a whole writer's work that a writer more has to bring.
 GAIN = 0.5
 # How many rounds pass between an increase that did not pay and the next one.
-REST_ROUNDS = 16
+REST_ROUNDS = 8
 
 
 class RoundTrips:
@@ -74,29 +74,34 @@ class ConcurrencyLimit:
 
     def __init__(self, *, most: int) -> None:
         self._most = most
-        self._limit = 1
+        # The limit is the nearest whole number: one unusual answer alone is no reason to halve two.
+        self._exact = 1.0
         self._changed_s = -math.inf
         self._trips = RoundTrips()
-        # The rate (records/s) before the last increase, until it is known whether that paid.
-        self._before: float | None = None
+        # The limit before the last increase, and the rate (records/s), until it is known whether
+        # that paid.
+        self._before: tuple[int, float] | None = None
         self._rest = 0
-        self._begin_round()
+        # This round: whether the limit was reached, and the answers with their records and seconds.
+        self._reached = False
+        self._answers = self._records = 0
+        self._seconds = 0.0
 
     @property
     def limit(self) -> int:
         """How many batches may be with the sink at once."""
-        return self._limit
+        return math.ceil(self._exact - 0.5)
 
     def configure(self, *, most: int) -> None:
         """Take on another upper bound; what was learnt of the sink stays."""
         self._most = most
-        if self._limit > most:
-            self._limit, self._before = most, None
+        if self.limit > most:
+            self._exact, self._before = float(most), None
             self._begin_round()
 
     def began(self, in_hand: int) -> None:
         """An attempt begins, and with it so many are under way."""
-        self._reached = self._reached or in_hand >= self._limit
+        self._reached = self._reached or in_hand >= self.limit
 
     def answered(self, *, seconds: float, count: int, now: float) -> None:
         """The sink took a batch of `count` records, in so many seconds."""
@@ -110,7 +115,7 @@ class ConcurrencyLimit:
         self._answers += 1
         self._records += count
         self._seconds += seconds
-        if self._answers >= max(ENOUGH, self._limit):
+        if self._answers >= max(ENOUGH, self.limit):
             self._end_round(now)
 
     def pushed_back(self, *, seconds: float, now: float) -> None:
@@ -126,24 +131,29 @@ class ConcurrencyLimit:
     def _end_round(self, now: float) -> None:
         """As many attempts have ended as say something: judge the last increase, or try another."""
         reached = self._reached
-        rate = self._limit * self._records / max(self._seconds, 1e-9)
+        rate = self.limit * self._records / max(self._seconds, 1e-9)
         self._begin_round()
         if not reached:
             return
         before, self._before = self._before, None
-        if before is not None and rate < before * (1 + GAIN / (self._limit - 1)):
+        if before is not None and rate < self._least_rate(*before):
             self._rest = REST_ROUNDS
-            self._change(self._limit - 1, now)
+            self._change(before[0], now)
         elif self._rest:
             self._rest -= 1
-        elif self._limit < self._most:
-            self._before = rate
-            self._change(self._limit + 1, now)
+        elif self.limit < self._most:
+            self._before = self.limit, rate
+            self._change(self._exact + 1, now)
+
+    def _least_rate(self, limit: int, rate: float) -> float:
+        """What the writers that came since must bring it to."""
+        return rate * (1 + GAIN * (self.limit - limit) / limit)
 
     def _decrease(self, now: float) -> None:
-        self._before = None
-        self._change(max(1, int(self._limit * DECREASE)), now)
+        self._change(self._exact * DECREASE, now)
+        if self._before is not None and self.limit <= self._before[0]:
+            self._before = None
 
-    def _change(self, limit: int, now: float) -> None:
-        self._limit, self._changed_s = limit, now
+    def _change(self, exact: float, now: float) -> None:
+        self._exact, self._changed_s = max(1.0, exact), now
         self._begin_round()

@@ -127,6 +127,8 @@ class Consumer:
                     before = state.breaker.state
                     worker.begin(batch, now, state.breaker.permit(now))
                     worker.answered()  # the manifest comes first
+                    if state.tuning.limits_writes:
+                        state.tuning.began(len(state.in_hand()))
                     probing = state.breaker.state != before
                     worker.sink = state.sinks
                     if batch.outcome is None:
@@ -188,6 +190,7 @@ class Consumer:
             for orphan in orphans:
                 if orphan.permit is not None:
                     state.breaker.failed(orphan.permit, now, "the sink hangs in a write")
+                state.tuning.pressed(orphan.batch, state.spec.settings.attempt_timeout_s, now)
                 state.backlog.waiting.push(orphan.batch, now + RECOVER_S)
             if not state.pool.stuck(state.spec.settings.max_hung_workers):
                 state.grow_to_least()

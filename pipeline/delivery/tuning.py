@@ -72,7 +72,10 @@ class Tuning:
                 self._writes.answered(seconds=outcome.seconds, count=batch.count, now=now)
             if self._size is not None and self._is_telling(batch):
                 self._size.flushed(
-                    count=batch.count, seconds=outcome.seconds, formed_s=_formed_s(batch), now=now
+                    count=batch.count,
+                    full=batch.reason == "size",
+                    seconds=outcome.seconds,
+                    now=now,
                 )
         elif is_pressure(outcome):
             self.pressed(batch, outcome.seconds, now)
