@@ -13,11 +13,12 @@ import msgspec
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """One record that one sink refused for good, or that was given up for it.
+    """One record that one sink refused for good, or that was given up for it; never changed.
 
     `sink` is the pipeline's key, `record_id` the record's: together they name the letter.
-    `reason` is one word (permanent, attempts, age), `error` the sink's own words.  `first_tried_us`
-    and `last_tried_us` are microseconds since 1970.  `origin` names the letter's redrive, when it
+    `reason` is one word (permanent, attempts, age), `error` the sink's own words, `severity` an
+    OpenTelemetry number, `attempts` how often it was tried.  Times (`_us`) are microseconds since
+    1970.  `origin` names the letter's redrive, when it
     came back from one: `<log_id>-<number>` of the redriven batch, else "".
     """
 
@@ -46,7 +47,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetterBox(Protocol):
-    """Where dead letters are kept."""
+    """Where dead letters are kept.  Called on worker threads, several at a time, without a lock."""
 
     def put(self, letters: Sequence[DeadLetter]) -> None:
         """Keep the letters for good: when this returns they survive a crash.

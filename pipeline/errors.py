@@ -8,7 +8,7 @@ class SinkError(Exception):
 
 
 class RetryableError(SinkError):
-    """The write may succeed later.  `retry_after_s` is the sink's own word on when."""
+    """The write may succeed later.  `retry_after_s` (seconds) is the sink's own word on when."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -17,7 +17,11 @@ class RetryableError(SinkError):
 
 
 class PermanentError(SinkError):
-    """At least one record of the batch can never be stored; none of the batch was."""
+    """At least one record of the batch can never be stored; none of the batch was.
+
+    The batch is halved until those records stand alone, and they become dead letters; the others
+    are stored.
+    """
 
 
 class PartialFailure(SinkError):
@@ -42,7 +46,8 @@ class SinkFault(SinkError):
 class Refused(Exception):
     """An offer was not accepted; nothing of it is held.
 
-    `reason` is one word for metrics; `retry_after_s` is when to come back (seconds).
+    `reason` is one word for metrics; `retry_after_s` is when to come back (seconds).  What says
+    that coming back is of no use is a `TooLarge`.
     """
 
     reason = "refused"

@@ -59,8 +59,10 @@ def id_run(base: int, count: int) -> list[int] | range:
 
 
 class RecordIds:
-    """Gives out runs of ids for one node number.
+    """Gives out runs of ids for one node number; safe from any thread.
 
+    `node` is below 1,024; no two processes that give ids at the same time may have the same.
+    Raises ValueError for another.
     `not_before_us` is the time up to which an earlier holder of the node may have given ids
     (microseconds since 1970): nothing at or below it is given again, also after the clock was
     set back.

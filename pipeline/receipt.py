@@ -16,11 +16,12 @@ _lock = threading.Lock()
 
 
 class Receipt:
-    """What an offer gives back.
+    """What an offer gives back; safe from any thread.
 
-    `id_base` and `count` tell the records' ids.  Wait with `wait` in a thread, or be called back
-    by `add_done_callback` without one.  `logged` tells what a crash leaves of the records: nothing
-    ("memory"), all ("wal"), or all unless the machine fails too ("wal-unsynced").
+    `id_base` and `count` tell the records' ids: see `pipeline.ids.id_run`.  Wait with `wait` in a
+    thread, or be called back by `add_done_callback` without one.  `logged` tells what a crash
+    leaves of the records: nothing ("memory"), all ("wal"), or all unless the machine fails too
+    ("wal-unsynced").
 
     Once done, `unstored` is how many of the records no required sink stored: those that none takes,
     those that one refused (the largest count of any), and those that a stop left behind.

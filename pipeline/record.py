@@ -41,6 +41,7 @@ def level_name(severity: int) -> str:
 class Record(msgspec.Struct, array_like=True, gc=False):
     """One log line, event or ping: the envelope common to all types.
 
+    Not locked: it belongs to the thread that made or decoded it.
     `timestamp_us` is the event's own time in microseconds since 1970 UTC, `severity` an
     OpenTelemetry number (1 to 24), `payload` the JSON object as it was sent.  What only one
     type has stays in the payload and is decoded by that type's row encoder.  `id` is 0 until
@@ -107,7 +108,10 @@ class _Run:
 
 
 class Part:
-    """A run of one frame's records inside a batch; all of one type, tenant and request."""
+    """A run of one frame's records inside a batch; all of one type, tenant and request.
+
+    `count` records, `nbytes` encoded bytes.  Belongs to the worker thread that delivers its batch.
+    """
 
     # `nbytes` is what the records weigh; `held_bytes` what admission set aside for them, which
     # differs for a sink that takes only part of a frame.  `_payload` is kept besides the frame's
@@ -164,22 +168,27 @@ class Part:
 
     @property
     def type(self) -> str:
+        """The records' type, as it was offered."""
         return self.frame.type
 
     @property
     def tenant(self) -> str:
+        """Whose the records are."""
         return self.frame.tenant
 
     @property
     def request_id(self) -> str:
+        """The offer's own, or ""."""
         return self.frame.request_id
 
     @property
     def traceparent(self) -> str:
+        """The offer's W3C trace context, or ""."""
         return self.frame.traceparent
 
     @property
     def received_us(self) -> int:
+        """When they were offered, in microseconds since 1970."""
         return self.frame.received_us
 
     def _decoded(self) -> _Run:
@@ -230,6 +239,8 @@ class Part:
 class Batch:
     """Records that go to one sink together, in the order of the log.
 
+    Belongs to the worker thread that delivers it.  `count` records in `parts`, `nbytes` encoded
+    bytes; `sink` is the pipeline's key.
     `number` is unique within its log for all sinks; `reason` says what closed the batch: size,
     bytes, time, flush or shutdown.  `attempt` counts the deliveries begun, from 1; half of a split
     batch begins anew, but goes on with the time of its records' first attempt.  Every batch of this

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,25 +11,39 @@ from pipeline.record import Batch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """The answer of a sink that knows that some records were there already."""
+    """The answer of a sink that knows that some records were there already; counts of records."""
 
     stored: int
     already_stored: int = 0
 
 
 class Sink(Protocol):
-    """Where batches go.
+    """Where batches go; derived from, what is not overridden does nothing.
 
     `open` and `close` are idempotent and never called at once; `write` is called from several
-    worker threads at the same time and returns only when the records are stored.  `abort` is
-    called from any thread to make a hanging `write` fail soon.  Errors are those of
-    `pipeline.errors`; any other exception counts as retryable.
+    worker threads at the same time.  `open` and `write` raise `SinkError`s; any other exception
+    counts as retryable.  Nobody holds a lock while a sink is called.
     """
 
-    def open(self) -> None: ...
+    # An explicit `return` tells type checkers that a method need not be overridden.
 
-    def write(self, batch: Batch) -> Written | None: ...
+    def open(self) -> None:
+        """Connect: before the first write, on a worker's thread, again until it succeeds."""
+        return
 
-    def abort(self) -> None: ...
+    @abstractmethod
+    def write(self, batch: Batch) -> Written | None:
+        """Store a batch; to return is to say that all of its records are stored.
 
-    def close(self) -> None: ...
+        Raises RetryableError, PermanentError, PartialFailure or SinkFault.  A batch may come
+        again, whole or in halves, after an error, an abort or a crash: `batch.batch_id` and the
+        records' ids stay the same.
+        """
+
+    def abort(self) -> None:
+        """Make the writes that hang fail soon; from any thread, while they run."""
+        return
+
+    def close(self) -> None:
+        """Let go of everything; no write runs, nor will."""
+        return

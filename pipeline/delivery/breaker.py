@@ -35,7 +35,12 @@ STEPS = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerSettings:
-    """When a breaker trips, and how it finds out that the sink is well again."""
+    """When a breaker trips, and how it finds out that the sink is well again.
+
+    It trips after `consecutive` failed attempts in a row, or when of at least `min_calls` within
+    `window_s` the share `failure_ratio` (0 to 1) failed.  Open, it asks nothing for `open_s`; then
+    `half_open_probes` attempts must succeed to close it.
+    """
 
     enabled: bool = True
     consecutive: int = 5

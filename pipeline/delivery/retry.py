@@ -14,7 +14,7 @@ RETRY_AFTER_CAP_S = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryDecision:
-    """Try again in `delay_s` seconds, or give up; `reason` says why, in one word."""
+    """Try again in `delay_s` seconds, or give up; `reason` is one word for why.  Never changed."""
 
     retry: bool
     delay_s: float
@@ -23,7 +23,7 @@ class RetryDecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Exponential backoff with full jitter.
+    """Exponential backoff with full jitter; pure, and safe to share.
 
     The n-th failure waits a random time between 0 and `min(cap_s, base_s * 2**(n-1))`, and at
     least what the sink itself asked for, up to an hour.  Without `max_attempts` and `max_age_s`

@@ -10,8 +10,9 @@ from pipeline.record import Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """What one sink takes; None means all.  `min_severity` is an OpenTelemetry number.
+    """What one sink takes; None means all.  Never changed.
 
+    `min_severity` is an OpenTelemetry number (1 to 24): records below it go by; 0 takes all.
     `kept` are the types that a route which names none does not take.
     """
 

@@ -11,18 +11,25 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """A monotonic clock for durations (seconds), a wall clock for stored times (microseconds)."""
+    """A monotonic clock for durations (seconds), a wall clock for stored times (microseconds).
 
-    def monotonic(self) -> float: ...
+    Asked from any thread.
+    """
 
-    def time_us(self) -> int: ...
+    def monotonic(self) -> float:
+        """Seconds from some beginning; never set back."""
+        ...
+
+    def time_us(self) -> int:
+        """Microseconds since 1970 UTC; may be set."""
+        ...
 
     def wait(self, condition: threading.Condition, timeout_s: float | None) -> None:
         """Wait on `condition`, whose lock is held, at most `timeout_s` of this clock's time."""
 
 
 class SystemClock:
-    """The machine's clocks."""
+    """The machine's clocks; safe from any thread."""
 
     monotonic = staticmethod(time.monotonic)
 
@@ -36,10 +43,12 @@ class SystemClock:
 class FakeClock:
     """Time that moves only by `advance`; waiting threads are woken to look at it again.
 
-    `_lock` guards the time and the waiting conditions; `_changed` tells of new waiters.  A waiter
-    holds its condition's lock and then takes `_lock`; `advance` never holds both.  A timeout counts
-    from the time that its thread saw last, so an advance in between is not missed.
+    Safe from any thread.  A timeout counts from the time that its thread saw last, so an advance in
+    between is not missed.
     """
+
+    # `_lock` guards the time and the waiting conditions; `_changed` tells of new waiters.  A waiter
+    # holds its condition's lock and then takes `_lock`; `advance` never holds both.
 
     def __init__(self, *, start_us: int = 1_760_000_000_000_000) -> None:
         self._lock = threading.Lock()
