@@ -102,6 +102,10 @@ class EngineMetrics(Observer):
             self._into.breaker_state.labels(pipeline).set(BREAKER_VALUES.get(state, 0))
             self._gauged.add(pipeline)
 
+    def scaled(self, pipeline: str, workers: int, step: int, why: str) -> None:
+        self._into.autoscaler_decisions.labels(pipeline, "up" if step > 0 else "down").inc()
+        self._set_queues()
+
     def log_synced(self, frames: int, nbytes: int, seconds: float) -> None:
         self._into.wal_fsync_seconds.observe(seconds)
         self._into.wal_fsync_frames.observe(frames)

@@ -78,6 +78,12 @@ class Metrics:
         self.queue_depth = gauge("queue_depth", "Records held for a sink.", "sink")
         self.queue_bytes = gauge("queue_bytes", "Bytes held for a sink.", "sink")
         self.active_workers = gauge("active_workers_count", "Living worker threads.", "pool")
+        self.autoscaler_decisions = counter(
+            "autoscaler_decisions_total",
+            "Workers that the autoscaler added (up) or told to end (down).",
+            "sink",
+            "direction",
+        )
         self.ledger_imbalance = gauge(
             "ledger_imbalance",
             "Records that the accounts differ by, in either direction; anything but 0 is a defect.",

@@ -89,6 +89,17 @@ def test_metrics_count_what_happens(engine, sink):
     assert value("ledger_imbalance", sink="kept") == 0
 
 
+def test_each_step_of_the_autoscaler_is_counted_by_its_direction(engine):
+    registry = CollectorRegistry()
+    metrics = EngineMetrics(engine, into=Metrics(registry))
+    for step, workers in ((1, 2), (1, 3), (-1, 2)):
+        metrics.scaled("kept", workers, step, "because")
+    for direction, count in (("up", 2), ("down", 1)):
+        labels = {"sink": "kept", "direction": direction}
+        assert registry.get_sample_value("autoscaler_decisions_total", labels) == count
+    assert registry.get_sample_value("active_workers_count", {"pool": "kept"}) == 0
+
+
 def test_an_imbalance_is_seen_and_a_sink_that_is_gone_reads_nothing(engine):
     registry = CollectorRegistry()
     metrics = EngineMetrics(engine, into=Metrics(registry))
