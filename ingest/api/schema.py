@@ -157,9 +157,11 @@ def _post(
     request: dict[str, Any] = {
         "application/json": OpenApiTypes.OBJECT,
         "application/x-ndjson": OpenApiTypes.STR,
+        "application/msgpack": OpenApiTypes.BINARY,
     }
     if text:
         request["text/plain"] = OpenApiTypes.STR
+        request["application/x-protobuf"] = OpenApiTypes.BINARY
     return {
         "operation_id": name,
         "summary": summary,
@@ -181,7 +183,8 @@ def _post(
 
 
 _FORMATS = (
-    "One JSON object, an array of them, or one a line (NDJSON){text}; gzip or zstd if "
+    "One JSON object, an array of them, or one a line (NDJSON){text}; or a MessagePack array of "
+    "maps, or maps one after another{binary}; gzip or zstd if "
     "`Content-Encoding` says so. A record that is not valid costs an entry in `errors`, not its "
     "neighbours."
 )
@@ -191,7 +194,10 @@ logs = extend_schema_view(
         **_post(
             name="logs_create",
             summary="Send log records",
-            description=_FORMATS.format(text=", or lines of plain text")
+            description=_FORMATS.format(
+                text=", or lines of plain text",
+                binary="; or a protobuf `LogBatch` of docs/schema/collector.proto",
+            )
             + " All fields are optional: `timestamp` (`ts`, `time`, `@timestamp`), `level` "
             "(`severity`), `service`, `message` (`msg`, `body`), `tenant`, `trace_id`, `span_id`.",
             example={
@@ -210,7 +216,7 @@ events = extend_schema_view(
         **_post(
             name="events_create",
             summary="Send audit events",
-            description=_FORMATS.format(text="") + " `user_id` and `action` are needed.",
+            description=_FORMATS.format(text="", binary="") + " `user_id` and `action` are needed.",
             example={
                 "user_id": "u-1042",
                 "action": "login",
@@ -226,7 +232,7 @@ counters = extend_schema_view(
         **_post(
             name="counters_create",
             summary="Add to counters",
-            description=_FORMATS.format(text="")
+            description=_FORMATS.format(text="", binary="")
             + " `counter` is needed; `by` is a whole number, 1 if left out, and may be negative; "
             "`labels` (at most 16) make counters of one name different ones. Every increment is "
             "kept in the log like any record; stored, they are one row per tenant, name and labels "
@@ -249,7 +255,7 @@ health = extend_schema_view(
         **_post(
             name="health_create",
             summary="Send health pings",
-            description=_FORMATS.format(text="")
+            description=_FORMATS.format(text="", binary="")
             + " `service` and `status` (up, degraded, down) are needed.",
             example={"service": "checkout", "status": "degraded", "latency_ms": 840},
             text=False,
