@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+from pipeline.batching.order import TenantOrder
 from pipeline.delivery.waiting import WaitingBatches
 from pipeline.record import Batch, Part
 from pipeline.settings import PipelineSettings
@@ -25,11 +26,24 @@ class Backlog:
         self._settings = settings
         self._sources = [own]
         self._limit: int | None = None
+        # Which batches go before which, where the sink asks for it.
+        self._order = TenantOrder() if settings.ordered else None
 
-    def configure(self, settings: PipelineSettings) -> None:
+    def configure(self, settings: PipelineSettings, held: Iterable[Batch] = ()) -> None:
+        """Take on changed settings; `held` are the batches that workers have."""
         self._settings = settings
         for source in self._sources:
             source.batcher.configure(settings)
+        if settings.ordered and self._order is None:
+            self._order = TenantOrder()
+            for batch in (*held, *self.waiting):
+                self._hold(batch)
+            for source in self._sources:
+                self._hold_replays(source)
+        elif not settings.ordered and self._order is not None:
+            order, self._order = self._order, None
+            for source in self._sources:
+                source.batcher.release(order.held(source.log.log_id))
 
     def resize(self, max_records: int | None) -> None:
         """Close batches at this count from now on; None: at the settings' own."""
@@ -52,6 +66,7 @@ class Backlog:
 
     def add(self, source: Source) -> None:
         source.batcher.resize(self._limit)
+        self._hold_replays(source)
         self._sources = [*self._sources, source]
 
     def remove(self, source: Source) -> None:
@@ -65,6 +80,45 @@ class Backlog:
                 return source
         return None
 
+    # --- order within tenants --------------------------------------------------------------
+
+    @property
+    def _may_go(self) -> Callable[[Batch], bool] | None:
+        """Whether a batch that waits need not wait for an earlier one; None: none has to."""
+        order = self._order
+        if order is None:
+            return None
+        return lambda batch: batch.redrive is not None or order.may_go(batch.log_id, batch.number)
+
+    def _hold(self, batch: Batch) -> None:
+        """Later records of a batch's tenants have to wait for its end."""
+        if self._order is None or batch.redrive is not None:
+            return
+        tenants = {part.tenant for part in batch.parts}
+        self._order.hold(batch.log_id, batch.number, tenants)
+        if (source := self.source_of(batch)) is not None:
+            source.batcher.park(tenants)
+
+    def _hold_replays(self, source: Source) -> None:
+        if self._order is not None:
+            for replay in source.replays():
+                self._order.hold(source.log.log_id, replay.number, replay.tenants)
+                source.batcher.park(replay.tenants)
+
+    def ended(self, source: Source, number: int) -> None:
+        """A batch has ended: what waited for that may go."""
+        if self._order is not None:
+            source.batcher.release(self._order.release(source.log.log_id, number))
+
+    def split(self, source: Source, number: int, children: list[Batch]) -> None:
+        """A batch was cut into others, which take its place."""
+        if self._order is not None:
+            for child in children:
+                self._hold(child)
+            self.ended(source, number)
+
+    # --- what is to be done ----------------------------------------------------------------
+
     def _may_batch(self) -> bool:
         """Whether a fresh batch may be formed: what waits for a failing sink stays in the log.
 
@@ -74,7 +128,7 @@ class Backlog:
 
     def due_s(self, now: float, *, shutdown: bool) -> float | None:
         """Seconds until there is something to do; None while there is nothing, nor will be."""
-        dues = [self.waiting.due_s(now)]
+        dues = [self.waiting.due_s(now, may_go=self._may_go)]
         if self._may_batch():
             dues += [source.due_s(now, shutdown=shutdown) for source in self._sources]
         due = min((due for due in dues if due is not None), default=None)
@@ -88,7 +142,7 @@ class Backlog:
         """
         if probing and (found := self._next_fresh(now, shutdown=shutdown)) is not None:
             return found
-        if (batch := self.waiting.pop_due(now)) is not None:
+        if (batch := self.waiting.pop_due(now, may_go=self._may_go)) is not None:
             return batch
         return self._next_fresh(now, shutdown=shutdown)
 
@@ -99,8 +153,9 @@ class Backlog:
             if source.due_s(now, shutdown=shutdown) != 0:
                 continue
             found: Batch | Chore | None = source.chore(now)
-            if found is None and not source.batcher.lags:
+            if found is None and source.batcher.due_s(now, shutdown=shutdown) == 0:
                 found = source.take(shutdown=shutdown)
+                self._hold(found)
             if found is not None:
                 # The others come first next time.
                 self._sources = self._sources[index + 1 :] + self._sources[: index + 1]

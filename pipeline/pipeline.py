@@ -79,7 +79,7 @@ class Pipeline:
         replace = spec.fingerprint != state.spec.fingerprint
         with self.lock:
             state.spec = spec
-            state.backlog.configure(spec.settings)
+            state.backlog.configure(spec.settings, state.in_hand())
             self.breaker.configure(spec.settings.breaker, state.clock.monotonic())
             state.poison.configure(spec.settings.poison_limit)
             state.tuning.configure(spec.settings, now=state.clock.monotonic())

@@ -85,11 +85,12 @@ class Source:
 
     def due_s(self, now: float, *, shutdown: bool) -> float | None:
         """Seconds until something can be done here; None while there is nothing."""
+        # Of what is being read, whoever reads says when it is there.
+        due = self.batcher.due_s(now, shutdown=shutdown)
         if self._replays or (self.batcher.lags and not self._filling):
-            return max(0.0, self._reread_at - now)
-        if self.batcher.lags:
-            return None  # whoever reads says when it is there
-        return self.batcher.due_s(now, shutdown=shutdown)
+            read_s = max(0.0, self._reread_at - now)
+            return read_s if due is None else min(read_s, due)
+        return due
 
     def chore(self, now: float) -> Chore | None:
         """What has to be read next, if anything can be."""
@@ -131,7 +132,13 @@ class Source:
     def take(self, *, shutdown: bool) -> Batch:
         """The next batch, noted in the manifest; only when one is due."""
         parts, reason = self.batcher.take(shutdown=shutdown)
-        return self.batch(parts, reason, self.log.form(self.sink, parts, self.batcher.rest))
+        number = self.log.form(self.sink, parts, self.batcher.read)
+        self.batcher.formed()
+        return self.batch(parts, reason, number)
+
+    def replays(self) -> list[Replay]:
+        """The batches of a process that is gone which are not read yet."""
+        return [*self._replays, *self._loading]
 
     def batch(self, parts: list[Part], reason: str, number: int) -> Batch:
         batch = Batch(

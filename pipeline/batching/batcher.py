@@ -1,25 +1,35 @@
 """The batcher: closes a batch when it is full, has waited long enough, or is asked to.
 
 A passive object, called by whichever worker is about to take a batch, under its pipeline's lock.
-It reads frames from the cursor only when it closes a batch, so nothing waits here but the rest
-of a frame that was too large for the last one.
+While one tenant alone has anything waiting, its frames are read from the log only when a batch
+closes; otherwise they are read into queues by tenant, a few batches ahead, and take turns.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
+from pipeline.batching.fairness import FairQueue, fitting_of
 from pipeline.log.cursor import Cursor
+from pipeline.log.frame import Frame
 from pipeline.log.log import Log
+from pipeline.log.manifest import Read
 from pipeline.record import Part
 from pipeline.settings import PipelineSettings
+
+
+MIB = 1024 * 1024
+# What is read ahead of the batches for tenants to take turns (bytes), if a batch is not larger.
+AHEAD_BYTES = 8 * MIB
 
 
 class Batcher:
     """Cuts one sink's frames into batches of at most `max_records` and `max_bytes`.
 
     A single record larger than `max_bytes` becomes a batch of its own.  The reason of a batch is
-    size, bytes, time, flush or shutdown.
+    size, bytes, time, flush, shutdown, or partitions: there were too many of them, or too much in
+    them, and one had to go early.
     """
 
     def __init__(self, *, log: Log, cursor: Cursor, settings: PipelineSettings) -> None:
@@ -28,83 +38,120 @@ class Batcher:
         self._settings = settings
         # The count at which a batch closes, where that is not the settings' own.
         self._limit: int | None = None
-        self._rest: Part | None = None
+        self._queue = FairQueue()
         self._flush_below = 0
+        self.configure(settings)
 
     def configure(self, settings: PipelineSettings) -> None:
         self._settings = settings
+        # Whether each tenant's records have a time of their own.
+        self._apart = settings.ordered or self._partitioned
+        self._queue.track_ages(self._apart)
+        self._look_for_full(self._queue.tenants)
+
+    @property
+    def _partitioned(self) -> bool:
+        return self._settings.partition_by == "tenant"
 
     def resize(self, max_records: int | None) -> None:
         """Close batches at this count from now on; None: at the settings' own."""
+        shrinks = self._limit is not None and max_records is not None and max_records < self._limit
         self._limit = max_records
+        if shrinks:
+            self._look_for_full(self._queue.tenants)
 
     @property
     def max_records(self) -> int:
         """The count at which a batch closes."""
         return self._settings.max_records if self._limit is None else self._limit
 
+    def park(self, tenants: Iterable[str]) -> None:
+        """Hold the records of these tenants back until they are released."""
+        self._queue.park(tenants)
+
+    def release(self, tenants: Iterable[str]) -> None:
+        """Let these tenants' records go on."""
+        tenants = list(tenants)
+        self._queue.release(tenants)
+        self._look_for_full(tenants)
+
+    # --- what waits ------------------------------------------------------------------------
+
     @property
     def waiting_records(self) -> int:
-        return self._cursor.unread_records + (self._rest.count if self._rest else 0)
+        return self._cursor.unread_records + self._queue.records
 
     @property
     def waiting_bytes(self) -> int:
-        return self._cursor.unread_bytes + (self._rest.nbytes if self._rest else 0)
+        return self._cursor.unread_bytes + self._queue.held_bytes
 
     def waiting_by_tenant(self) -> Counter[str]:
         """Records not yet in a batch, by tenant; the log's lock must be held."""
-        waiting = Counter(self._cursor.unread_tenants)
-        if self._rest:
-            waiting[self._rest.tenant] += self._rest.count
-        return waiting
+        return Counter(self._cursor.unread_tenants) + self._queue.by_tenant()
 
     @property
     def full(self) -> bool:
-        """Whether a batch can close for its size alone."""
+        """Whether a batch can close for its size alone, as far as can be told without a look."""
         return (
             self.waiting_records >= self.max_records
-            or self.waiting_bytes >= self._settings.max_bytes
+            or self._cursor.unread_bytes + self._queue.nbytes >= self._settings.max_bytes
         )
 
     def oldest_arrival_s(self) -> float | None:
         """When the oldest waiting record arrived, on the monotonic clock."""
-        if self._rest:
-            return self._rest.frame.arrived_s
-        head = self._cursor.head
-        return head.arrived_s if head else None
+        head, queued = self._cursor.head, self._queue.oldest_s()
+        if head is None or queued is None:
+            return queued if head is None else head.arrived_s
+        return min(queued, head.arrived_s)
 
     def waiting_since_s(self) -> float | None:
         """Like `oldest_arrival_s`; of a frame that has to be loaded first, about when it came."""
-        oldest = self.oldest_arrival_s()
-        if oldest is None and self._cursor.unread_frames:
-            return self._cursor.behind_since_s
+        oldest, behind = self.oldest_arrival_s(), self._cursor.behind_since_s
+        if self._cursor.head is None and self._cursor.line_frames > 0 and behind is not None:
+            return behind if oldest is None else min(oldest, behind)
         return oldest
 
     def head_file(self) -> int:
         """The log's file that the first waiting frame is in, -1 for none."""
-        head = self._rest.frame if self._rest else self._cursor.head
-        return head.file if head else -1
+        first = self._first()
+        return first.file if first else -1
+
+    def _first(self) -> Frame | None:
+        """The frame that came first, of those at hand."""
+        head, queued = self._cursor.head, self._queue.first()
+        if head is None or queued is None:
+            return head or (queued.frame if queued else None)
+        return min(head, queued.frame, key=lambda frame: frame.position)
 
     def lowest_position(self) -> int | None:
         """The position of the first waiting frame, or one below it where that is in the files."""
-        if self.lags:
-            return self._cursor.next_load
-        head = self._rest.frame if self._rest else self._cursor.head
-        return head.position if head else None
+        first = self._first()
+        if self._cursor.head is None and self._cursor.line_frames > 0:
+            behind = self._cursor.next_load
+            return behind if first is None else min(behind, first.position)
+        return first.position if first else None
 
     @property
-    def rest(self) -> Part | None:
-        """What is left of the frame that the last batch ended in."""
-        return self._rest
+    def read(self) -> Read:
+        """Where the first record stands that is in no batch yet; what was read ahead is not."""
+        line = self._cursor.next_position
+        return self._queue.low(line) or (line, 0)
 
     @property
     def lags(self) -> bool:
         """Whether what comes next has to be loaded from the log's files first."""
-        return self._rest is None and self._cursor.head is None and self._cursor.unread_frames > 0
+        return (
+            self._cursor.head is None
+            and self._cursor.line_frames > 0
+            and self._queue.records < self.max_records
+            and self._queue.nbytes < self._settings.max_bytes
+        )
 
     def fill(self) -> tuple[Counter[str], int]:
         """Load about as much as a batch takes; see `Log.fill`.  Does I/O."""
         return self._log.fill(self._cursor, self._settings.max_bytes)
+
+    # --- when a batch closes ---------------------------------------------------------------
 
     def flush_below(self, position: int) -> None:
         """Close batches at once until every frame below `position` has left."""
@@ -112,10 +159,29 @@ class Batcher:
 
     def due_s(self, now: float, *, shutdown: bool) -> float | None:
         """Seconds until a batch may close: 0 for now, None while nothing waits."""
+        if self._apart:
+            return self._due_apart_s(now, shutdown=shutdown)
         oldest = self.oldest_arrival_s()
         if oldest is None:
-            return None
+            if not self._cursor.overtaking:
+                return None
+            oldest = self._cursor.overtaking[0].arrived_s
         if shutdown or self.full or self._flush_wanted():
+            return 0.0
+        return max(0.0, oldest + self._settings.max_wait_s - now)
+
+    def _due_apart_s(self, now: float, *, shutdown: bool) -> float | None:
+        """As `due_s`, of the tenants that may go."""
+        self._read_ahead()
+        oldest = self._queue.oldest_free_s()
+        if oldest is None:
+            return None
+        if shutdown or self._flush_wanted():
+            return 0.0
+        if self._partitioned:
+            if self._crowded or self._find_full() is not None:
+                return 0.0
+        elif self.full:
             return 0.0
         return max(0.0, oldest + self._settings.max_wait_s - now)
 
@@ -123,33 +189,67 @@ class Batcher:
         lowest = self.lowest_position()
         return lowest is not None and lowest < self._flush_below
 
+    @property
+    def _crowded(self) -> bool:
+        """Whether a partition has to go early."""
+        return len(self._queue) > self._settings.max_partitions or self._ahead_is_full
+
+    @property
+    def _ahead_is_full(self) -> bool:
+        most = max(AHEAD_BYTES, 2 * self._settings.max_bytes)
+        return self._queue.nbytes >= most or self._queue.records >= self._ahead_records
+
+    @property
+    def _ahead_records(self) -> int:
+        if self._partitioned:
+            return max(2 * self.max_records, 100 * self._settings.max_partitions)
+        return 2 * self.max_records
+
+    def _find_full(self) -> str | None:
+        return self._queue.find_full(self.max_records, self._settings.max_bytes)
+
+    def _look_for_full(self, tenants: Iterable[str]) -> None:
+        if self._partitioned:
+            self._queue.look_for_full(tenants, self.max_records, self._settings.max_bytes)
+
+    # --- reading and taking ----------------------------------------------------------------
+
+    def _read_ahead(self) -> bool:
+        """Read what is at hand into the tenants' queues, as far as there is room in them.
+
+        Returns whether there was anything.
+        """
+        if not self._cursor.overtaking and (self._cursor.head is None or self._ahead_is_full):
+            return False
+        room = self._ahead_records - self._queue.records
+        most = max(AHEAD_BYTES, 2 * self._settings.max_bytes) - self._queue.nbytes
+        overtaking, line = self._log.read_many(self._cursor, room, most)
+        taken = [(frame, share, True) for frame, share in overtaking]
+        taken += [(frame, share, False) for frame, share in line]
+        if overtaking and line:
+            taken.sort(key=lambda one: one[0].position)  # who came first has the first turn
+        tenants = set()
+        for frame, share, overtaken in taken:
+            part = Part.of_extent(frame, share, share.start, share.unread)
+            self._queue.add(part, overtaken=overtaken)
+            tenants.add(frame.tenant)
+        self._look_for_full(tenants)
+        return bool(tenants)
+
     def take(self, *, shutdown: bool) -> tuple[list[Part], str]:
         """The parts of the next batch and what closed it; only to be called when one is due."""
         reason = self._reason(shutdown)
-        parts: list[Part] = []
-        room_records, room_bytes = self.max_records, self._settings.max_bytes
-        while room_records and room_bytes and (part := self._next_part()) is not None:
-            if part.count <= room_records and part.nbytes <= room_bytes:
-                parts.append(part)
-                room_records -= part.count
-                room_bytes -= part.nbytes
-                continue
-            fitting, closed_by = self._fitting(part, room_records, room_bytes)
-            if not fitting and not parts:
-                fitting = 1  # a record larger than a batch travels alone
-            if fitting == part.count:
-                parts.append(part)
-            elif fitting:
-                head, self._rest = part.split(fitting)
-                parts.append(head)
-            else:
-                self._rest = part
-            return parts, closed_by
-        if room_records == 0:
-            reason = "size"
-        elif room_bytes == 0:
-            reason = "bytes"
-        return parts, reason
+        if self._partitioned:
+            parts, closed_by = self._take_partition(reason)
+        elif not self._apart and self._alone:
+            parts, closed_by = self._take_in_line()
+        else:
+            parts, closed_by = self._take_in_turns()
+        return parts, closed_by or reason
+
+    def formed(self) -> None:
+        """What was taken is in the manifest."""
+        self._cursor.queued_bytes = self._queue.nbytes
 
     def _reason(self, shutdown: bool) -> str:
         """What closes a batch that takes all that waits."""
@@ -160,13 +260,88 @@ class Batcher:
         # The share of a sink that takes part of a frame is an estimate until it is read.
         return "bytes" if self.full else "time"
 
+    @property
+    def _alone(self) -> bool:
+        """Whether all that waits is one tenant's, so that there are no turns to take."""
+        cursor, queue = self._cursor, self._queue
+        if cursor.overtaking or len(queue) > 1 or len(cursor.unread_tenants) > 1:
+            return False
+        if not queue.records:
+            return True
+        return not cursor.unread_tenants or queue.tenants == list(cursor.unread_tenants)
+
+    def _take_in_turns(self) -> tuple[list[Part], str]:
+        parts: list[Part] = []
+        room_records, room_bytes = self.max_records, self._settings.max_bytes
+        closed_by = ""
+        while not closed_by:
+            more = self._read_ahead()
+            taken, closed_by = self._queue.take(room_records, room_bytes, first=not parts)
+            parts += taken
+            room_records -= sum(part.count for part in taken)
+            room_bytes -= sum(part.nbytes for part in taken)
+            if not more:
+                break
+        return parts, closed_by
+
+    def _take_partition(self, reason: str) -> tuple[list[Part], str]:
+        """A batch of one tenant: one that is full, or else the oldest, or the largest."""
+        tenant, closed_by = self._find_full(), ""
+        if tenant is None and reason == "bytes":
+            reason = "time"  # all together are full, and none of them is
+        if tenant is None and reason == "time" and self._crowded:
+            tenant, closed_by = self._queue.largest_free_tenant(), "partitions"
+        if tenant is None:
+            tenant = self._queue.oldest_free_tenant()
+        assert tenant is not None, "a batch is taken only when one is due"
+        parts, cut_by = self._queue.take_of(tenant, self.max_records, self._settings.max_bytes)
+        return parts, cut_by or closed_by or reason
+
+    def _take_in_line(self) -> tuple[list[Part], str]:
+        """A batch of one tenant's frames as they stand in the log."""
+        parts, closed_by = self._queue.take(self.max_records, self._settings.max_bytes)
+        if closed_by:
+            return parts, closed_by
+        room_records = self.max_records - sum(part.count for part in parts)
+        room_bytes = self._settings.max_bytes - sum(part.nbytes for part in parts)
+        overtaking, line = self._log.read_many(self._cursor, room_records, room_bytes)
+        for frame, share in overtaking:  # they have come this moment
+            part = Part.of_extent(frame, share, share.start, share.unread)
+            self._queue.add(part, overtaken=True)
+        for frame, share in line:
+            part = Part.of_extent(frame, share, share.start, share.unread)
+            if closed_by:
+                self._queue.add(part)
+                continue
+            if part.count <= room_records and part.nbytes <= room_bytes:
+                parts.append(part)
+                room_records -= part.count
+                room_bytes -= part.nbytes
+                continue
+            fitting, closed_by = fitting_of(part, room_records, room_bytes)
+            if not fitting and not parts:
+                fitting = 1  # a record larger than a batch travels alone
+            if fitting == part.count:
+                parts.append(part)
+            elif fitting:
+                head, rest = part.split(fitting)
+                parts.append(head)
+                self._queue.add(rest)
+            else:
+                self._queue.add(part)
+        if not closed_by and room_records <= 0:
+            closed_by = "size"
+        elif not closed_by and room_bytes <= 0:
+            closed_by = "bytes"
+        return parts, closed_by
+
     def take_oldest(self) -> Part | None:
         """The oldest waiting records, for a sink that has to let some go."""
-        return self._next_part()
-
-    def _next_part(self) -> Part | None:
-        if self._rest is not None:
-            part, self._rest = self._rest, None
+        self._read_overtaking()
+        head, queued = self._cursor.head, self._queue.first()
+        if queued is not None and (head is None or queued.frame.position < head.position):
+            part = self._queue.take_first()
+            self.formed()
             return part
         read = self._log.read(self._cursor)
         if read is None:
@@ -174,10 +349,11 @@ class Batcher:
         frame, share = read
         return Part.of_extent(frame, share, share.start, share.unread)
 
-    @staticmethod
-    def _fitting(part: Part, room_records: int, room_bytes: int) -> tuple[int, str]:
-        """How many of the part's records fit, and which limit says so."""
-        fitting = part.fitting(room_bytes)
-        if fitting < min(room_records, part.count):
-            return fitting, "bytes"
-        return min(room_records, part.count), "size"
+    def _read_overtaking(self) -> None:
+        for frame, share in self._log.read_many(self._cursor, 0, 0)[0]:
+            part = Part.of_extent(frame, share, share.start, share.unread)
+            self._queue.add(part, overtaken=True)
+
+    def take_unlogged(self) -> list[Part]:
+        """What was read and is in no file, as memory goes."""
+        return self._queue.take_unlogged()

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 
 from pipeline.deadletter import DeadLetter
+from pipeline.delivery.breaker import CLOSED
 from pipeline.delivery.deliver import Outcome, report
 from pipeline.delivery.workers import Worker
 from pipeline.drops import Drops
@@ -78,6 +79,9 @@ class Verdicts:
         worker.batches += 1
         if batch.redrive is None:
             outcome = state.poison.judge(outcome, count=batch.count, attempt=batch.attempt, now=now)
+        if state.breaker.state == CLOSED and worker.sink == state.sinks:
+            state.tuning.attempted(batch, outcome, now)
+            state.backlog.resize(state.tuning.batch_limit)
         if worker.permit is not None:
             report(outcome, breaker=state.breaker, permit=worker.permit, now=now)
         state.figures.attempted(outcome, state.clock.time_us())
@@ -168,6 +172,7 @@ class Verdicts:
                 else:
                     lettered = bool(letters)
                     done = state.ends.settle(source.log, batch, outcome, lettered=lettered)
+                    state.backlog.ended(source, batch.number)
             state.something_settled.notify_all()
             worker.end()
             state.work_to_do.notify()
@@ -215,10 +220,14 @@ class Verdicts:
         )
 
     def _split(self, source: Source, batch: Batch, now: float) -> None:
-        halves = list(batch.halves())
-        numbers = source.log.split(batch.number, self._state.key, halves)
-        for parts, number in zip(halves, numbers, strict=True):
-            half = source.batch(parts, batch.reason, number)
+        parts_of = list(batch.halves())
+        numbers = source.log.split(batch.number, self._state.key, parts_of)
+        halves = [
+            source.batch(parts, batch.reason, number)
+            for parts, number in zip(parts_of, numbers, strict=True)
+        ]
+        self._state.backlog.split(source, batch.number, halves)
+        for half in halves:
             # Its records were first tried, and counted among the flushes, with the whole batch.
             # Its attempts are its own: isolating poison must not use up those of the neighbours.
             half.first_attempt_s = batch.first_attempt_s

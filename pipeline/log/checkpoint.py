@@ -24,7 +24,8 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     """The state of a log.  Frames from `next_position` on are not in the tallies yet.
 
     `files` are the numbers of the segment files that were there, of all below `next_file`; `ends`
-    tells where the sound part of those ends that were cut off after a failed sync.
+    tells where the sound part of those ends that were cut off after a failed sync.  `ahead` tells
+    by sink and position how many records of frames beyond its read were in batches.
     """
 
     log_id: str
@@ -36,10 +37,11 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     files: list[int] = msgspec.field(default_factory=list)
     next_file: int = 1
     ends: dict[int, int] = msgspec.field(default_factory=dict)
+    ahead: dict[str, dict[int, int]] = msgspec.field(default_factory=dict)
 
 
 class Formed(msgspec.Struct, array_like=True, tag="formed"):
-    """A batch was formed, and its sink has read so far."""
+    """A batch was formed, and its sink has read so far, and its extents beyond that."""
 
     number: int
     sink: str
@@ -79,6 +81,7 @@ def replay(checkpoint: Checkpoint, entries: list[Entry]) -> tuple[Manifest, Ledg
     manifest, ledger, ends = Manifest(), Ledger(), dict(checkpoint.ends)
     manifest.next_number = checkpoint.next_number
     manifest.reads = dict(checkpoint.reads)
+    manifest.restore_ahead(checkpoint.ahead)
     for number, sink, extents in checkpoint.batches:
         manifest.note(number, sink, extents)
     for one in checkpoint.tallies:
@@ -87,7 +90,7 @@ def replay(checkpoint: Checkpoint, entries: list[Entry]) -> tuple[Manifest, Ledg
         match entry:
             case Formed():
                 manifest.note(entry.number, entry.sink, entry.extents)
-                manifest.reads[entry.sink] = entry.read
+                manifest.advance(entry.sink, entry.extents, entry.read)
             case Split():
                 for number, extents in entry.children:
                     manifest.note(number, entry.sink, extents)
@@ -95,7 +98,7 @@ def replay(checkpoint: Checkpoint, entries: list[Entry]) -> tuple[Manifest, Ledg
             case Ended():
                 manifest.forget(entry.number)
                 if entry.read is not None:
-                    manifest.reads[entry.sink] = entry.read
+                    manifest.advance(entry.sink, (), entry.read)
                 for one in entry.tallies:
                     ledger.carry_on(one.sink, one.tenant, one.tally)
             case Cut():

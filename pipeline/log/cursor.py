@@ -1,9 +1,13 @@
 """A cursor: where one sink stands in the log, and what it has not read yet.
 
-What is unread is, in this order: the frames of `loaded`, those in the segment files from `behind`
-on, those in memory from the chained one on.  Moved by the log alone, under the log's lock.
-`head` and the `unread_*` may be looked at without it, each for itself: they are hints for deciding
-whether a batch can close.
+What is unread stands in a line: the frames of `loaded`, those in the segment files from `behind`
+on, those in memory from the chained one on.  A frame of a tenant that has nothing in the line does
+not join it but overtakes: it is at hand at once, and the line passes it over when it comes there.
+So nobody waits behind what another tenant has piled up, be it in the files.  How many may overtake
+at a time is bounded, as they are kept in memory; beyond that they join the line.
+
+Moved by the log alone, under the log's lock.  `head` and the `unread_*` may be looked at without
+it, each for itself: they are hints for deciding whether a batch can close.
 """
 
 from __future__ import annotations
@@ -13,6 +17,11 @@ from collections import Counter, deque
 from pipeline.log.frame import Frame, Share
 from pipeline.log.segment import Segment
 from pipeline.log.segmentfile import Place
+
+MIB = 1024 * 1024
+# What may overtake and not be in a batch yet.
+OVERTAKING_FRAMES = 20_000
+OVERTAKING_BYTES = 16 * MIB
 
 
 class Cursor:
@@ -26,6 +35,9 @@ class Cursor:
         "_chained",
         "_index",
         "_loaded",
+        "_overtaking_bytes",
+        "_overtaking_tenants",
+        "_passed_order",
         "_segment",
         "behind",
         "behind_since_s",
@@ -34,6 +46,9 @@ class Cursor:
         "loaded_bytes",
         "next_load",
         "next_position",
+        "overtaking",
+        "passed",
+        "queued_bytes",
         "sink",
         "unread_bytes",
         "unread_frames",
@@ -57,6 +72,14 @@ class Cursor:
         self.behind_since_s: float | None = None
         # Whether anything spoilt was met in the files since the cursor fell behind.
         self.damaged = False
+        # Frames that have overtaken the line and were not read yet; those among all that did which
+        # the line has still to pass over; and what was read and is in no batch yet.
+        self.overtaking: list[Frame] = []
+        self.passed: set[int] = set()
+        self.queued_bytes = 0
+        self._passed_order: deque[int] = deque()
+        self._overtaking_tenants: Counter[str] = Counter()
+        self._overtaking_bytes = 0
         self._loaded: deque[Frame] = deque()
         # The first unread frame in memory, and where it stands; none while the cursor is behind.
         self._chained: Frame | None = None
@@ -72,12 +95,47 @@ class Cursor:
 
     def appended(self, segment: Segment, frame: Frame, share: Share) -> None:
         """A frame with a share for this sink is now the last of `segment`."""
+        overtakes = self.line_frames > 0 and self._may_overtake(frame.tenant)
         self.owed(frame.tenant, share)
+        if overtakes:
+            self.overtaking.append(frame)
+            self._overtaking_tenants[frame.tenant] += share.unread
+            self._overtaking_bytes += len(frame.payload)
+            self.passed.add(frame.position)
+            self._passed_order.append(frame.position)
+            return
         if self._chained is None and self.behind is None:
             self._segment, self._index = segment, len(segment.frames) - 1
             self._chained = frame
             if not self._loaded:
                 self.head = frame
+
+    @property
+    def line_frames(self) -> int:
+        """How many frames stand in the line."""
+        return self.unread_frames - len(self.overtaking)
+
+    def _may_overtake(self, tenant: str) -> bool:
+        """Whether a tenant has nothing in the line, and there is room beside it."""
+        return (
+            self.unread_tenants.get(tenant, 0) == self._overtaking_tenants.get(tenant, 0)
+            and len(self.passed) < OVERTAKING_FRAMES
+            and self.queued_bytes + self._overtaking_bytes < OVERTAKING_BYTES
+        )
+
+    def read_overtaking(self) -> list[tuple[Frame, Share]]:
+        """The frames that have overtaken the line, and this sink's shares of them."""
+        overtaking, self.overtaking = self.overtaking, []
+        self._overtaking_tenants.clear()
+        self._overtaking_bytes = 0
+        read = []
+        for frame in overtaking:
+            share = frame.share_of(self.sink)
+            assert share is not None, "only frames of its own sink overtake"
+            self.disown(frame.tenant, share)
+            self.queued_bytes += share.nbytes
+            read.append((frame, share))
+        return read
 
     def compacting(self, segment: Segment) -> None:
         """`segment` is about to lose its settled frames: stay at the same frame."""
@@ -112,11 +170,13 @@ class Cursor:
         assert share is not None, "a cursor points only at frames of its own sink"
         self.disown(frame.tenant, share)
         self.next_position = frame.position + 1
+        while self._passed_order and self._passed_order[0] < self.next_position:
+            self.passed.discard(self._passed_order.popleft())
         self.next_load = max(self.next_load, self.next_position)
         if self._loaded:
             self._loaded.popleft()
             self.loaded_bytes -= len(frame.payload)
-        elif self.unread_frames and self._segment is not None:
+        elif self.line_frames and self._segment is not None:
             self._find(self._segment, self._index + 1, self.next_position)
         else:
             self._leave_chain()
@@ -143,7 +203,7 @@ class Cursor:
         return lost, lost_bytes
 
     def _unread(self, first: Segment) -> list[Frame]:
-        frames = list(self._loaded)
+        frames = [*self.overtaking, *self._loaded]
         if self._chained is not None:
             segment: Segment | None = first
             while segment is not None:
@@ -151,6 +211,7 @@ class Cursor:
                     frame
                     for frame in segment.frames
                     if frame.position >= self._chained.position
+                    and frame.position not in self.passed
                     and frame.share_of(self.sink) is not None
                 ]
                 segment = segment.next
@@ -180,7 +241,11 @@ class Cursor:
             frames = segment.frames
             while index < len(frames):
                 frame = frames[index]
-                if frame.position >= position and frame.share_of(self.sink) is not None:
+                if (
+                    frame.position >= position
+                    and frame.position not in self.passed
+                    and frame.share_of(self.sink) is not None
+                ):
                     self._segment, self._index, self._chained = segment, index, frame
                     return
                 index += 1

@@ -172,7 +172,7 @@ class _Reader:
         self.left: Counter[str] = Counter()
         self.oldest_us: int | None = None
         self.next_position = 0
-        self._reads = manifest.reads
+        self._manifest = manifest
         self._extents: Counter[tuple[str, int]] = Counter()
         for _, sink, extents in manifest.items():
             for position, _, count in extents:
@@ -187,11 +187,10 @@ class _Reader:
         owed = 0
         for share in frame.meta.shares:
             owed_to = self._extents[share.sink, frame.position]
-            read, offset = self._reads.get(share.sink, (0, 0))
-            if frame.position > read:
-                owed_to += share.count
-            elif frame.position == read:
-                owed_to += max(0, share.count - offset)
+            read, _ = self._manifest.reads.get(share.sink, (0, 0))
+            if frame.position >= read:
+                taken = self._manifest.taken(share.sink, frame.position)
+                owed_to += max(0, share.count - taken)
             self.left[share.sink] += owed_to
             owed += owed_to
         if owed and (self.oldest_us is None or frame.received_us < self.oldest_us):

@@ -39,6 +39,8 @@ MIB = 1024 * 1024
 CORRUPT = "corrupt"
 STORED, ALREADY_STORED, DEAD_LETTERED = "stored", "already_stored", "dead_lettered"
 
+Taken = list[tuple[Frame, Share]]
+
 
 class End(NamedTuple):
     """So many records of a tenant ended: stored, already_stored, dead_lettered, or, for any other
@@ -192,9 +194,24 @@ class Log:
     # --- reading ---------------------------------------------------------------------------
 
     def read(self, cursor: Cursor) -> tuple[Frame, Share] | None:
-        """The next frame for a cursor's sink, and its share."""
+        """The next frame in the line of a cursor's sink, and its share."""
         with self.lock:
             return cursor.read()
+
+    def read_many(self, cursor: Cursor, records: int, nbytes: int) -> tuple[Taken, Taken]:
+        """What has overtaken the line, and of the line about so much as is at hand.
+
+        In one step: what a tenant has in the line came after what of it overtook.
+        """
+        with self.lock:
+            overtaking = cursor.read_overtaking() if cursor.overtaking else []
+            line: Taken = []
+            while records > 0 and nbytes > 0 and (read := cursor.read()) is not None:
+                line.append(read)
+                share = read[1]
+                records -= share.unread
+                nbytes -= share.weight(share.unread)
+            return overtaking, line
 
     def fill(self, cursor: Cursor, max_bytes: int) -> tuple[Counter[str], int]:
         """Load for a cursor that lags what comes next for it, up to about `max_bytes`.
@@ -209,6 +226,7 @@ class Log:
                 return self._reconcile(cursor)
             pieces = self.files.segments.pieces(place)
         frames: list[Frame] = []
+        passed = cursor.passed
         room, after, damaged, here = max_bytes, None, False, place
         for here, found in read_from(self.files.disk, pieces, place):
             if not isinstance(found, Found):
@@ -223,9 +241,14 @@ class Log:
             if room <= 0:
                 after = here
                 break
+            if header.position in passed:
+                continue  # it has overtaken what stands here
             if any(share.sink == cursor.sink for share in found.meta.shares):
-                frames.append(self._frame(here, header, found.meta, found.payload, cursor.sink))
-                room -= len(found.payload)
+                frame = self._frame(here, header, found.meta, found.payload, cursor.sink)
+                share = frame.share_of(cursor.sink)
+                if share is not None and share.unread:
+                    frames.append(frame)
+                    room -= len(found.payload)
         with self.lock:
             cursor.damaged |= damaged
             if after is None and self._chain.evicted_below > stop:
@@ -274,11 +297,10 @@ class Log:
     def _frame(self, place: Place, header: Header, meta: Meta, payload: bytes, sink: str) -> Frame:
         """A frame as it was appended; what other sinks have of it is none of its business."""
         shares = shares_of(meta)
-        position, offset = self.manifest.reads.get(sink, (-1, 0))
-        if position == header.position:
+        if taken := self.manifest.taken(sink, header.position):
             for share in shares:
                 if share.sink == sink:
-                    share.start = offset
+                    share.start = min(taken, share.count)
         age_s = (self._clock.time_us() - header.received_us) / 1e6
         return Frame(
             type=meta.type,
@@ -300,21 +322,18 @@ class Log:
 
     # --- batches and ends ------------------------------------------------------------------
 
-    def form(self, sink: str, parts: list[Part], rest: Part | None) -> int:
-        """Note a batch, before its first attempt; `rest` is what of its last frame is left.
+    def form(self, sink: str, parts: list[Part], read: Read) -> int:
+        """Note a batch, before its first attempt; up to `read` every record is in a batch now.
 
         Returns its number.  It is on disk after `commit`.
         """
+        extents = extents_of(parts)
         with self.lock:
-            number = self.manifest.add(sink, parts)
-            read = self._read_to(sink, parts, rest)
-            self._note(Formed(number, sink, extents_of(parts), read))
+            number = self.manifest.next_number
+            self.manifest.note(number, sink, extents)
+            self.manifest.advance(sink, extents, read)
+            self._note(Formed(number, sink, extents, read))
             return number
-
-    def _read_to(self, sink: str, parts: list[Part], rest: Part | None) -> Read:
-        read = (rest.frame.position, rest.start) if rest else (parts[-1].frame.position + 1, 0)
-        self.manifest.reads[sink] = read
-        return read
 
     def split(self, number: int, sink: str, children: list[list[Part]]) -> list[int]:
         """Note the children of a batch in its stead; returns their numbers."""
@@ -331,10 +350,10 @@ class Log:
         ends: Sequence[End],
         *,
         number: int = 0,
-        unread: bool = False,
-        rest: Part | None = None,
+        read: Read | None = None,
     ) -> list[tuple[Frame, Share]]:
-        """Records have ended: those of the batch `number`, or, `unread`, some that were in none.
+        """Records have ended: those of the batch `number`, or some that were in none, with which
+        the sink has read up to `read`.
 
         One step with the ledger and the manifest, so that no checkpoint comes in between.  Returns
         the frames of which this sink, if it is required, has now settled its whole share.
@@ -343,7 +362,8 @@ class Log:
             self._count(sink, ends)
             if number:
                 self.manifest.settle(number)
-            read = self._read_to(sink, parts, rest) if unread and parts else None
+            if read is not None:
+                self.manifest.advance(sink, (), read)
             self._note_end(sink, {end.tenant for end in ends}, number, read)
             return self._settle(sink, parts)
 
@@ -428,8 +448,9 @@ class Log:
 
     def _cut_in_a_frame(self, cursor: Cursor) -> bool:
         """Whether a frame is read of which a part is in no batch yet."""
+        # What overtook is at or beyond `next_position` and in no batch only while `_read` says so.
         position, _ = self.manifest.reads.get(cursor.sink, (cursor.next_position, 0))
-        return position < cursor.next_position
+        return position < cursor.next_position or cursor.queued_bytes > 0
 
     def drop_unread_unlogged(self, sink: str, reason: str) -> Counter[str]:
         """End what a sink has not read and no file holds, as memory goes; returns it by tenant."""
@@ -442,6 +463,8 @@ class Log:
                 share = frame.share_of(sink)
                 if share is None or frame.file >= 0 or frame.position < cursor.next_position:
                     continue
+                if frame.position in cursor.passed and frame not in cursor.overtaking:
+                    continue  # read already
                 dropped[frame.tenant] += share.unread
                 cursor.disown(frame.tenant, share)
             ends = [End(tenant, reason, count) for tenant, count in dropped.items()]
@@ -509,6 +532,7 @@ class Log:
             files=self.files.segments.numbers,
             next_file=self.files.next_file,
             ends=self.files.segments.ends,
+            ahead=self.manifest.ahead(),
         )
 
         def written() -> None:

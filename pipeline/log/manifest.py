@@ -2,7 +2,8 @@
 
 Batch numbers are unique within the log, for all its sinks together, so `(log_id, number)` names
 one delivery's content for ever.  A split notes its children before the parent goes.  `reads`
-tells for each sink where the records begin that were never in a batch.  Guarded by the log's lock.
+tells for each sink where the records begin that were never in a batch, and `ahead` what of the
+frames beyond that was in one all the same, as tenants take turns.  Guarded by the log's lock.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ class Manifest:
     def __init__(self) -> None:
         self.next_number = 1
         self.reads: dict[str, Read] = {}
+        # By sink and position: how many records of the share, from its first.  What is below the
+        # sink's read means nothing, and goes now and then.
+        self._ahead: dict[str, dict[int, int]] = {}
         self._entries: dict[int, tuple[str, tuple[Extent, ...]]] = {}
 
     def add(self, sink: str, parts: Iterable[Part]) -> int:
@@ -33,6 +37,43 @@ class Manifest:
         """Note a batch by a number that it has already."""
         self.next_number = max(self.next_number, number + 1)
         self._entries[number] = (sink, tuple(extents))
+
+    def advance(self, sink: str, extents: Iterable[Extent], read: Read) -> None:
+        """A sink has read up to `read`, and beyond that the records of `extents`."""
+        low, offset = read
+        ahead = self._ahead.get(sink)
+        beyond = {position: start + n for position, start, n in extents if position >= low}
+        if beyond:
+            if ahead is None:
+                ahead = self._ahead[sink] = {}
+            ahead.update(beyond)
+        if ahead:
+            # It may have been taken of before it came to be the first.
+            offset = max(offset, ahead.pop(low, 0))
+            if ahead and next(iter(ahead)) < low:
+                self._ahead[sink] = {p: n for p, n in ahead.items() if p > low}
+        self.reads[sink] = (low, offset)
+
+    def taken(self, sink: str, position: int) -> int:
+        """How many records of a sink's share of a frame that it has not read were in batches."""
+        low, offset = self.reads.get(sink, (-1, 0))
+        if position == low:
+            return offset
+        ahead = self._ahead.get(sink)
+        return ahead.get(position, 0) if ahead and position > low else 0
+
+    def ahead(self) -> dict[str, dict[int, int]]:
+        """What sinks have taken beyond what they have read: records by position."""
+        found = {}
+        for sink, ahead in self._ahead.items():
+            low = self.reads.get(sink, (-1, 0))[0]
+            if beyond := {p: n for p, n in ahead.items() if p > low}:
+                found[sink] = beyond
+        return found
+
+    def restore_ahead(self, ahead: dict[str, dict[int, int]]) -> None:
+        """As a checkpoint has it."""
+        self._ahead = {sink: dict(taken) for sink, taken in ahead.items()}
 
     def split(self, number: int, sink: str, children: list[list[Part]]) -> list[int]:
         """Note the children of a batch, then forget the batch; returns the children's numbers."""

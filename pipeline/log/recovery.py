@@ -280,11 +280,9 @@ class _Reader:
             file.owed += 1
 
     def _unread(self, place: Place, position: int, tenant: str, share: Share) -> int:
-        read, offset = self.manifest.reads.get(share.sink, (0, 0))
-        if position < read:
+        if position < self.manifest.reads.get(share.sink, (0, 0))[0]:
             return 0
-        if position == read:
-            share.start = min(offset, share.count)
+        share.start = min(self.manifest.taken(share.sink, position), share.count)
         if not share.unread:
             return 0
         cursor = self._cursor(share.sink)

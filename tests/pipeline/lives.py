@@ -217,7 +217,7 @@ class Life:
         if part is None:
             return []
         ends = [End(part.tenant, "backlog", part.count)]
-        held.log.end("optional", [part], ends, unread=True, rest=source.batcher.rest)
+        held.log.end("optional", [part], ends, read=source.batcher.read)
         return [one.id for one in part.records]
 
     def drop_unlogged(self) -> None:

@@ -60,7 +60,7 @@ def test_pipelines_that_share_a_log_never_share_a_number() -> None:
     numbers: list[int] = []
 
     def form(sink: str) -> None:
-        numbers.extend(log.form(sink, [one], None) for _ in range(300))
+        numbers.extend(log.form(sink, [one], (1, 0)) for _ in range(300))
 
     run_all([partial(form, sink) for sink in "abcd"])
     assert sorted(numbers) == list(range(1, 1201))

@@ -1,0 +1,358 @@
+"""Tenants in turns: what waits to be batched, by tenant, and whose turn it is.
+
+Records that were read from the log wait here in a queue for each tenant.  A batch of all tenants
+is filled by deficit round robin: in each round a tenant may take its quantum, and what it takes
+beyond that, as a frame is left whole where it can be, it owes in the next rounds.  A tenant that
+has just come goes before those that have waited through a round: who sends little is served in
+the next batch, however much the others have waiting.  With partitions a batch is filled from one
+queue alone, which is due by its own size and age.
+
+Within a tenant the order of the log is kept.  A tenant that is parked, as an earlier batch of its
+records has not ended, is passed over until it is released; the others go on.
+
+A passive object, guarded by the pipeline's lock.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable
+
+from pipeline.record import Part
+
+
+class _Queue:
+    """One tenant's records, oldest first.  `debt` is what it took beyond its turns."""
+
+    __slots__ = ("debt", "full", "nbytes", "parts", "records", "ring", "tenant")
+
+    def __init__(self, tenant: str) -> None:
+        self.tenant = tenant
+        self.parts: deque[Part] = deque()
+        self.records = 0
+        self.nbytes = 0
+        self.debt = 0
+        # The ring that it stands in, None while it is parked.
+        self.ring: OrderedDict[str, _Queue] | None = None
+        self.full = False  # among those that are full
+
+
+class FairQueue:
+    """See the module's text.  `records` and `nbytes` are all that waits here, and `held_bytes` what
+    admission set aside for it."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.nbytes = 0
+        self.held_bytes = 0
+        self._queues: dict[str, _Queue] = {}
+        self._parked: set[str] = set()
+        # Those that have had no turn yet, and those that have; by tenant, who is next first.
+        self._new: OrderedDict[str, _Queue] = OrderedDict()
+        self._old: OrderedDict[str, _Queue] = OrderedDict()
+        # What of each frame is still to be batched; and the frames' positions, ascending, of those
+        # that came in the log's order and of those that overtook others.  The done stay a while.
+        self._left: dict[int, Part] = {}
+        self._line: deque[int] = deque()
+        self._overtaken: deque[int] = deque()
+        # When the head of each queue arrived, where somebody asks; entries outlive their heads.
+        self._aged = False
+        self._ages: list[tuple[float, int, str]] = []
+        self._full: deque[_Queue] = deque()
+
+    def __len__(self) -> int:
+        """How many tenants have something waiting."""
+        return len(self._queues)
+
+    def __contains__(self, tenant: str) -> bool:
+        return tenant in self._queues
+
+    def by_tenant(self) -> Counter[str]:
+        """Records that wait, by tenant."""
+        return Counter({name: queue.records for name, queue in self._queues.items()})
+
+    # --- coming in -------------------------------------------------------------------------
+
+    def add(self, part: Part, *, overtaken: bool = False) -> None:
+        """Records that follow all earlier ones of their tenant."""
+        position = part.frame.position
+        self._left[position] = part
+        (self._overtaken if overtaken else self._line).append(position)
+        queue = self._queues.get(part.tenant)
+        if queue is None:
+            queue = self._queues[part.tenant] = _Queue(part.tenant)
+        queue.parts.append(part)
+        queue.records += part.count
+        queue.nbytes += part.nbytes
+        self.records += part.count
+        self.nbytes += part.nbytes
+        self.held_bytes += part.held_bytes
+        if len(queue.parts) == 1:
+            self._note_age(queue)
+            if part.tenant not in self._parked:
+                self._enter(queue, self._new)
+
+    def _enter(self, queue: _Queue, ring: OrderedDict[str, _Queue]) -> None:
+        """Be the last of a ring."""
+        queue.ring = ring
+        ring[queue.tenant] = queue
+
+    def _leave(self, queue: _Queue) -> None:
+        if queue.ring is not None:
+            del queue.ring[queue.tenant]
+            queue.ring = None
+
+    # --- parking ---------------------------------------------------------------------------
+
+    def park(self, tenants: Iterable[str]) -> None:
+        """Take nothing of these tenants until they are released."""
+        for tenant in tenants:
+            self._parked.add(tenant)
+            if (queue := self._queues.get(tenant)) is not None:
+                self._leave(queue)
+
+    def release(self, tenants: Iterable[str]) -> None:
+        """These tenants take their turns again."""
+        for tenant in tenants:
+            if tenant not in self._parked:
+                continue
+            self._parked.discard(tenant)
+            if (queue := self._queues.get(tenant)) is not None:
+                self._enter(queue, self._old)
+                self._note_age(queue)
+
+    @property
+    def parked(self) -> frozenset[str]:
+        return frozenset(self._parked)
+
+    # --- what is due -----------------------------------------------------------------------
+
+    def oldest_s(self) -> float | None:
+        """When the oldest record that waits arrived, be its tenant parked or not."""
+        first = self.first()
+        return None if first is None else first.frame.arrived_s
+
+    def track_ages(self, on: bool) -> None:
+        """Whether it is told how old each tenant's records are; `oldest_free` needs it."""
+        self._aged, self._ages = on, []
+        for queue in self._queues.values() if on else ():
+            self._note_age(queue)
+
+    def oldest_free_s(self) -> float | None:
+        """When the oldest record arrived that may be taken."""
+        ages = self._ages
+        while ages:
+            arrived_s, _, tenant = ages[0]
+            queue = self._queues.get(tenant)
+            if (
+                queue is not None
+                and queue.ring is not None
+                and queue.parts[0].frame.arrived_s == arrived_s
+            ):
+                return arrived_s
+            heapq.heappop(ages)
+        return None
+
+    def find_full(self, max_records: int, max_bytes: int) -> str | None:
+        """A tenant that may be taken and whose own records fill a batch, each in its turn."""
+        while self._full:
+            queue = self._full[0]
+            if queue.ring is not None and _fills(queue, max_records, max_bytes):
+                return queue.tenant
+            self._full.popleft()
+            queue.full = False
+        return None
+
+    def look_for_full(self, tenants: Iterable[str], max_records: int, max_bytes: int) -> None:
+        """Find those of `tenants` that are full by now."""
+        for tenant in tenants:
+            queue = self._queues.get(tenant)
+            if queue is not None and not queue.full and _fills(queue, max_records, max_bytes):
+                queue.full = True
+                self._full.append(queue)
+
+    @property
+    def tenants(self) -> list[str]:
+        return list(self._queues)
+
+    def oldest_free_tenant(self) -> str | None:
+        """The tenant whose oldest record has waited longest, of those that may be taken."""
+        return self._ages[0][2] if self.oldest_free_s() is not None else None
+
+    def largest_free_tenant(self) -> str | None:
+        """The tenant that has the most waiting, of those that may be taken."""
+        free = [queue for queue in self._queues.values() if queue.ring is not None]
+        return max(free, key=lambda queue: queue.nbytes).tenant if free else None
+
+    # --- going out -------------------------------------------------------------------------
+
+    def take(
+        self, max_records: int, max_bytes: int, *, first: bool = True
+    ) -> tuple[list[Part], str]:
+        """Parts of a batch of all tenants in turns, and which limit closed it, "" for none.
+
+        The `first` part of a batch may be a record that is larger than the batch.
+        """
+        parts: list[Part] = []
+        room_records, room_bytes = max_records, max_bytes
+        quantum = max(1, max_records // max(1, len(self._queues)))
+        while room_records > 0 and room_bytes > 0:
+            queue = self._turn(quantum)
+            if queue is None:
+                return parts, ""
+            part, closed_by = self._next(queue, room_records, room_bytes, first=first and not parts)
+            if part is not None:
+                parts.append(part)
+                room_records -= part.count
+                room_bytes -= part.nbytes
+                queue.debt += part.count
+            if closed_by:
+                return parts, closed_by
+        return parts, "size" if room_records <= 0 else "bytes"
+
+    def take_of(self, tenant: str, max_records: int, max_bytes: int) -> tuple[list[Part], str]:
+        """As `take`, of one tenant alone."""
+        parts: list[Part] = []
+        room_records, room_bytes = max_records, max_bytes
+        while room_records > 0 and room_bytes > 0:
+            queue = self._queues.get(tenant)
+            if queue is None:
+                return parts, ""
+            part, closed_by = self._next(queue, room_records, room_bytes, first=not parts)
+            if part is not None:
+                parts.append(part)
+                room_records -= part.count
+                room_bytes -= part.nbytes
+            if closed_by:
+                return parts, closed_by
+        return parts, "size" if room_records <= 0 else "bytes"
+
+    def _turn(self, quantum: int) -> _Queue | None:
+        """Whose turn it is; a round that passes pays a quantum of each debt."""
+        while True:
+            ring = self._new or self._old
+            if not ring:
+                return None
+            queue = next(iter(ring.values()))
+            if queue.debt < quantum:
+                return queue
+            queue.debt -= quantum
+            self._leave(queue)
+            self._enter(queue, self._old)
+
+    def _next(
+        self, queue: _Queue, room_records: int, room_bytes: int, *, first: bool
+    ) -> tuple[Part | None, str]:
+        """The next part of a queue that fits, and which limit cut it."""
+        part = queue.parts[0]
+        if part.count <= room_records and part.nbytes <= room_bytes:
+            self._remove_head(queue)
+            return part, ""
+        fitting, closed_by = fitting_of(part, room_records, room_bytes)
+        if not fitting and first:
+            fitting = 1  # a record larger than a batch travels alone
+        if not fitting:
+            return None, closed_by
+        self._remove_head(queue)
+        if fitting < part.count:
+            part, rest = part.split(fitting)
+            self._put_back(rest)
+        return part, closed_by
+
+    def _put_back(self, rest: Part) -> None:
+        queue = self._queues.get(rest.tenant)
+        if queue is None:
+            queue = self._queues[rest.tenant] = _Queue(rest.tenant)
+        self._left[rest.frame.position] = rest
+        queue.parts.appendleft(rest)
+        queue.records += rest.count
+        queue.nbytes += rest.nbytes
+        self.records += rest.count
+        self.nbytes += rest.nbytes
+        self.held_bytes += rest.held_bytes
+        if queue.ring is None and rest.tenant not in self._parked:
+            self._enter(queue, self._old)
+        self._note_age(queue)
+
+    def _remove_head(self, queue: _Queue) -> Part:
+        part = queue.parts.popleft()
+        del self._left[part.frame.position]
+        queue.records -= part.count
+        queue.nbytes -= part.nbytes
+        self.records -= part.count
+        self.nbytes -= part.nbytes
+        self.held_bytes -= part.held_bytes
+        if queue.parts:
+            self._note_age(queue)
+        else:
+            del self._queues[queue.tenant]
+            self._leave(queue)
+        return part
+
+    def _note_age(self, queue: _Queue) -> None:
+        if not self._aged:
+            return
+        frame = queue.parts[0].frame
+        heapq.heappush(self._ages, (frame.arrived_s, frame.position, queue.tenant))
+        if len(self._ages) > 4 * len(self._queues) + 64:
+            # Most of them have gone: begin anew with those that are.
+            self._ages = [
+                (one.parts[0].frame.arrived_s, one.parts[0].frame.position, one.tenant)
+                for one in self._queues.values()
+            ]
+            heapq.heapify(self._ages)
+
+    def take_first(self) -> Part | None:
+        """The oldest records, whosever they are."""
+        first = self.first()
+        if first is None:
+            return None
+        return self._remove_head(self._queues[first.tenant])
+
+    def take_unlogged(self) -> list[Part]:
+        """The records that no file holds."""
+        parts = sorted(self._left.values(), key=lambda part: part.frame.position)
+        parked, aged = self._parked, self._aged
+        self.__init__()  # type: ignore[misc]
+        self._parked = parked
+        for part in parts:
+            if part.frame.file >= 0:
+                self.add(part)
+        self.track_ages(aged)
+        return [part for part in parts if part.frame.file < 0]
+
+    # --- how far the log is read -----------------------------------------------------------
+
+    def low(self, line_position: int) -> tuple[int, int] | None:
+        """The first record that waits here, as a frame's position and a place in its share.
+
+        Below it everything is in a batch, if it is below `line_position`, to which the log has
+        been read in its order.  None if nothing below that waits here.
+        """
+        first = self.first()
+        if first is None or first.frame.position >= line_position:
+            return None
+        return first.frame.position, first.start
+
+    def first(self) -> Part | None:
+        """The part of the frame that came first."""
+        left, heads = self._left, []
+        for ring in (self._line, self._overtaken):
+            while ring and ring[0] not in left:
+                ring.popleft()
+            if ring:
+                heads.append(ring[0])
+        return left[min(heads)] if heads else None
+
+
+def _fills(queue: _Queue, max_records: int, max_bytes: int) -> bool:
+    return queue.records >= max_records or queue.nbytes >= max_bytes
+
+
+def fitting_of(part: Part, room_records: int, room_bytes: int) -> tuple[int, str]:
+    """How many of the part's records fit, and which limit says so."""
+    fitting = part.fitting(room_bytes)
+    if fitting < min(room_records, part.count):
+        return fitting, "bytes"
+    return min(room_records, part.count), "size"
