@@ -22,6 +22,7 @@ from control.admin.logs import AdoptedView, LogView, log_view
 from control.admin.moments import moment
 from control.admin.pipelines import PipelineView, stats_pipelines
 from control.admin.samples import PipelineHistory, Window
+from control.ports.stats import stats
 
 # Rates "now" are taken over this long: three heartbeats, so that one late beat does not show as 0.
 RECENT = timedelta(seconds=16)
@@ -148,9 +149,23 @@ def _read_processes(now: datetime) -> list[Any]:
     return alive + ended[:MAX_ENDED]
 
 
-def build(now: datetime) -> Overview:
-    """Read the tables and put the overview together."""
-    window = Window.until(now)
+def _tell_now(process: Any) -> None:
+    """Replace the figures of the last heartbeat by those of the moment, if it is this process."""
+    from control.processes.identity import current_identity, plain
+
+    own = current_identity()
+    if own is not None and process.pk == own.id:
+        told = plain(stats())
+        process.ledger = told.pop("ledger")
+        process.stats = told
+
+
+def build(now: datetime, *, window: Window | None = None, fresh: bool = False) -> Overview:
+    """Read the tables and put the overview together.
+
+    With `fresh`, this process's own figures are those of the moment, not of its last heartbeat.
+    """
+    window = window or Window.until(now)
     rows = samples.read_rows(window)
     histories = {history.key: history for history in samples.bucketed(rows, window)}
     rates = recent_rates(rows, now)
@@ -159,6 +174,8 @@ def build(now: datetime) -> Overview:
     live_ledger: list[Any] = []
     names: dict[str, str] = {key: history.name for key, history in histories.items()}
     for process in _read_processes(now):
+        if fresh:
+            _tell_now(process)
         for data in stats_pipelines(process.stats):
             names[str(data.get("key"))] = str(data.get("name") or data.get("key"))
         state = process_state(process, now)

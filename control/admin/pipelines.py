@@ -26,6 +26,25 @@ def stats_pipelines(stats: Any) -> list[Mapping[str, Any]]:
     return [one for one in found or [] if isinstance(one, Mapping)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """The shares of its capacity at which a pipeline hints, sheds, refuses, and admits again."""
+
+    hint: float | None = None
+    shed: float | None = None
+    high: float | None = None
+    low: float | None = None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Marks:
+        return cls(
+            hint=float_of(data, "hint_watermark"),
+            shed=float_of(data, "shed_watermark"),
+            high=float_of(data, "high_watermark"),
+            low=float_of(data, "low_watermark"),
+        )
+
+
 @dataclass(kw_only=True)
 class PipelineView:
     """One pipeline over all live processes that run it."""
@@ -45,6 +64,16 @@ class PipelineView:
     in_flight: int = 0
     workers: int = 0
     busy_workers: int = 0
+    min_workers: int = 0
+    max_workers: int = 0
+    batch_limit: int = 0
+    write_limit: int = 0
+    scaled_up: int = 0
+    scaled_down: int = 0
+    marks: Marks = Marks()
+    waiting_tenants: int = 0
+    waiting_requests: int = 0
+    internal: bool = False
     accepted: int = 0
     stored: int = 0
     dead_lettered: int = 0
@@ -79,6 +108,12 @@ class PipelineView:
             "in_flight",
             "workers",
             "busy_workers",
+            "min_workers",
+            "max_workers",
+            "write_limit",
+            "scaled_up",
+            "scaled_down",
+            "waiting_requests",
             "accepted",
             "stored",
             "dead_lettered",
@@ -92,6 +127,11 @@ class PipelineView:
         self.paused = self.paused or bool(data.get("paused"))
         self.refusing = self.refusing or bool(data.get("refusing"))
         self.misconfigured = self.misconfigured or str(data.get("misconfigured") or "")
+        self.internal = self.internal or bool(data.get("internal"))
+        # Each process finds its own batch size, and has its own queue of tenants.
+        self.batch_limit = max(self.batch_limit, int_of(data, "batch_limit"))
+        self.waiting_tenants = max(self.waiting_tenants, int_of(data, "waiting_tenants"))
+        self.marks = Marks.of(data)
         self.oldest_s = max(self.oldest_s, float_of(data, "oldest_s") or 0.0)
         self._add_state(str(data.get("state") or ""))
         self._add_latency(data.get("write_latency"))
@@ -159,14 +199,23 @@ class PipelineView:
         return self.state == "failing"
 
     @property
+    def fill_records(self) -> float | None:
+        return self.held_records / self.capacity_records if self.capacity_records else None
+
+    @property
+    def fill_bytes(self) -> float | None:
+        return self.held_bytes / self.backlog_max_bytes if self.backlog_max_bytes else None
+
+    @property
     def fill(self) -> float | None:
         """The fuller of the two bounds: records or bytes."""
-        ratios = []
-        if self.capacity_records:
-            ratios.append(self.held_records / self.capacity_records)
-        if self.backlog_max_bytes:
-            ratios.append(self.held_bytes / self.backlog_max_bytes)
-        return max(ratios, default=None)
+        ratios = (self.fill_records, self.fill_bytes)
+        return max((ratio for ratio in ratios if ratio is not None), default=None)
+
+    @property
+    def scarce_bytes(self) -> bool:
+        """Whether bytes run out before records do."""
+        return (self.fill_bytes or 0.0) > (self.fill_records or 0.0)
 
     @property
     def fill_percent(self) -> int:

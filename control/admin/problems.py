@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from control.admin import logproblems
+from control.admin import logproblems, pressure
 from control.admin.alarms import Alarm
 from control.admin.figures import ago, compact, duration, percent
 from control.admin.links import link, sink_link
@@ -16,7 +16,7 @@ from control.admin.overview import Overview
 from control.admin.pipelines import PipelineView
 from control.ports.panels import Problem
 
-# The engine's default high watermark: above it, new records are refused.
+# Where the engine's default marks begin to hint that room is getting scarce.
 NEARLY_FULL = 0.7
 LOST_FOR = timedelta(hours=1)
 ERROR_LENGTH = 300
@@ -27,7 +27,7 @@ def found(overview: Overview) -> list[Problem]:
     """Every problem of this overview; `control.ports.panels.problems` has those of other rooms."""
     problems = [*_processes(overview), *_ledger(overview), *logproblems.found(overview)]
     for pipeline in overview.pipelines:
-        problems += _pipeline(pipeline, overview)
+        problems += of_pipeline(pipeline, overview)
     return problems
 
 
@@ -106,7 +106,8 @@ def _place(alarm: Alarm, overview: Overview) -> str:
     )
 
 
-def _pipeline(pipeline: PipelineView, overview: Overview) -> list[Problem]:
+def of_pipeline(pipeline: PipelineView, overview: Overview) -> list[Problem]:
+    """What is wrong with one pipeline."""
     problems = []
     url = sink_link(pipeline.key)
     kind = "required" if pipeline.required else "optional"
@@ -205,31 +206,18 @@ def _hung(pipeline: PipelineView, kind: str, url: str) -> Problem:
 
 def _room(pipeline: PipelineView, url: str) -> list[Problem]:
     fill = pipeline.fill or 0.0
-    if (pipeline.refusing or pipeline.refused_rate) and pipeline.required:
-        rate = pipeline.refused_rate
-        what = f"{compact(rate)} records/s" if rate else "new records"
-        return [
-            Problem(
-                severity="error",
-                title=f"{pipeline.name} refuses {what}",
-                cause=f"Its buffer is {percent(fill)} full; senders are answered 429 with a "
-                "Retry-After.",
-                remedy="Find why it stores too slowly (see its write latency), give it more "
-                "workers, or send less.",
-                url=url,
-            )
-        ]
+    refused = pressure.refusal(pipeline, url)
+    if refused is not None:
+        return [refused]
     if fill >= NEARLY_FULL:
-        paused = " It is paused." if pipeline.paused else ""
+        narrow = pressure.narrowest(pipeline)
         return [
             Problem(
                 severity="warning",
                 title=f"{pipeline.name}'s buffer is {percent(fill)} full",
                 cause=f"{compact(pipeline.held_records)} records wait, the oldest for "
-                f"{duration(pipeline.oldest_s)}.{paused}",
-                remedy="Resume the sink."
-                if pipeline.paused
-                else "Look at its write latency and last error; raise its workers or its capacity.",
+                f"{duration(pipeline.oldest_s)}. {narrow.cause}",
+                remedy=narrow.remedy,
                 url=url,
             )
         ]

@@ -32,7 +32,14 @@ _COUNTS = (
     "scaled_up",
     "scaled_down",
 )
-_GAUGES = ("held_records", "capacity_records", "workers", "write_limit", "batch_limit")
+_GAUGES = (
+    "held_records",
+    "capacity_records",
+    "held_bytes",
+    "workers",
+    "write_limit",
+    "batch_limit",
+)
 _LATENCIES = ("write_p50_s", "write_p95_s", "write_p99_s")
 _FIELDS = (
     "process_id",
@@ -100,6 +107,7 @@ class PipelineHistory:
     dropped: Values = ()
     shed: Values = ()
     fill: Values = ()
+    held_bytes: Values = ()
     workers: Values = ()
     write_limit: Values = ()
     batch_limit: Values = ()
@@ -217,6 +225,7 @@ def bucketed(rows: Iterable[dict[str, Any]], window: Window) -> list[PipelineHis
             dropped=buckets.rates("dropped", window.step_s),
             shed=buckets.rates("shed", window.step_s),
             fill=buckets.fill(),
+            held_bytes=buckets.gauge("held_bytes", sum),
             workers=buckets.gauge("workers", sum),
             write_limit=buckets.gauge("write_limit", sum),
             batch_limit=buckets.gauge("batch_limit", max),

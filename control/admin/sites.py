@@ -29,6 +29,8 @@ class CollectorAdminSite(admin.AdminSite):
     def get_urls(self) -> list[URLResolver | URLPattern]:
         own: list[URLResolver | URLPattern] = [
             path("dashboard/", self.dashboard_view, name="dashboard"),
+            path("live/", self.live_view, name="live"),
+            path("live/panels/", self.live_panels_view, name="live_panels"),
             *self._log_urls(),
         ]
         return own + super().get_urls()
@@ -47,7 +49,8 @@ class CollectorAdminSite(admin.AdminSite):
         apps: list[dict[str, Any]] = super().get_app_list(request, app_label)
         for app in apps:
             if app["app_label"] == "control" and request.user.has_perm("control.view_process"):
-                app["models"] = sorted([*app["models"], self._log_entry()], key=_entry_name)
+                pages = [self._entry("Live", "admin:live"), self._entry("Log", "admin:log")]
+                app["models"] = sorted([*app["models"], *pages], key=_entry_name)
         place = {label: index for index, label in enumerate(APP_ORDER)}
         return sorted(apps, key=lambda app: place.get(app["app_label"], len(APP_ORDER) - 2))
 
@@ -68,27 +71,49 @@ class CollectorAdminSite(admin.AdminSite):
             ),
         ]
 
-    def _log_entry(self) -> dict[str, Any]:
-        """The page of logs among the models: it has none, and is looked for beside processes."""
+    def _entry(self, name: str, page: str) -> dict[str, Any]:
+        """A page among the models: it has none, and is looked for beside processes."""
         return {
-            "name": "Log",
-            "object_name": "Log",
+            "name": name,
+            "object_name": name,
             "model": None,
             "perms": {"add": False, "change": False, "delete": False, "view": True},
-            "admin_url": reverse("admin:log", current_app=self.name),
+            "admin_url": reverse(page, current_app=self.name),
             "add_url": None,
             "view_only": True,
         }
 
     def dashboard_view(self, request: HttpRequest) -> HttpResponse:
         """The panels alone, fetched again and again by the open dashboard."""
-        if request.headers.get("HX-Request") and not self.has_permission(request):
-            # A redirect would put the login page inside the panels.
-            login = reverse("admin:login", current_app=self.name)
-            index = reverse("admin:index", current_app=self.name)
-            return HttpResponse(status=204, headers={"HX-Redirect": f"{login}?next={index}"})
+        if (to_login := self._to_login(request, "admin:index")) is not None:
+            return to_login
         response: HttpResponse = self.admin_view(self.dashboard)(request)
         return response
+
+    def live_view(self, request: HttpRequest) -> HttpResponse:
+        from control.admin import live
+
+        response: HttpResponse = self.admin_view(live.page)(request)
+        return response
+
+    def live_panels_view(self, request: HttpRequest) -> HttpResponse:
+        from control.admin import live
+
+        if (to_login := self._to_login(request, "admin:live")) is not None:
+            return to_login
+        response: HttpResponse = self.admin_view(live.panels)(request)
+        return response
+
+    def _to_login(self, request: HttpRequest, page: str) -> HttpResponse | None:
+        """Where an open page goes whose session has ended.
+
+        A redirect would put the login page inside the panels.
+        """
+        if not request.headers.get("HX-Request") or self.has_permission(request):
+            return None
+        login = reverse("admin:login", current_app=self.name)
+        following = reverse(page, current_app=self.name)
+        return HttpResponse(status=204, headers={"HX-Redirect": f"{login}?next={following}"})
 
     @method_decorator(never_cache)
     def dashboard(self, request: HttpRequest) -> HttpResponse:

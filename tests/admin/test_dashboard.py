@@ -165,7 +165,7 @@ def test_of_two_processes_the_worse_state_is_shown() -> None:
 def test_refusing_is_an_error() -> None:
     make_samples(make_process(), refused=500)
     (problem,) = problems()
-    assert "refuses 100 records/s" in problem.title
+    assert "refuses 100 requests/s" in problem.title
 
 
 def test_an_open_breaker_tells_its_cause_since_when_and_when_it_tries_again() -> None:

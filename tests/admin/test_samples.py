@@ -26,6 +26,7 @@ def sample(seconds_ago: float, **changes: Any) -> dict[str, Any]:
         "dropped": 0,
         "held_records": 10,
         "capacity_records": 100,
+        "held_bytes": 1_000,
         "shed": 0,
         "workers": 1,
         "write_limit": 4,

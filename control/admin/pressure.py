@@ -1,0 +1,162 @@
+"""Why a pipeline's queue is full, and what to do: the narrowest place between its senders and sink.
+
+Looked for in the order in which an operator would: does it deliver at all, which bound is reached,
+are all workers busy, may there be more, does the sink itself set the pace.
+
+Pure functions over what processes report; they run in request threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from control.admin.figures import compact, duration, percent, size
+from control.admin.pipelines import PipelineView
+from control.ports.panels import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Narrow:
+    """The narrowest place, in two sentences."""
+
+    cause: str
+    remedy: str
+
+
+def refusal(pipeline: PipelineView, url: str) -> Problem | None:
+    """Why senders are refused, if they are."""
+    if not (pipeline.refusing or pipeline.refused_rate) or not pipeline.required:
+        return None
+    rate = pipeline.refused_rate
+    what = f"{compact(rate)} requests/s" if rate else "new records"
+    narrow = narrowest(pipeline)
+    return Problem(
+        severity="error",
+        title=f"{pipeline.name} refuses {what}",
+        cause=f"{_state_of_queue(pipeline)} {narrow.cause}",
+        remedy=narrow.remedy,
+        url=url,
+    )
+
+
+def fullness(pipeline: PipelineView) -> str:
+    """How full the queue is, by the bound that is reached first."""
+    if pipeline.scarce_bytes:
+        held, capacity = size(pipeline.held_bytes), size(pipeline.backlog_max_bytes)
+        return f"{percent(pipeline.fill)} full ({held} of {capacity})"
+    held, capacity = compact(pipeline.held_records), compact(pipeline.capacity_records)
+    return f"{percent(pipeline.fill)} full ({held} of {capacity} records)"
+
+
+def _state_of_queue(pipeline: PipelineView) -> str:
+    marks = pipeline.marks
+    if not pipeline.refusing:
+        if pipeline.waiting_tenants:
+            return (
+                f"Its queue is {fullness(pipeline)}; {_tenants(pipeline.waiting_tenants)} for "
+                "room, so that no tenant gets more than its share: those beyond it are answered "
+                "429."
+            )
+        return f"Its queue is {fullness(pipeline)} now; moments ago senders were answered 429."
+    again = ""
+    if marks.high is not None and marks.low is not None:
+        again = (
+            f" It refuses from {percent(marks.high)} on, and takes records again at "
+            f"{percent(marks.low)}."
+        )
+    return f"Its queue is {fullness(pipeline)}; senders are answered 429 with a Retry-After.{again}"
+
+
+def _tenants(count: int) -> str:
+    return "one tenant waits" if count == 1 else f"{count} tenants wait"
+
+
+def narrowest(pipeline: PipelineView) -> Narrow:
+    """What keeps the queue from emptying faster."""
+    stopped = _stopped(pipeline)
+    if stopped is not None:
+        return stopped
+    if pipeline.workers and pipeline.busy_workers >= pipeline.workers:
+        if pipeline.max_workers > pipeline.workers:
+            return _growing(pipeline)
+        return _at_most(pipeline)
+    if pipeline.write_limit and pipeline.busy_workers >= pipeline.write_limit:
+        return Narrow(
+            cause=f"The sink slows down when it gets more than {pipeline.write_limit} "
+            f"batch{'es' if pipeline.write_limit != 1 else ''} at once, so no more are "
+            f"sent at a time. {_pace(pipeline)}".strip(),
+            remedy="Find what bounds the sink (its processor, its disk, locks). More workers "
+            "would not help; send less, or give it a store that takes more.",
+        )
+    return Narrow(
+        cause=f"{pipeline.busy_workers} of its {pipeline.workers} "
+        f"worker{'s are' if pipeline.workers != 1 else ' is'} busy: it empties, "
+        f"or records come in bursts that are larger than its queue. {_pace(pipeline)}".strip(),
+        remedy=_more_room(pipeline) + " if bursts of this size are to be taken in.",
+    )
+
+
+def _stopped(pipeline: PipelineView) -> Narrow | None:
+    """Nothing is delivered at all: the cause has a problem of its own."""
+    if pipeline.misconfigured or pipeline.state == "misconfigured":
+        return Narrow(
+            cause="It delivers nothing, as its options are refused.",
+            remedy="Correct the sink's options; processes take the change within seconds.",
+        )
+    if pipeline.paused:
+        return Narrow(cause="It is paused and delivers nothing.", remedy="Resume the sink.")
+    if pipeline.stuck:
+        return Narrow(
+            cause="Its workers hang in the sink and deliver nothing.",
+            remedy="Find what the sink waits for, or restart the process: nothing is lost.",
+        )
+    if pipeline.broken:
+        return Narrow(
+            cause=f"Its breaker is {pipeline.breaker_word}: writes failed, and records wait.",
+            remedy="Repair what the sink writes to, or correct its options; delivery goes on by "
+            "itself.",
+        )
+    if pipeline.failing:
+        return Narrow(
+            cause="Its writes fail and are tried again.",
+            remedy="Repair the sink, or correct its options here.",
+        )
+    return None
+
+
+def _growing(pipeline: PipelineView) -> Narrow:
+    return Narrow(
+        cause=f"All {pipeline.workers} workers are busy; the scaler adds more, up to "
+        f"{pipeline.max_workers}. {_pace(pipeline)}".strip(),
+        remedy="Wait for it. If this comes back with every burst, raise min_workers, so that "
+        "they are there before it.",
+    )
+
+
+def _at_most(pipeline: PipelineView) -> Narrow:
+    workers = pipeline.workers
+    count = f"All {workers} workers are" if workers != 1 else "Its one worker is"
+    return Narrow(
+        cause=f"{count} busy, and there may be no more (max_workers). {_pace(pipeline)}".strip(),
+        remedy="Raise max_workers if the sink bears more writes at once, or max_records if each "
+        "write costs the same whatever it holds (see the write latency). Otherwise send less: "
+        "a larger queue only delays this.",
+    )
+
+
+def _pace(pipeline: PipelineView) -> str:
+    """What comes in against what is stored."""
+    told = []
+    if pipeline.in_rate is not None and pipeline.out_rate is not None:
+        told.append(
+            f"{compact(pipeline.in_rate)} records/s come in and {compact(pipeline.out_rate)} "
+            "are stored"
+        )
+    if pipeline.p50:
+        told.append(f"a write takes {duration(pipeline.p50)}")
+    words = ", ".join(told)
+    return f"{words[0].upper()}{words[1:]}." if words else ""
+
+
+def _more_room(pipeline: PipelineView) -> str:
+    return "Raise backlog_max_bytes" if pipeline.scarce_bytes else "Raise capacity_records"
