@@ -17,7 +17,6 @@ once all the same; elsewhere the record's id tells.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,6 +25,7 @@ from pipeline.delivery.slot import SinkSlot
 from pipeline.delivery.workers import WorkerPool
 from pipeline.record import Batch
 from pipeline.runtime.clock import Clock
+from pipeline.runtime.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
@@ -79,51 +79,19 @@ class AttemptWatch:
         return orphans
 
 
-class Watchdog:
-    """A thread that calls `look` every `every_s`, whatever `look` raises.
-
-    `_wake` guards whether it is to stop.  Starting and stopping are idempotent and may come in
-    any order; stopped is stopped for good.
-    """
+class Watchdog(Rounds):
+    """A thread that calls `look` every `every_s`, whatever `look` raises."""
 
     def __init__(
         self, *, look: Callable[[], None], clock: Clock, every_s: float = LOOK_EVERY_S
     ) -> None:
+        super().__init__(name="watchdog", round=self._look_once, clock=clock, first_s=every_s)
         self._look = look
-        self._clock = clock
         self._every_s = every_s
-        self._wake = threading.Condition()
-        self._stopped = False
-        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        with self._wake:
-            if self._stopped or self._thread is not None:
-                return
-            thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
-            thread.start()
-            self._thread = thread
-
-    def stop(self, timeout_s: float) -> bool:
-        """End the thread; returns whether it ended within `timeout_s`."""
-        with self._wake:
-            self._stopped = True
-            self._wake.notify_all()
-            thread = self._thread
-        if thread is None or thread is threading.current_thread():
-            return True
-        thread.join(timeout_s)
-        return not thread.is_alive()
-
-    def _run(self) -> None:
-        while True:
-            with self._wake:
-                due = self._clock.monotonic() + self._every_s
-                while not self._stopped and (left := due - self._clock.monotonic()) > 0:
-                    self._clock.wait(self._wake, left)
-                if self._stopped:
-                    return
-            try:
-                self._look()
-            except Exception:
-                log.exception("the watchdog could not look at a pipeline; it goes on")
+    def _look_once(self) -> float:
+        try:
+            self._look()
+        except Exception:
+            log.exception("the watchdog could not look at a pipeline; it goes on")
+        return self._every_s

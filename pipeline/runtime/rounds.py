@@ -20,14 +20,17 @@ FAILED_S = 1.0
 
 
 class Rounds:
-    """Calls `round`, and again after as many seconds as it returned.
+    """Calls `round` after `first_s`, and again after as many seconds as it returned.
 
     Starting and stopping are idempotent and may come in any order; stopped is stopped for good.
     """
 
-    def __init__(self, *, name: str, round: Callable[[], float], clock: Clock) -> None:
+    def __init__(
+        self, *, name: str, round: Callable[[], float], clock: Clock, first_s: float = 0.0
+    ) -> None:
         self._name = name
         self._round = round
+        self._first_s = first_s
         self._clock = clock
         self._wake = threading.Condition()
         self._called = False
@@ -35,7 +38,7 @@ class Rounds:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin, with a round at once; raises RuntimeError when there is no thread to be had."""
+        """Begin; raises RuntimeError when there is no thread to be had."""
         with self._wake:
             if self._stopped or self._thread is not None:
                 return
@@ -61,19 +64,22 @@ class Rounds:
         return not thread.is_alive()
 
     def _run(self) -> None:
-        while True:
+        rest_s = self._first_s
+        while self._rest(rest_s):
             try:
-                rest_s = self._round()
+                rest_s = max(self._round(), LEAST_S)
             except Exception:
                 log.exception("thread %s: a round failed; it goes on", self._name)
                 rest_s = FAILED_S
-            with self._wake:
-                due = self._clock.monotonic() + max(rest_s, LEAST_S)
-                while not (self._stopped or self._called):
-                    left = due - self._clock.monotonic()
-                    if left <= 0:
-                        break
-                    self._clock.wait(self._wake, left)
-                self._called = False
-                if self._stopped:
-                    return
+
+    def _rest(self, seconds: float) -> bool:
+        """Until the next round is due, or called for; returns whether there is to be one."""
+        with self._wake:
+            due = self._clock.monotonic() + seconds
+            while not (self._stopped or self._called):
+                left = due - self._clock.monotonic()
+                if left <= 0:
+                    break
+                self._clock.wait(self._wake, left)
+            self._called = False
+            return not self._stopped
