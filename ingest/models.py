@@ -100,7 +100,11 @@ class Counter(models.Model):
 
     def __str__(self) -> str:
         labels = ", ".join(f"{name}={value}" for name, value in sorted(self.labels.items()))
-        return f"{self.name}{{{labels}}}" if labels else self.name
+        text = f"{self.name}{{{labels}}}" if labels else self.name
+        # Where Django names an object, nobody else writes out what changes how text reads.
+        return "".join(
+            letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+        )
 
 
 class CounterPoint(models.Model):
