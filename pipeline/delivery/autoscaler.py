@@ -105,15 +105,17 @@ def _is_slack(stats: ScaleStats, settings: AutoscaleSettings) -> bool:
 def reason(step: Step, stats: ScaleStats, settings: AutoscaleSettings) -> str:
     """Why `decide` took this step, in figures."""
     held = f"{stats.usage:.0%} of the room is held"
-    if step == 1 and stats.usage <= settings.up and stats.waiting_batches:
-        return f"{stats.waiting_batches} full batches wait for {_workers(stats.workers)}; {held}"
-    if step == 1:
+    workers = _workers(stats.workers)
+    if step == 1 and stats.usage > settings.up:
         return f"{held}, more than {settings.up:.0%}"
+    if step == 1 and _is_pressed(stats, settings):
+        return f"{stats.waiting_batches} full batches wait for {workers}; {held}"
+    if step == 1:
+        return f"{workers}, fewer than the least"
+    if step == -1 and _is_slack(stats, settings):
+        return f"{held}, less than {settings.down:.0%}; of {workers} {stats.busy:.1f} were busy"
     if step == -1:
-        return (
-            f"{held}, less than {settings.down:.0%}; of {_workers(stats.workers)} "
-            f"{stats.busy:.1f} were busy"
-        )
+        return f"{workers}, more than the most"
     return ""
 
 
