@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 MAX_TENANTS = 100
 RATE_INTERVAL_S = 2.0
@@ -26,6 +26,15 @@ KEYED = Counter(
     "Requests with an Idempotency-Key that came as far as its claim, by what became of them.",
     ["outcome"],
 )
+SECONDS = Histogram(
+    "ingest_seconds",
+    "From a request's arrival in its thread to its answer, by what became of it.",
+    ["outcome"],
+    buckets=(
+        *(0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.024, 0.032),
+        *(0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+    ),
+)
 RATE = Gauge(
     "ingest_rate",
     "Records accepted a second, lately.",
@@ -35,6 +44,7 @@ RATE = Gauge(
 _requests: dict[tuple[str, int], Counter] = {}
 _records: dict[tuple[str, str], Counter] = {}
 _errors: dict[str, Counter] = {}
+_seconds: dict[str, Histogram] = {}
 _tenants: set[str] = set()
 _tenants_lock = threading.Lock()
 
@@ -44,6 +54,15 @@ def count_request(path: str, status: int) -> None:
     if child is None:
         child = _requests[path, status] = REQUESTS.labels(path, str(status))
     child.inc()
+
+
+def observe_request(status: int, seconds: float) -> None:
+    """How long an answer took inside the server."""
+    outcome = "accepted" if status < 300 else "busy" if status in (429, 503) else "refused"
+    child = _seconds.get(outcome)
+    if child is None:
+        child = _seconds[outcome] = SECONDS.labels(outcome)
+    child.observe(seconds)
 
 
 def count_error(code: str, count: int = 1) -> None:

@@ -468,6 +468,8 @@ class Engine:
 
         Room is not reserved.  Those who wait are let in by tenants in turns.
         """
+        if (unavailable := self.log_refusal()) is not None:
+            return unavailable
         try:
             return room.await_room(
                 lambda: self._targets(type, tenant),

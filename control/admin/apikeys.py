@@ -25,7 +25,7 @@ from django.utils.safestring import SafeString
 
 from control.admin import ModelAdmin, action, display, register
 from control.auth.keys import create_key
-from control.auth.models import DEFAULT_TENANT, SCOPES
+from control.auth.models import DEFAULT_TENANT, SCOPES, validate_limit
 from control.models import ApiKey, Tenant
 
 FORM_ONCE = "once"
@@ -45,7 +45,25 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
 
     class Meta:
         model = ApiKey
-        fields = ("tenant", "name", "scopes", "any_tenant", "min_ack", "expires_at")
+        fields = (
+            "tenant",
+            "name",
+            "scopes",
+            "any_tenant",
+            "min_ack",
+            "rate_per_s",
+            "burst",
+            "expires_at",
+        )
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        if cleaned and "burst" in cleaned and "rate_per_s" in cleaned:
+            try:
+                validate_limit(cleaned["rate_per_s"], cleaned["burst"])
+            except forms.ValidationError as error:
+                self.add_error("burst" if cleaned["burst"] else "rate_per_s", error)
+        return cleaned
 
     def clean_expires_at(self) -> Any:
         expires_at = self.cleaned_data["expires_at"]
@@ -61,7 +79,16 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
 @register(ApiKey)
 class ApiKeyAdmin(ModelAdmin):
     form = ApiKeyForm
-    list_display = ("name", "token", "tenant", "scope_names", "state", "last_used_at", "created_at")
+    list_display = (
+        "name",
+        "token",
+        "tenant",
+        "scope_names",
+        "limit",
+        "state",
+        "last_used_at",
+        "created_at",
+    )
     list_select_related = ("tenant",)
     list_filter = ("tenant",)
     search_fields = ("name", "prefix")
@@ -78,6 +105,12 @@ class ApiKeyAdmin(ModelAdmin):
         names = ", ".join(str(scope) for scope in key.scopes)
         return f"{names} (any tenant)" if key.any_tenant else names
 
+    @display(description="Records a second", ordering="rate_per_s")
+    def limit(self, key: ApiKey) -> str:
+        if key.rate_per_s is None:
+            return "no limit"
+        return f"{key.rate_per_s:,}" + (f", burst {key.burst:,}" if key.burst else "")
+
     @display(description="State")
     def state(self, key: ApiKey) -> SafeString:
         if key.revoked_at is not None:
@@ -89,7 +122,7 @@ class ApiKeyAdmin(ModelAdmin):
         return _dot("good", "valid")
 
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
-        asked = ("tenant", "name", "scopes", "any_tenant", "min_ack", "expires_at")
+        asked = ApiKeyForm.Meta.fields
         if obj is None:
             return [(None, {"fields": (*asked, FORM_ONCE)})]
         told = ("token", "state", "created_at", "last_used_at")
@@ -104,7 +137,7 @@ class ApiKeyAdmin(ModelAdmin):
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         initial: dict[str, Any] = super().get_changeform_initial_data(request)
         initial[FORM_ONCE] = secrets.token_urlsafe(12)
-        initial.setdefault("scopes", ["logs", "health", "events"])
+        initial.setdefault("scopes", ["logs", "health", "events", "counters"])
         initial.setdefault("tenant", Tenant.objects.filter(slug=DEFAULT_TENANT).first())
         return initial
 
@@ -152,6 +185,8 @@ class ApiKeyAdmin(ModelAdmin):
             any_tenant=obj.any_tenant,
             min_ack=obj.min_ack,
             expires_at=obj.expires_at,
+            rate_per_s=obj.rate_per_s,
+            burst=obj.burst,
         )
         for field in ApiKey._meta.concrete_fields:
             setattr(obj, field.attname, getattr(made, field.attname))

@@ -22,7 +22,7 @@ import msgspec
 from django.core.exceptions import ValidationError
 from django.db import Error as DatabaseProblem
 
-from control.auth.models import ACKS, SCOPES, ApiKey, Tenant, validate_scopes
+from control.auth.models import ACKS, SCOPES, ApiKey, Tenant, validate_limit, validate_scopes
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ class Principal:
     scopes: frozenset[str]
     any_tenant: bool = False
     min_ack: str = ""
+    rate_per_s: int | None = None
+    burst: int | None = None
 
 
 class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +55,9 @@ class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
     min_ack: str
     expires_at: float | None
     revoked: bool
+    # Records; a snapshot of an earlier version has none.
+    rate_per_s: int | None = None
+    burst: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,18 +225,31 @@ def load_rows() -> list[KeyRow]:
             min_ack=min_ack,
             expires_at=expires_at.timestamp() if expires_at else None,
             revoked=revoked_at is not None,
+            rate_per_s=rate_per_s,
+            burst=burst,
         )
-        for key_id, digest, tenant, scopes, any_tenant, min_ack, expires_at, revoked_at in (
-            ApiKey.objects.order_by("id").values_list(
-                "id",
-                "digest",
-                "tenant__slug",
-                "scopes",
-                "any_tenant",
-                "min_ack",
-                "expires_at",
-                "revoked_at",
-            )
+        for (
+            key_id,
+            digest,
+            tenant,
+            scopes,
+            any_tenant,
+            min_ack,
+            expires_at,
+            revoked_at,
+            rate_per_s,
+            burst,
+        ) in ApiKey.objects.order_by("id").values_list(
+            "id",
+            "digest",
+            "tenant__slug",
+            "scopes",
+            "any_tenant",
+            "min_ack",
+            "expires_at",
+            "revoked_at",
+            "rate_per_s",
+            "burst",
         )
     ]
 
@@ -245,6 +263,8 @@ def _build(rows: list[KeyRow]) -> _Keys:
                 scopes=ALL_SCOPES if "admin" in row.scopes else frozenset(row.scopes),
                 any_tenant=row.any_tenant,
                 min_ack=row.min_ack,
+                rate_per_s=row.rate_per_s,
+                burst=row.burst,
             ),
             expires_at=float("inf") if row.expires_at is None else row.expires_at,
         )
@@ -272,16 +292,20 @@ def create_key(
     any_tenant: bool = False,
     min_ack: str = "",
     expires_at: datetime | None = None,
+    rate_per_s: int | None = None,
+    burst: int | None = None,
     token: str | None = None,
 ) -> tuple[ApiKey, str]:
     """Make a key; the returned token is the only copy there will ever be.
 
+    `rate_per_s` and `burst` are records, over all processes together; None is no limit.
     `token` is for a value that an operator brings along (the bootstrap key).
     """
     wanted = list(dict.fromkeys(scopes))
     validate_scopes(wanted)
     if min_ack and min_ack not in ACKS:
         raise ValidationError(f"Unknown acknowledgement {min_ack!r}. Known: {', '.join(ACKS)}.")
+    validate_limit(rate_per_s, burst)
     if isinstance(tenant, str):
         tenant = Tenant.objects.get(slug=tenant)
     if token is None:
@@ -297,6 +321,8 @@ def create_key(
         any_tenant=any_tenant,
         min_ack=min_ack,
         expires_at=expires_at,
+        rate_per_s=rate_per_s,
+        burst=burst,
     )
     return key, token
 

@@ -19,6 +19,8 @@ SCOPES: dict[str, str] = {
     "targets": "change targets and incidents",
     "admin": "everything",
 }
+# The greatest that the database's integer holds.
+MAX_RATE = 2**31 - 1
 ACKS: tuple[str, ...] = ("memory", "wal", "stored")
 
 slug_validator = RegexValidator(
@@ -40,6 +42,17 @@ def validate_scopes(scopes: object) -> None:
         raise ValidationError(
             f"Unknown scopes: {', '.join(unknown)}. Known: {', '.join(SCOPES)}.", code="scopes"
         )
+
+
+def validate_limit(rate_per_s: int | None, burst: int | None) -> None:
+    """A key's limit: records a second, and at once."""
+    for name, value in (("rate limit", rate_per_s), ("burst", burst)):
+        if value is not None and not 1 <= value <= MAX_RATE:
+            raise ValidationError(
+                f"A key's {name} is between 1 and {MAX_RATE:,} records.", code="limit"
+            )
+    if burst is not None and rate_per_s is None:
+        raise ValidationError("A burst goes with a rate limit: set both.", code="burst")
 
 
 class Tenant(models.Model):

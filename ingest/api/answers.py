@@ -25,6 +25,7 @@ class Accepted(msgspec.Struct, gc=False, omit_defaults=True):
     request_id: str
     errors_omitted: int = 0
     unstored: int = 0
+    shed: int = 0
 
 
 class _Said(msgspec.Struct, gc=False):
@@ -34,14 +35,24 @@ class _Said(msgspec.Struct, gc=False):
     detail: str
 
 
+MAX_RETRY_AFTER_S = 60
 _encode = msgspec.json.Encoder().encode
 _decode_said = msgspec.json.Decoder(_Said).decode
 
 
 def acceptance(
-    *, accepted: int, decoded: Decoded, ack: str, request_id: str, unstored: int = 0
+    *,
+    accepted: int,
+    decoded: Decoded,
+    ack: str,
+    request_id: str,
+    unstored: int = 0,
+    shed: int = 0,
 ) -> bytes:
-    """What a 202 says. `unstored` of the accepted records are known to be in no required sink."""
+    """What a 202 says. `unstored` of the accepted records are known to be in no required sink.
+
+    `shed` valid records were not accepted: their level is the lowest, and the sinks nearly full.
+    """
     return _encode(
         Accepted(
             accepted,
@@ -51,6 +62,7 @@ def acceptance(
             request_id,
             decoded.rejected - len(decoded.rejections),
             unstored,
+            shed,
         )
     )
 
@@ -132,6 +144,8 @@ def turned_away(error: Refused, *, request_id: str) -> HttpResponse:
 
 
 def retry_after(seconds: float) -> int:
-    """Whole seconds, at least 1, spread out so that clients do not all come back at once."""
+    """Whole seconds, 1 to 60, spread out so that clients do not all come back at once."""
     spread = max(seconds, 1.0) * (1.0 + 0.25 * random.random())  # noqa: S311 - not a secret
-    return math.ceil(spread) if random.random() < spread % 1.0 else max(1, int(spread))  # noqa: S311
+    whole = math.ceil(spread) if random.random() < spread % 1.0 else max(1, int(spread))  # noqa: S311
+    # Whoever would come later than a minute comes so much earlier: at its end all would come at once.
+    return min(whole, 2 * MAX_RETRY_AFTER_S - whole)

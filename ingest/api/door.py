@@ -1,4 +1,4 @@
-"""What all requests of a process share: limits, the byte gate, the count of waiters.
+"""What all requests of a process share: limits, the byte gate, the counts of those who wait.
 
 Made from the settings at the first request; `_lock` guards the making.
 """
@@ -12,6 +12,7 @@ from django.conf import settings
 
 from control.config.settings import IngestSettings, ServerSettings
 from ingest.api.acks import Waiters
+from ingest.api.patience import Places
 from ingest.wire.decode import Limits
 from pipeline.intake.bytegate import ByteGate
 
@@ -22,6 +23,7 @@ class Door:
     limits: Limits
     gate: ByteGate
     waiters: Waiters
+    places: Places
 
 
 _lock = threading.Lock()
@@ -38,6 +40,7 @@ def make_door(ingest: IngestSettings, server: ServerSettings) -> Door:
         ),
         gate=ByteGate(ingest.gate_bytes),
         waiters=Waiters(limit=max(1, server.threads // 4)),
+        places=Places(limit=max(1, server.threads // 4)),
     )
 
 

@@ -13,15 +13,17 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 
 from control.auth.keys import Principal
+from control.auth.limits import KeyLimit, key_limits
 from control.web.access import authorize
 from control.web.permits import permits
 from control.web.requestid import request_id_of
 from ingest import metrics
-from ingest.api import answers, keyed, requestlog
+from ingest.api import answers, keyed, ratelimit, requestlog
 from ingest.api.acks import MEMORY, STORED, choose_ack, logs_to, weakest
 from ingest.api.door import Door, door
 from ingest.api.keyed import Keyed
 from ingest.api.offer import Offer
+from ingest.api.patience import Patience
 from ingest.wire.body import encoding_of, length_of, read_body
 from ingest.wire.decode import Decoded, decode
 from ingest.wire.errors import RequestError
@@ -37,23 +39,43 @@ _TRACEPARENT_LENGTH = 55
 
 def take_in(request: HttpRequest, kind: Kind) -> HttpResponse:
     """Answer a POST of records."""
+    came = time.perf_counter()
+    response = _answer(request, kind)
+    metrics.observe_request(response.status_code, time.perf_counter() - came)
+    return response
+
+
+def _answer(request: HttpRequest, kind: Kind) -> HttpResponse:
     request_id = request_id_of(request)
+    limit: KeyLimit | None = None
     try:
         principal = authorize(request, kind.scope)
         if isinstance(principal, HttpResponse):
             code, detail = answers.said_by(principal)
             _note_refusal(request, request_id, principal.status_code, code, detail)
             return principal
-        return _admit(request, kind, principal, request_id)
+        if principal.rate_per_s is not None:
+            limit = key_limits().of(principal)
+        return _admit(request, kind, principal, request_id, limit)
     except RequestError as error:
         _note_refusal(request, request_id, error.status, error.code, error.detail)
         return answers.refused(error, request_id=request_id)
     except Refused as error:
-        _note_refusal(request, request_id, answers.status_of(error), error.reason, str(error))
-        return answers.turned_away(error, request_id=request_id)
+        status = answers.status_of(error)
+        _note_refusal(request, request_id, status, error.reason, str(error))
+        response = answers.turned_away(error, request_id=request_id)
+        if status == 429:
+            ratelimit.tell_refused(response, limit, error)
+        return response
 
 
-def _admit(request: HttpRequest, kind: Kind, principal: Principal, request_id: str) -> HttpResponse:
+def _admit(
+    request: HttpRequest,
+    kind: Kind,
+    principal: Principal,
+    request_id: str,
+    limit: KeyLimit | None,
+) -> HttpResponse:
     meta, here = request.META, door()
     engine = _engine()
     ack = choose_ack(
@@ -68,12 +90,18 @@ def _admit(request: HttpRequest, kind: Kind, principal: Principal, request_id: s
         raise answers.empty_body()
     format = format_of(meta.get("CONTENT_TYPE", ""), text=kind.text)
     encoding = encoding_of(meta)
-    refusal = engine.refusal(kind.type, principal.tenant)
-    if refusal is not None:
+    if limit is not None and (due_s := limit.due_s()):
+        raise ratelimit.rate_limited(limit, due_s)
+    wait_s = here.settings.admission_wait_s
+    patience = Patience(engine=engine, type=kind.type, wait_s=wait_s, places=here.places)
+    if not wait_s and (refusal := patience.refusal(principal.tenant, length or 0)) is not None:
         raise refusal
     if not permits.try_take():
         raise Saturated("all threads that serve ingest are busy")
     try:
+        # Only a thread that may serve ingest may wait for room either.
+        if wait_s and (refusal := patience.refusal(principal.tenant, length or 0)) is not None:
+            raise refusal
         with here.gate.reserve(length or 0) as reservation:
             body = read_body(
                 meta,
@@ -112,6 +140,9 @@ def _admit(request: HttpRequest, kind: Kind, principal: Principal, request_id: s
                 traceparent=_traceparent(meta),
                 durable=ack != MEMORY or claimed is not None,
                 claimed=claimed,
+                limit=limit,
+                patience=patience,
+                nbytes=nbytes,
             )
             receipts = offer.make(decoded)
         answer = None
@@ -121,15 +152,17 @@ def _admit(request: HttpRequest, kind: Kind, principal: Principal, request_id: s
                 ack, unstored = _await_stored(here, receipts, elsewhere=offer.kept_before)
             elif offer.durable:
                 ack = weakest(receipts)
-            accepted = offer.kept_before
+            accepted, shed = offer.kept_before, 0
             for receipt in receipts:
                 accepted += receipt.count
+                shed += receipt.shed
             answer = answers.acceptance(
                 accepted=accepted,
                 decoded=decoded,
                 ack=ack,
                 request_id=request_id,
                 unstored=unstored,
+                shed=shed,
             )
         finally:
             if claimed is not None:
@@ -144,7 +177,11 @@ def _admit(request: HttpRequest, kind: Kind, principal: Principal, request_id: s
         rejected=decoded.rejected,
         nbytes=nbytes,
     )
-    return answers.accepted(answer)
+    response = answers.accepted(answer)
+    remaining = engine.remaining(kind.type, principal.tenant)
+    if limit is not None or remaining is not None:
+        ratelimit.tell_accepted(response, limit, remaining)
+    return response
 
 
 def _engine() -> Engine:

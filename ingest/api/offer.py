@@ -1,17 +1,22 @@
-"""Offering a request's records to the engine, under the claim of its key if it has one.
+"""Offering a request's records to the engine, under the claim of its Idempotency-Key and the rate
+limit of its API key, if it has them.
 
 Runs on the request's thread.
 """
 
 from __future__ import annotations
 
+from control.auth.limits import KeyLimit
 from ingest import metrics
+from ingest.api import ratelimit
 from ingest.api.keyed import Keyed
+from ingest.api.patience import Patience
 from ingest.wire.decode import Decoded
 from ingest.wire.kinds import Kind
 from pipeline.engine import Engine
-from pipeline.errors import Refused
+from pipeline.errors import Refused, Saturated
 from pipeline.receipt import Receipt
+from pipeline.record import Record
 
 
 class Offer:
@@ -30,6 +35,9 @@ class Offer:
         traceparent: str,
         durable: bool,
         claimed: Keyed | None,
+        limit: KeyLimit | None,
+        patience: Patience,
+        nbytes: int,
     ) -> None:
         self.durable = durable
         # Records that a process which died before it could answer had taken.
@@ -37,21 +45,41 @@ class Offer:
         # The tenants whose frames are in this process's log.
         self.kept: list[str] = []
         self._engine, self._kind, self._claimed = engine, kind, claimed
+        self._limit, self._patience = limit, patience
+        # The body's own size, for that of its records: about what they weigh.
+        self._nbytes = nbytes
         self._request_id, self._traceparent = request_id, traceparent
 
     def make(self, decoded: Decoded) -> list[Receipt]:
         claimed = self._claimed
         if claimed is None:
-            return self._each(decoded, list(decoded.records))
+            return self._charged(decoded, list(decoded.records))
         missing = claimed.missing(list(decoded.records))
         for tenant, records in decoded.records.items():
             if tenant not in missing:
                 self.kept_before += len(records)
         try:
-            return self._each(decoded, missing)
+            return self._charged(decoded, missing)
         except BaseException:
             claimed.give_back()
             raise
+
+    def _charged(self, decoded: Decoded, tenants: list[str]) -> list[Receipt]:
+        """Only now is it known how many records there are; what is refused is given back."""
+        limit = self._limit
+        if limit is None:
+            return self._each(decoded, tenants)
+        charged = sum(len(decoded.records[tenant]) for tenant in tenants)
+        if charged and (due_s := limit.charge(charged)):
+            raise ratelimit.rate_limited(limit, due_s)
+        taken = 0
+        try:
+            receipts = self._each(decoded, tenants)
+            taken = sum(receipt.count + receipt.shed for receipt in receipts)
+        finally:
+            if taken < charged:
+                limit.give_back(charged - taken)
+        return receipts
 
     def _each(self, decoded: Decoded, tenants: list[str]) -> list[Receipt]:
         receipts: list[Receipt] = []
@@ -60,15 +88,7 @@ class Offer:
         for tenant in tenants:
             records = decoded.records[tenant]
             try:
-                receipt = self._engine.offer(
-                    type=self._kind.type,
-                    tenant=tenant,
-                    records=records,
-                    request_id=self._request_id,
-                    traceparent=self._traceparent,
-                    durable=self.durable,
-                    key=self._claimed.frame_key(tenant) if self._claimed is not None else "",
-                )
+                receipt = self._offer(tenant, records, may_wait=not receipts)
             except Refused as error:
                 if not receipts:
                     raise
@@ -78,5 +98,21 @@ class Offer:
             else:
                 receipts.append(receipt)
                 self.kept.append(tenant)
-                metrics.count_records(self._kind.type, tenant, len(records))
+                metrics.count_records(self._kind.type, tenant, receipt.count)
         return receipts
+
+    def _offer(self, tenant: str, records: list[Record], *, may_wait: bool) -> Receipt:
+        while True:
+            try:
+                return self._engine.offer(
+                    type=self._kind.type,
+                    tenant=tenant,
+                    records=records,
+                    request_id=self._request_id,
+                    traceparent=self._traceparent,
+                    durable=self.durable,
+                    key=self._claimed.frame_key(tenant) if self._claimed is not None else "",
+                )
+            except Saturated:
+                if not may_wait or not self._patience.try_again(tenant, len(records), self._nbytes):
+                    raise

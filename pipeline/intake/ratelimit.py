@@ -2,7 +2,9 @@
 
 A bucket holds at most `burst` tokens and gains `rate_per_s` of them a second; what happens takes
 its tokens, or learns how long to wait and takes nothing.  In any time of t seconds no more than
-`burst + rate_per_s * t` are given out.
+`burst + rate_per_s * t` are given out, but for what is owed: where the size is known only after
+the work is done, `charge` may take one bucket below zero once, and nothing is given out until that
+is made up for.
 
 `Bucket._lock` guards its level; `Buckets._lock` guards which buckets there are and is never held
 together with a bucket's.  Any thread may call everything here; nothing waits.
@@ -50,6 +52,42 @@ class Bucket:
                 self._level -= n
                 return 0.0
             return (n - self._level) / self.rate_per_s
+
+    def charge(self, n: float) -> float:
+        """Take `n` and answer 0, be it more than there is; or the seconds until there is anything.
+
+        What goes beyond is owed, so that more than `burst` at once is late and not for ever
+        refused; while anything is owed nothing is taken.
+        """
+        with self._lock:
+            self._fill()
+            if self._level <= 0:
+                return self._due_s()
+            self._level -= n
+            return 0.0
+
+    def give_back(self, n: float) -> None:
+        """What was taken was not used."""
+        with self._lock:
+            self._fill()
+            self._level = min(self.burst, self._level + n)
+
+    def due_s(self) -> float:
+        """Seconds until `charge` takes something; 0 when it would now."""
+        with self._lock:
+            self._fill()
+            return self._due_s() if self._level <= 0 else 0.0
+
+    def _due_s(self) -> float:
+        # What is due at once, but for the rounding, is due in a moment.
+        return max((1.0 - self._level) / self.rate_per_s, 1e-3)
+
+    @property
+    def level(self) -> float:
+        """How much is in it; below zero, how much is owed."""
+        with self._lock:
+            self._fill()
+            return self._level
 
     def full_in_s(self) -> float:
         """Seconds until it is as good as new; 0 when it is."""
@@ -106,7 +144,16 @@ class Buckets(Generic[_K]):
         """As `Bucket.take`, from this key's bucket."""
         return self._bucket(key).take(n)
 
-    def _bucket(self, key: _K) -> Bucket:
+    def of(self, key: _K, *, rate_per_s: float, burst: float) -> Bucket:
+        """This key's bucket, with limits of its own; it takes on changed ones."""
+        bucket = self._bucket(key, rate_per_s, burst)
+        if bucket.rate_per_s != rate_per_s or bucket.burst != burst:
+            bucket.configure(rate_per_s=rate_per_s, burst=burst)
+        return bucket
+
+    def _bucket(
+        self, key: _K, rate_per_s: float | None = None, burst: float | None = None
+    ) -> Bucket:
         with self._lock:
             bucket = self._buckets.get(key)
             if bucket is not None:
@@ -116,7 +163,9 @@ class Buckets(Generic[_K]):
             if len(self._buckets) >= self._max_buckets:
                 _, oldest = self._buckets.popitem(last=False)
             bucket = Bucket(
-                rate_per_s=self._rate_per_s, burst=self._burst, monotonic=self._monotonic
+                rate_per_s=rate_per_s or self._rate_per_s,
+                burst=burst or self._burst,
+                monotonic=self._monotonic,
             )
             self._buckets[key] = bucket
         if oldest is not None and oldest.full_in_s() > 0:

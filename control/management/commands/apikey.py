@@ -30,6 +30,12 @@ class Command(BaseCommand):
         )
         create.add_argument("--any-tenant", action="store_true", help="may write for any tenant")
         create.add_argument("--min-ack", choices=ACKS, default="", help="weakest acknowledgement")
+        create.add_argument(
+            "--rate", type=int, metavar="R", help="records a second, over all processes (no limit)"
+        )
+        create.add_argument(
+            "--burst", type=int, metavar="N", help="records at once (ten seconds' worth)"
+        )
         create.add_argument("--expires-days", type=float, metavar="N", help="valid for N days")
         revoke = actions.add_parser("revoke", help="stop accepting a key, within two seconds")
         revoke.add_argument("prefix", help="the visible part of the token, as `list` shows it")
@@ -48,9 +54,11 @@ class Command(BaseCommand):
             key, token = create_key(
                 tenant=tenant,
                 name=options["name"],
-                scopes=options["scope"] or ["logs", "health", "events"],
+                scopes=options["scope"] or ["logs", "health", "events", "counters"],
                 any_tenant=options["any_tenant"],
                 min_ack=options["min_ack"],
+                rate_per_s=options["rate"],
+                burst=options["burst"],
                 expires_at=None if days is None else datetime.now(UTC) + timedelta(days=days),
             )
         except (ValidationError, OverflowError) as error:
@@ -97,6 +105,8 @@ def _as_json(key: ApiKey) -> dict[str, Any]:
         "scopes": key.scopes,
         "any_tenant": key.any_tenant,
         "min_ack": key.min_ack,
+        "rate_per_s": key.rate_per_s,
+        "burst": key.burst,
         "expires_at": key.expires_at.isoformat() if key.expires_at else None,
         "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
         "last_used_at": key.last_used_at.isoformat() if key.last_used_at else None,
