@@ -118,10 +118,16 @@ class ConcurrencyLimit:
         if self._answers >= max(ENOUGH, self.limit):
             self._end_round(now)
 
-    def pushed_back(self, *, seconds: float, now: float) -> None:
-        """The sink refused a batch, or did not answer, after so many seconds."""
+    def pushed_back(self, *, seconds: float, now: float) -> bool:
+        """The sink refused a batch, or did not answer, after so many seconds.
+
+        Returns whether fewer writes at once answer to that; not when there is one at a time.
+        """
+        if self.limit == 1:
+            return False
         if now - seconds >= self._changed_s:
             self._decrease(now)
+        return True
 
     def _begin_round(self) -> None:
         self._reached = False

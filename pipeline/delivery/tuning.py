@@ -81,9 +81,13 @@ class Tuning:
             self.pressed(batch, outcome.seconds, now)
 
     def pressed(self, batch: Batch, seconds: float, now: float) -> None:
-        """The sink did not take a batch, or not within its time, and the records are not why."""
-        if self._writes is not None:
-            self._writes.pushed_back(seconds=seconds, now=now)
+        """The sink did not take a batch, or not within its time, and the records are not why.
+
+        Fewer writes at once are tried before smaller ones: the search for how many it takes would
+        else make every batch small.
+        """
+        if self._writes is not None and self._writes.pushed_back(seconds=seconds, now=now):
+            return
         if self._size is not None:
             self._size.failed(formed_s=_formed_s(batch), now=now)
 

@@ -152,9 +152,10 @@ class World:
             if self.size is not None and write.fresh:
                 self.size.flushed(count=write.count, full=write.full, seconds=seconds, now=self.now)
         else:
-            if self.writes is not None:
-                self.writes.pushed_back(seconds=seconds, now=self.now)
-            if self.size is not None:
+            eased = self.writes is not None and self.writes.pushed_back(
+                seconds=seconds, now=self.now
+            )
+            if self.size is not None and not eased:
                 self.size.failed(formed_s=formed_s, now=self.now)
             due = self.now + BACK_OFF_S
             heapq.heappush(self._backing_off, (due, next(self._numbers), write.count, formed_s))
