@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.core.exceptions import ValidationError
 
+from control.ports.merging import merges
 from control.ports.tables import tables
 from sinks.configuration import pipeline_settings, plain_options, set_options
 from sinks.internal import internal_types
@@ -65,7 +66,10 @@ class SinkForm(OptionsForm):
         if self.backend_path and row._state.adding:
             row.backend = self.backend_path
         known = sorted(
-            {spec.record_type for spec in tables()} | set(row.route_types) | internal_types()
+            {spec.record_type for spec in tables()}
+            | {spec.record_type for spec in merges()}
+            | set(row.route_types)
+            | internal_types()
         )
         types = self.fields.get("route_types")
         if types is not None:

@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import Error as DatabaseProblem
 from django.db import OperationalError, connections, transaction
 
-from control.partitions import search
+from control.partitions import merged, search
 from control.partitions import tables as partition_tables
 from control.partitions.days import id_range
 from control.partitions.on_demand import ALIAS, ensure_range, forget
@@ -80,6 +80,10 @@ def prune_rows(*, today: date | None = None, using: str = ALIAS) -> None:
     """Delete old rows of tables without partitions, a little at a time."""
     today = today or datetime.now(UTC).date()
     due = time.monotonic() + ROWS_BUDGET_S
+    for table in merged.ending():
+        merged.delete_before(
+            table, oldest_kept(today), using=using, go_on=lambda: time.monotonic() < due
+        )
     for spec in tables():
         delete_before(
             spec.table,

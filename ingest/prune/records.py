@@ -13,8 +13,9 @@ from datetime import date
 from django.db import connections
 
 from control.partitions import days as id_days
+from control.partitions import merged, upkeep
 from control.partitions import tables as day_tables
-from control.partitions import upkeep
+from control.ports.merging import MergedTable
 from control.ports.tables import TableSpec, tables
 
 Progress = Callable[[str, int, int], None]  # table, rows done, rows in all
@@ -37,10 +38,32 @@ def prune_records(
     A table that has a number of days of its own goes by that.
     """
     specs = {spec.table: spec for spec in tables()}
-    return [
+    pruned = [
         _prune(specs[table], today, days, dry_run=dry_run, on_progress=on_progress, using=using)
         for table in sorted(specs)
     ]
+    before = upkeep.oldest_kept(today, days)
+    return pruned + [
+        _prune_merged(table, before, dry_run=dry_run, on_progress=on_progress, using=using)
+        for table in merged.ending()
+    ]
+
+
+def _prune_merged(
+    table: MergedTable, before: date, *, dry_run: bool, on_progress: Progress, using: str
+) -> Pruned:
+    total = merged.count_before(table, before, using=using)
+    if dry_run:
+        return Pruned(table=table.table, before=before, rows=total)
+    done = 0
+
+    def progress(rows: int) -> None:
+        nonlocal done
+        done += rows
+        on_progress(table.table, done, max(total, done))
+
+    rows = merged.delete_before(table, before, using=using, progress=progress)
+    return Pruned(table=table.table, before=before, rows=rows)
 
 
 def _prune(

@@ -11,8 +11,8 @@ from django.core.management import call_command
 from django.db import connections
 
 from control.models import PipelineSample, Process
-from control.partitions import upkeep
-from ingest.models import AuditEvent, LogRecord
+from control.partitions import merged, upkeep
+from ingest.models import AuditEvent, Counter, CounterPoint, LogRecord
 from tests.commands.stored import store_events, store_logs
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -63,6 +63,39 @@ def test_old_records_go_and_younger_ones_stay(records):
         assert logs["rows"] == 6
     assert prune("--days", "7")["records"]["ingest_logrecord"]["partitions"] == []
     assert LogRecord.objects.count() == 6
+
+
+def test_points_of_counters_go_and_the_counters_stay(records, now):
+    moments = {days: now - timedelta(days=days) for days in (0, 6, 8, 40)}
+    Counter.objects.create(
+        key="k", tenant="default", name="n", value=4, increments=4, first_at=moments[40],
+        last_at=now,
+    )  # fmt: skip
+    CounterPoint.objects.bulk_create(
+        CounterPoint(counter="k", minute=moment, added=1, increments=1)
+        for moment in moments.values()
+    )
+    dry = prune("--days", "7", "--dry-run")
+    assert dry["records"]["ingest_counterpoint"]["rows"] == 2
+    assert CounterPoint.objects.count() == 4
+    upkeep.prune_rows(today=now.date())  # 30 days, by the setting
+    assert CounterPoint.objects.count() == 3
+    assert prune("--days", "7")["records"]["ingest_counterpoint"]["rows"] == 1
+    kept = set(CounterPoint.objects.values_list("minute", flat=True))
+    assert kept == {moments[0], moments[6]}
+    assert Counter.objects.get().value == 4
+
+
+def test_many_old_points_go_in_short_transactions(now):
+    old = (now - timedelta(days=50)).replace(second=0, microsecond=0)
+    CounterPoint.objects.bulk_create(
+        CounterPoint(counter=f"k{n}", minute=old + timedelta(minutes=n), added=1, increments=1)
+        for n in range(2_500)
+    )
+    (table,) = merged.ending()
+    chunks: list[int] = []
+    assert merged.delete_before(table, now.date(), progress=chunks.append) == 2_500
+    assert chunks == [1_000, 1_000, 500]
 
 
 def test_without_days_the_setting_decides(records):

@@ -273,7 +273,7 @@ def test_a_key_as_json(run: Run) -> None:
     principal = keyring().authenticate(made["token"])
     assert principal is not None
     assert principal.any_tenant
-    assert made["scopes"] == ["logs", "health", "events"]
+    assert made["scopes"] == ["logs", "health", "events", "counters"]
 
 
 @pytest.mark.parametrize(
