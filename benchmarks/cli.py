@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import json
 import os
@@ -10,11 +11,14 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import plot
+from benchmarks.comparison import Comparison
 from benchmarks.figure import Figure
 from benchmarks.plan import Plan
 
@@ -28,6 +32,13 @@ SCENARIOS = {
     "poison": "benchmarks.scenarios.poison",
     "replay": "benchmarks.scenarios.replay",
     "batcher": "benchmarks.scenarios.batcher",
+    "buffer": "benchmarks.scenarios.buffer",
+    "sizes": "benchmarks.scenarios.sizes",
+    "sinks": "benchmarks.scenarios.sinks",
+    "serialization": "benchmarks.scenarios.serialization",
+    "overload": "benchmarks.scenarios.overload",
+    "workers": "benchmarks.scenarios.workers",
+    "adaptive": "benchmarks.scenarios.adaptive",
     "probing": "benchmarks.scenarios.probing",
 }
 
@@ -49,6 +60,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON only, no table")
     parser.add_argument(
         "--check", action="store_true", help="exit with 1 when a figure misses its goal"
+    )
+    parser.add_argument(
+        "--plot", action="store_true", help="draw what compares several ways, as SVG files"
+    )
+    parser.add_argument(
+        "--plot-dir",
+        default="build/benchmarks",
+        metavar="DIR",
+        help="where to (build/benchmarks; those of the documentation are in docs/images)",
     )
 
 
@@ -72,7 +92,8 @@ def run(options: dict[str, Any]) -> int:
         print(f"unknown: {', '.join(unknown)}; known: {', '.join(SCENARIOS)}", file=sys.stderr)
         return 2
     console = Console(stderr=True)
-    plan = _plan(options, console)
+    comparisons: list[Comparison] = []
+    plan = dataclasses.replace(_plan(options, console), show=comparisons.append)
     figures: list[Figure] = []
     failures: dict[str, str] = {}
     started = time.monotonic()
@@ -86,6 +107,7 @@ def run(options: dict[str, Any]) -> int:
     report = {
         "machine": {
             "processors": os.cpu_count(),
+            "load": round(os.getloadavg()[0], 1),  # before: others' work, and the reader's warning
             "python": platform.python_version(),
             "system": platform.platform(),
         },
@@ -93,6 +115,7 @@ def run(options: dict[str, Any]) -> int:
         "repetitions": plan.repetitions,
         "seconds": round(time.monotonic() - started, 1),
         "figures": [figure.as_json() for figure in figures],
+        "comparisons": [comparison.as_json() for comparison in comparisons],
         "failures": failures,
     }
     print(json.dumps(report, indent=None if options["json"] else 2))
@@ -100,6 +123,12 @@ def run(options: dict[str, Any]) -> int:
         out = Console()
         # A pipe has no width of its own, and a narrow table cannot be read.
         (out if out.is_terminal else Console(width=132)).print(_table(figures))
+    if options["plot"]:
+        for comparison in comparisons:
+            path = plot.write(comparison, Path(options["plot_dir"]))
+            print(f"drawn: {path}", file=sys.stderr)
+        if not comparisons:
+            print("nothing to draw: these figures compare no ways", file=sys.stderr)
     missed = [figure for figure in figures if not figure.passed]
     return 1 if failures or (options["check"] and missed) else 0
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchmarks.comparison import Comparison
+
+
+def _keep_nothing(comparison: Comparison) -> None:
+    return
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
+    """`say` is told of progress, `show` of what can be drawn."""
+
     quick: bool
     repetitions: int
     records: int  # of one bulk repetition
@@ -15,6 +23,7 @@ class Plan:
     say: Callable[[str], None]
     batch: int = 1000
     clients: int = 8
+    show: Callable[[Comparison], None] = _keep_nothing
 
     @property
     def hammer_seconds(self) -> float:
