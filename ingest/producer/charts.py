@@ -7,12 +7,25 @@ from collections.abc import Sequence
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 
 
+def squeezed(values: Sequence[float], width: int) -> list[float]:
+    """At most `width` values: the mean of each of so many runs of neighbours, where there are more.
+
+    The runs are as long as is needed and no more; the latest may be shorter.
+    """
+    length = -(-len(values) // width)
+    if length <= 1:
+        return list(values)
+    runs = (values[start : start + length] for start in range(0, len(values), length))
+    return [sum(run) / len(run) for run in runs]
+
+
 def columns(values: Sequence[float], *, width: int, height: int, top: float) -> list[str]:
     """Rows from the top down, the latest value at the right; `top` is the height of the chart.
 
-    A value above zero shows at least its lowest eighth.
+    All values are shown, squeezed where there are more than columns.  A value above zero shows at
+    least its lowest eighth.
     """
-    shown = list(values)[-width:]
+    shown = squeezed(values, width)
     levels = []
     for value in shown:
         level = round(min(max(value / top, 0.0), 1.0) * height * 8) if top > 0 else 0

@@ -1,7 +1,8 @@
 """Owns: batches to another collector's `POST /logs`, for a producer that is given a URL.
 
-Workers write, each on a connection of its own while it does; `_lock` guards the idle connections
-and what the server said last.
+Workers write, each on a connection of its own while it does; `_lock` guards the idle connections.
+A server that refuses is heeded by way of the queue: its batches wait for as long as it asked, the
+queue fills, and the producer slows down.
 """
 
 from __future__ import annotations
@@ -15,16 +16,12 @@ from ingest.client.response import Response, detail_of
 from ingest.client.retry import parse_retry_after
 from ingest.client.sender import NoAnswer, Sender
 from ingest.client.target import Target
-from ingest.producer.hints import far_usage
 from ingest.producer.slowsink import Tally
 from pipeline.errors import PartialFailure, PermanentError, RetryableError, SinkFault
 from pipeline.record import Batch
-from pipeline.runtime.clock import Clock
 
 # The request itself is wrong, whatever it carries: trying again cannot help.
 _MISTAKEN = frozenset({401, 403, 404, 405, 411, 415, 421})
-# What a server said about its room is believed for so long (seconds).
-_HINT_VALID_S = 2.0
 
 
 class _Rejected(msgspec.Struct):
@@ -58,16 +55,13 @@ class HttpSink:
         timeout_s: float,
         run: str,
         tally: Tally,
-        clock: Clock,
         fatal: Callable[[str], None],
     ) -> None:
         self._target, self._head, self._timeout_s, self._run = target, head, timeout_s, run
-        self._tally, self._clock, self._fatal = tally, clock, fatal
+        self._tally, self._fatal = tally, fatal
         self._lock = threading.Lock()
         self._idle: list[Sender] = []
         self._answered = False
-        self._far_usage = 0.0
-        self._hinted_at = float("-inf")
 
     def open(self) -> None:
         """Connections are made when they are needed."""
@@ -81,17 +75,10 @@ class HttpSink:
         for sender in idle:
             sender.close()
 
-    def far_usage(self) -> float:
-        """How full the server's queue is, as far as it has said so lately; 0 to 1."""
-        if self._clock.monotonic() - self._hinted_at > _HINT_VALID_S:
-            return 0.0
-        return self._far_usage
-
     def write(self, batch: Batch) -> None:
         body = b"\n".join(record.payload for record in batch.records)
         response = self._post(body, f"{self._run}-{batch.number}")
         self._answered = True
-        self._heed(response)
         status = response.status
         if 200 <= status < 300:
             self._accepted(batch, response)
@@ -118,12 +105,6 @@ class HttpSink:
         finally:
             with self._lock:
                 self._idle.append(sender)
-
-    def _heed(self, response: Response) -> None:
-        usage = 1.0 if response.status == 429 else far_usage(response.headers)
-        with self._lock:
-            self._far_usage = usage
-            self._hinted_at = self._clock.monotonic()
 
     def _accepted(self, batch: Batch, response: Response) -> None:
         try:

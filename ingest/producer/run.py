@@ -55,9 +55,11 @@ class RunOptions:
         """The settings of the one pipeline; raises ValueError where they contradict each other.
 
         Its refuse mark stands at the very end of the queue: the producer's pace is what keeps it
-        from there.
+        from there.  A batch that finds its own size holds at most one worker's part of the queue,
+        or a single one would empty it while the others stand by.
         """
-        least, most = min(10, self.batch_size), max(10_000, self.batch_size)
+        least = min(10, self.batch_size)
+        most = max(min(10_000, self.channel_size // self.max_workers), self.batch_size)
         return PipelineSettings(
             max_records=self.batch_size,
             max_bytes=_MAX_BATCH_BYTES,
@@ -127,12 +129,10 @@ class Run:
         tally: Tally,
         clock: Clock,
         progress: Progress,
-        far_usage: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """`far_usage` tells how full a queue beyond the sink is.  Raises ValueError."""
+        """Raises ValueError where the options contradict each other."""
         self.options = options
         self._tally, self._clock, self._progress = tally, clock, progress
-        self._far_usage = far_usage
         self._on_ended: list[Callable[[], None]] = []
         self._engine = Engine(log_id="producer", ids=RecordIds(node=0, clock=clock), clock=clock)
         self._flushes = Flushes(progress)
@@ -170,9 +170,8 @@ class Run:
         return self._producer.broke
 
     def usage(self) -> float:
-        """How full the queue is, or the fuller one beyond it, 0 to 1."""
-        held = self._pipeline.admission.held_records
-        return max(held / self.options.channel_size, self._far_usage())
+        """How full the queue is, 0 to 1."""
+        return self._pipeline.admission.held_records / self.options.channel_size
 
     def on_ended(self, call: Callable[[], None]) -> None:
         """Have this called, on the producer's thread, when it has made its last log."""

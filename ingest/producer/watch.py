@@ -22,19 +22,21 @@ from ingest.producer.samples import History
 _LINES_KEPT = 100
 # Rows that all but the two rows of charts and the lines take.
 _FIXED_ROWS = 9
-_NARROW = 100
+# Of the picture that stays when the screen is left.
+_LAST_CHART_ROWS = 5
 
 
 class Picture:
-    """A rich renderable; `lines` are the last things that were said."""
+    """A rich renderable; `history` holds at least one sample, the first of the run."""
 
     def __init__(self, *, options: RunOptions, history: History, where: str) -> None:
         self._options, self._history, self._where = options, history, where
-        self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
-        self._begun_s: float | None = None
+        self._lines: deque[tuple[str, str]] = deque(maxlen=_LINES_KEPT)
+        self._begun_s = history.latest.at_s
 
     def say(self, line: str) -> None:
-        self._lines.append(line)
+        """Called by whichever thread has something to say."""
+        self._lines.append((self._time(), line))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = options.max_width, options.height or console.size.height
@@ -43,7 +45,7 @@ class Picture:
         lines = max(spare - 2 * (chart_rows + 2) - 2, 1)
         yield self.figures(width)
         yield self.charts(width, chart_rows)
-        said = list(self._lines)[-lines:]
+        said = [f"{at}  {line}" for at, line in list(self._lines)[-lines:]]
         said += [""] * (lines - len(said))
         yield Panel(
             Text("\n".join(said), no_wrap=True, overflow="ellipsis"),
@@ -53,13 +55,17 @@ class Picture:
             border_style="dim",
         )
 
+    def last(self, width: int) -> RenderableType:
+        """What stays on the terminal: the figures and charts, and all that was said."""
+        said = Text("\n".join(line for _, line in self._lines), no_wrap=True, overflow="ellipsis")
+        return Group(self.figures(width), self.charts(width, _LAST_CHART_ROWS), said)
+
     def figures(self, width: int) -> RenderableType:
         history, options = self._history, self._options
         now, rates = history.latest, history.rates
         latest = rates[-1] if rates else None
         head = Text(f"Producer → {self._where}", style="bold", no_wrap=True, overflow="ellipsis")
-        seconds = int(now.at_s - self._since(now.at_s))
-        clock = Text(f"{seconds // 60:02}:{seconds % 60:02}   Ctrl-C ends it", style="dim")
+        clock = Text(f"{self._time()}   Ctrl-C ends it", style="dim")
         title = Table.grid(expand=True)
         title.add_column(ratio=1)
         title.add_column(justify="right")
@@ -125,10 +131,10 @@ class Picture:
         style = "red" if usage > marks[-1] else "yellow" if usage > marks[0] else "green"
         return Text(bar(usage, width=width, marks=marks), style=style)
 
-    def _since(self, now: float) -> float:
-        if self._begun_s is None:
-            self._begun_s = now
-        return self._begun_s
+    def _time(self) -> str:
+        """How long it has run, by the latest sample."""
+        seconds = int(self._history.latest.at_s - self._begun_s)
+        return f"{seconds // 60:02}:{seconds % 60:02}"
 
 
 def _chart(

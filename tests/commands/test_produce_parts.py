@@ -1,4 +1,4 @@
-"""The producer's pure pieces: durations, the pace, the log, the line, charts, a server's hints."""
+"""The producer's pure pieces: durations, the pace, the log, the line, charts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from ingest.producer.charts import bar, columns, round_top
+from ingest.producer.charts import bar, columns, round_top, squeezed
 from ingest.producer.durations import duration, format_duration, parse_duration
 from ingest.producer.hello import hello
-from ingest.producer.hints import far_usage
 from ingest.producer.pace import pace
 from ingest.producer.run import Outcome, RunOptions
 from ingest.producer.samples import History, Sample, metrics_line
@@ -166,8 +165,11 @@ def test_a_small_value_is_seen_and_a_large_one_stays_in_the_chart():
     assert columns([1.0], width=1, height=1, top=0) == ["▁"]
 
 
-def test_the_latest_values_are_shown_where_all_do_not_fit():
-    assert columns([8, 8, 0, 8], width=2, height=1, top=8) == [" █"]
+def test_more_values_than_columns_are_squeezed_by_their_mean():
+    assert columns([8, 8, 0, 8], width=2, height=1, top=8) == ["█▄"]
+    assert squeezed([1, 2, 3, 4, 5], 2) == [2.0, 4.5]
+    assert squeezed([1, 2], 2) == [1, 2]
+    assert squeezed([], 5) == []
 
 
 def test_a_bar_shows_the_marks_it_has_not_reached():
@@ -179,27 +181,3 @@ def test_a_bar_shows_the_marks_it_has_not_reached():
 @pytest.mark.parametrize(("value", "top"), [(0, 1), (3, 5), (5, 5), (51, 100), (1001, 2000)])
 def test_the_scale_is_a_round_number(value, top):
     assert round_top(value) == top
-
-
-# --- hints --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("limit", "policy", "usage"),
-    [
-        ('"room";r=250;t=3', '"room";q=1000', 0.75),
-        ('"room";r=0', '"room";q=1000;w=1', 1.0),
-        ('"key";r=90, "room";r=40', '"key";q=100;w=1, "room";q=100', 0.6),
-        ('"room";r=2000', '"room";q=1000', 0.0),
-        ('"room";r=250', '"other";q=1000', 0.0),
-        ('"room";r=250', "", 0.0),
-        ("", "", 0.0),
-        ("room;r=1", "room;q=x", 0.0),
-        ('"room";r=1', '"room";q=0', 0.0),
-        ('"room";r=-1', '"room";q=5', 0.0),
-        ('"' * 100_000, '"' * 100_000, 0.0),
-    ],
-)
-def test_a_servers_usage_is_read_from_its_headers(limit, policy, usage):
-    headers = {"ratelimit": limit, "ratelimit-policy": policy}
-    assert far_usage(headers) == pytest.approx(usage)
