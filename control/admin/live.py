@@ -122,7 +122,7 @@ def live_context(request: HttpRequest) -> dict[str, Any]:
     frame = Frame(window=seen.window, tick_s=span.tick_s, words=span.words)
     pipelines = [
         LivePipeline(
-            view=view,
+            view=view.working,
             slug=f"p{number}",
             url=links.sink_link(view.key) if not view.internal else "",
             choose=query.to(sink=view.key),

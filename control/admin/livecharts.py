@@ -85,9 +85,9 @@ def _queue(
     events: Sequence[Event],
 ) -> TimeChart:
     series = [Series(name="records", values=history.fill, colour=BLUE, area=True)]
-    room = pipeline.backlog_max_bytes
-    if room:
-        held = [None if one is None else one / room for one in history.held_bytes]
+    room = pipeline.pressed.backlog_max_bytes
+    held = [None if one is None or not room else one / room for one in history.held_bytes]
+    if any((one or 0.0) > (other or 0.0) for one, other in zip(held, history.fill, strict=True)):
         series.append(Series(name="bytes", values=held, colour=VIOLET))
     marks = pipeline.marks
     levels = [
@@ -138,8 +138,7 @@ def _workers(
     levels = [Level(value=pipeline.min_workers, name="min", colour=TEAL)]
     if pipeline.max_workers <= IN_SIGHT * max(most, 1):
         levels.append(Level(value=pipeline.max_workers, name="max", colour=PINK))
-    ups = sum(up for up, _ in history.steps)
-    downs = sum(down for _, down in history.steps)
+    ups, downs = history.ups, history.downs
     return frame.chart(
         key=f"{prefix}-workers",
         title="Workers",

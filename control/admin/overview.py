@@ -218,7 +218,7 @@ def _add_pipelines(
     for data in stats_pipelines(view.process.stats):
         key = str(data.get("key") or data.get("name") or "?")
         pipeline = pipelines.setdefault(key, PipelineView(key=key, name=str(data.get("name", key))))
-        pipeline.add(data)
+        pipeline.add_part(data)
         view.held_records += int_of(data, "held_records")
         view.workers += int_of(data, "workers")
         rate = rates.get((str(view.process.pk), key))

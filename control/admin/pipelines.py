@@ -97,6 +97,36 @@ class PipelineView:
     retry_in_s: float | None = None
     hung_workers: list[str] = field(default_factory=list)
     history: PipelineHistory | None = None
+    # Each process's own figures, as each has a queue and workers of its own.
+    parts: list[PipelineView] = field(default_factory=list)
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+    def add_part(self, data: Mapping[str, Any]) -> None:
+        """Count what one process says, and keep it by itself."""
+        part = PipelineView(key=self.key, name=self.name, told=data)
+        part.add(data)
+        self.parts.append(part)
+        self.add(data)
+
+    @property
+    def working(self) -> PipelineView:
+        """The pipeline in the processes that have had its records, or in all if none has.
+
+        Every process runs every pipeline; the workers of one that gets nothing say nothing.
+        """
+        busy = [part for part in self.parts if not part.idle]
+        if not busy or len(busy) == len(self.parts):
+            return self
+        rates = {name: getattr(self, name) for name in ("in_rate", "out_rate", "refused_rate")}
+        view = PipelineView(key=self.key, name=self.name, history=self.history, **rates)
+        for part in busy:
+            view.add_part(part.told)
+        return view
+
+    @property
+    def pressed(self) -> PipelineView:
+        """The process that is worst off: one that refuses, and of several the fullest."""
+        return max(self.parts, key=lambda one: (one.refusing, one.fill or 0.0), default=self)
 
     def add(self, data: Mapping[str, Any]) -> None:
         self.processes += 1
@@ -199,6 +229,11 @@ class PipelineView:
         return self.state == "failing"
 
     @property
+    def idle(self) -> bool:
+        """Whether it has had none of the pipeline's records."""
+        return not (self.accepted or self.stored or self.held_records or self.refused)
+
+    @property
     def fill_records(self) -> float | None:
         return self.held_records / self.capacity_records if self.capacity_records else None
 
@@ -208,7 +243,9 @@ class PipelineView:
 
     @property
     def fill(self) -> float | None:
-        """The fuller of the two bounds: records or bytes."""
+        """The fuller of the two bounds, records or bytes, in the fullest process."""
+        if len(self.parts) > 1:
+            return self.pressed.fill
         ratios = (self.fill_records, self.fill_bytes)
         return max((ratio for ratio in ratios if ratio is not None), default=None)
 

@@ -33,7 +33,7 @@ def refusal(pipeline: PipelineView, url: str) -> Problem | None:
     return Problem(
         severity="error",
         title=f"{pipeline.name} refuses {what}",
-        cause=f"{_state_of_queue(pipeline)} {narrow.cause}",
+        cause=f"{_state_of_queue(pipeline.pressed)} {narrow.cause}",
         remedy=narrow.remedy,
         url=url,
     )
@@ -71,27 +71,29 @@ def _tenants(count: int) -> str:
     return "one tenant waits" if count == 1 else f"{count} tenants wait"
 
 
-def narrowest(pipeline: PipelineView) -> Narrow:
-    """What keeps the queue from emptying faster."""
+def narrowest(whole: PipelineView) -> Narrow:
+    """What keeps the queue from emptying faster, in the process where it is fullest."""
+    pipeline = whole.pressed
     stopped = _stopped(pipeline)
     if stopped is not None:
         return stopped
+    pace = _pace(whole)
     if pipeline.workers and pipeline.busy_workers >= pipeline.workers:
         if pipeline.max_workers > pipeline.workers:
-            return _growing(pipeline)
-        return _at_most(pipeline)
+            return _growing(pipeline, pace)
+        return _at_most(pipeline, pace)
     if pipeline.write_limit and pipeline.busy_workers >= pipeline.write_limit:
         return Narrow(
             cause=f"The sink slows down when it gets more than {pipeline.write_limit} "
             f"batch{'es' if pipeline.write_limit != 1 else ''} at once, so no more are "
-            f"sent at a time. {_pace(pipeline)}".strip(),
+            f"sent at a time. {pace}".strip(),
             remedy="Find what bounds the sink (its processor, its disk, locks). More workers "
             "would not help; send less, or give it a store that takes more.",
         )
     return Narrow(
         cause=f"{pipeline.busy_workers} of its {pipeline.workers} "
         f"worker{'s are' if pipeline.workers != 1 else ' is'} busy: it empties, "
-        f"or records come in bursts that are larger than its queue. {_pace(pipeline)}".strip(),
+        f"or records come in bursts that are larger than its queue. {pace}".strip(),
         remedy=_more_room(pipeline) + " if bursts of this size are to be taken in.",
     )
 
@@ -124,20 +126,20 @@ def _stopped(pipeline: PipelineView) -> Narrow | None:
     return None
 
 
-def _growing(pipeline: PipelineView) -> Narrow:
+def _growing(pipeline: PipelineView, pace: str) -> Narrow:
     return Narrow(
         cause=f"All {pipeline.workers} workers are busy; the scaler adds more, up to "
-        f"{pipeline.max_workers}. {_pace(pipeline)}".strip(),
+        f"{pipeline.max_workers}. {pace}".strip(),
         remedy="Wait for it. If this comes back with every burst, raise min_workers, so that "
         "they are there before it.",
     )
 
 
-def _at_most(pipeline: PipelineView) -> Narrow:
+def _at_most(pipeline: PipelineView, pace: str) -> Narrow:
     workers = pipeline.workers
     count = f"All {workers} workers are" if workers != 1 else "Its one worker is"
     return Narrow(
-        cause=f"{count} busy, and there may be no more (max_workers). {_pace(pipeline)}".strip(),
+        cause=f"{count} busy, and there may be no more (max_workers). {pace}".strip(),
         remedy="Raise max_workers if the sink bears more writes at once, or max_records if each "
         "write costs the same whatever it holds (see the write latency). Otherwise send less: "
         "a larger queue only delays this.",

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from control.admin.paths import Values
@@ -95,7 +96,8 @@ class Window:
 class PipelineHistory:
     """One pipeline over the window, all processes together. Rates per second; None is a gap.
 
-    `workers` and `write_limit` are added up over processes, of `batch_limit` the largest counts.
+    Gauges are of the processes that had any of its records: `workers` and `write_limit` added up,
+    of `fill`, `held_bytes` and `batch_limit` the largest.
     `steps` are the scaler's: in each bucket how many up and how many down.
     """
 
@@ -113,6 +115,15 @@ class PipelineHistory:
     batch_limit: Values = ()
     per_batch: Values = ()
     steps: Sequence[tuple[int, int]] = ()
+
+    @property
+    def ups(self) -> int:
+        return sum(up for up, _ in self.steps)
+
+    @property
+    def downs(self) -> int:
+        return sum(down for _, down in self.steps)
+
     p50: Values = ()
     p95: Values = ()
     p99: Values = ()
@@ -178,21 +189,44 @@ class _Buckets:
                     rates[index] = (rates[index] or 0.0) + rate
         return rates
 
-    def fill(self) -> list[float | None]:
-        held, capacity = self.gauge("held_records", sum), self.gauge("capacity_records", sum)
+    @cached_property
+    def active(self) -> list[str]:
+        """The processes that had any of its records; where none had, all.
+
+        Every process runs every pipeline, and one that is idle would halve the fill of another.
+        """
         return [
-            one / of if one is not None and of else None
-            for one, of in zip(held, capacity, strict=True)
+            process
+            for process, sums in self.sums.items()
+            if any(any(sums[name]) for name in ("accepted", "stored", "refused"))
+            or any(gauge and gauge["held_records"] for gauge in self.gauges[process])
+        ] or list(self.gauges)
+
+    def told(self, index: int) -> list[dict[str, int]]:
+        """What the active processes say of themselves in a bucket."""
+        gauges = (self.gauges[process][index] for process in self.active)
+        return [gauge for gauge in gauges if gauge is not None]
+
+    def fill(self) -> list[float | None]:
+        """How full the fullest process is: each refuses for itself."""
+        return [
+            max(
+                (
+                    gauge["held_records"] / gauge["capacity_records"]
+                    for gauge in gauges
+                    if gauge["capacity_records"]
+                ),
+                default=None,
+            )
+            for gauges in map(self.told, range(self.count))
         ]
 
     def gauge(self, name: str, over: Callable[[Iterable[int]], int]) -> list[float | None]:
-        """One gauge, put together over the processes that told of it."""
-        values: list[float | None] = []
-        for index in range(self.count):
-            gauges = [told[index] for told in self.gauges.values()]
-            known = [gauge[name] for gauge in gauges if gauge is not None]
-            values.append(over(known) if known else None)
-        return values
+        """One gauge, put together over the active processes."""
+        return [
+            over([gauge[name] for gauge in gauges]) if gauges else None
+            for gauges in map(self.told, range(self.count))
+        ]
 
     def total(self, name: str) -> list[float]:
         """What was counted in each bucket, over the processes."""
@@ -225,7 +259,7 @@ def bucketed(rows: Iterable[dict[str, Any]], window: Window) -> list[PipelineHis
             dropped=buckets.rates("dropped", window.step_s),
             shed=buckets.rates("shed", window.step_s),
             fill=buckets.fill(),
-            held_bytes=buckets.gauge("held_bytes", sum),
+            held_bytes=buckets.gauge("held_bytes", max),
             workers=buckets.gauge("workers", sum),
             write_limit=buckets.gauge("write_limit", sum),
             batch_limit=buckets.gauge("batch_limit", max),

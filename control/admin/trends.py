@@ -1,4 +1,4 @@
-"""The dashboard's charts: throughput, write latency and buffer use of the last 15 minutes.
+"""The dashboard's charts of the last 15 minutes: throughput, latency, buffer use, workers.
 
 Pure functions over an overview; they run in request threads.
 """
@@ -38,10 +38,10 @@ def throughput(overview: Overview) -> TimeChart:
     histories = overview.histories
     name = "accepted" if len(histories) < 2 else "accepted, all sinks"
     series = [Series(name=name, values=total(histories, "accepted"), colour=6, dashed=True)]
-    for name, colour in (("refused", 2), ("dropped", 5)):
+    for name, words, colour in (("refused", "refused requests", 2), ("dropped", "dropped", 5)):
         values = total(histories, name)
         if _any(values):
-            series.append(Series(name=name, values=values, colour=colour))
+            series.append(Series(name=words, values=values, colour=colour))
     colours = (1, 3, 4)  # those of refused and dropped keep their meaning
     stacked = [
         Series(
@@ -106,5 +106,31 @@ def buffers(overview: Overview) -> TimeChart:
     )
 
 
+def workers(overview: Overview) -> TimeChart:
+    """How many workers each pipeline had that may have several, and the scaler's steps."""
+    adjustable = {one.key for one in overview.pipelines if one.max_workers > one.min_workers}
+    histories = [one for one in overview.histories if one.key in adjustable]
+    counts = zip(*(history.steps for history in histories), strict=True)
+    return TimeChart(
+        key="workers",
+        title="Workers",
+        unit="threads; \N{BLACK UP-POINTING TRIANGLE} \N{BLACK DOWN-POINTING TRIANGLE} the scaler",
+        ends_at=overview.window.ends_at,
+        step_s=overview.window.step_s,
+        series=[
+            Series(
+                name=history.name,
+                values=history.workers,
+                colour=(1, 3, 4)[index % 3],
+                stepped=True,
+            )
+            for index, history in enumerate(histories)
+        ],
+        whole=True,
+        steps=[(sum(up for up, _ in step), sum(down for _, down in step)) for step in counts],
+        empty=NO_SAMPLES if not overview.histories else "No pipeline may have several workers.",
+    )
+
+
 def trend_charts(overview: Overview) -> list[TimeChart]:
-    return [throughput(overview), latency(overview), buffers(overview)]
+    return [throughput(overview), latency(overview), buffers(overview), workers(overview)]

@@ -45,7 +45,7 @@ def test_the_dashboard_tells_of_processes_pipelines_and_ledger(admin_client: Cli
     assert f"/admin/control/process/{process.pk}/change/" in html
     assert "41.2 k rec" in html
     assert "balances" in html
-    assert html.count('<figure class="chart"') == 3
+    assert html.count('<figure class="chart"') == 4
 
 
 def test_the_fragment_is_the_panels_alone(admin_client: Client) -> None:
