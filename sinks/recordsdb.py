@@ -15,6 +15,7 @@ import psycopg
 from django.db import connections as django_connections
 from psycopg import conninfo as pg_conninfo
 
+from control.ports.merging import MergeSpec, merge_for
 from control.ports.tables import TableSpec, table_for
 from pipeline.errors import SinkFault
 from pipeline.record import Batch
@@ -28,7 +29,7 @@ ALIAS = "records"
 
 
 class RecordsDatabaseSink(BaseSink[OptionsT]):
-    """Stores each record in the table of its type, exactly once."""
+    """Stores each record in the table of its type, or adds it up there, exactly once."""
 
     supports_probe = True
     supports_exactly_once = True
@@ -49,6 +50,10 @@ class RecordsDatabaseSink(BaseSink[OptionsT]):
     def find_table(self, record_type: str) -> TableSpec | None:
         """The table for a type of record; None for a type that this sink does not take."""
         return table_for(record_type)
+
+    def find_merge(self, record_type: str) -> MergeSpec | None:
+        """How records of a type are merged; None for a type that is kept record by record."""
+        return merge_for(record_type)
 
     def closing(self, batch: Batch) -> str:
         """A statement that ends each transaction of the batch, after its rows; "" for none."""
@@ -93,6 +98,7 @@ class RecordsDatabaseSink(BaseSink[OptionsT]):
                 connect=_connect_sqlite,
                 own_id_days=self.own_id_days,
                 find_table=self.find_table,
+                find_merge=self.find_merge,
                 closing=self.closing,
             )
         if vendor != "postgresql":
@@ -105,6 +111,7 @@ class RecordsDatabaseSink(BaseSink[OptionsT]):
             ),
             own_id_days=self.own_id_days,
             find_table=self.find_table,
+            find_merge=self.find_merge,
             closing=self.closing,
         )
 
