@@ -1,6 +1,7 @@
 """The engine alone, in this process: offer, batch and settle, against filling the same lists.
 
-Not one of the goals over HTTP; it tells where time went when those fall.
+Not one of the goals over HTTP; it tells where time went when those fall.  Besides, the ways of
+batching side by side: `benchmarks.scenarios.batchers`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import time
 
 from benchmarks.figure import Figure
 from benchmarks.plan import Plan
+from benchmarks.scenarios import batchers
 from pipeline.engine import Engine
 from pipeline.errors import Saturated
 from pipeline.ids import RecordIds
@@ -36,6 +38,7 @@ def measure(plan: Plan) -> list[Figure]:
     return [
         _figure(plan, batch=1000, offers=max(plan.records // 1000, 1) * 2),
         _figure(plan, batch=1, offers=plan.records // 5),
+        *batchers.measure(plan),
     ]
 
 

@@ -7,8 +7,8 @@ goes the way of any line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from ingest.wire import msgpack, protobuf
 from ingest.wire.errors import RecordError
@@ -31,27 +31,57 @@ def chunks_of(
 
     Raises RequestError for the body as a whole, before anything of it is handed out.
     """
-    line_of: Callable[[bytes], bytes]
+    read: _Reader
     if format is Format.MSGPACK:
-        pieces = msgpack.split(body, check_count)
-        line_of = partial(msgpack.line_of, max_depth=max_depth)
+        pieces, read = msgpack.split(body, check_count), msgpack.Lines(max_depth=max_depth)
     else:
-        pieces = protobuf.split(body, check_count)
-        line_of = protobuf.Lines(max_depth=max_depth).line_of
+        pieces, read = protobuf.split(body, check_count), protobuf.Lines(max_depth=max_depth)
     for start in range(0, len(pieces), size):
-        lines: list[bytes] = []
-        indexes: list[int] = []
-        for index, piece in enumerate(pieces[start : start + size], start):
-            try:
-                # What is decoded may be many times as large as what is sent.
-                if len(piece) > max_record_bytes:
-                    raise RecordError(
+        chunk = pieces[start : start + size]
+        indexes = list(range(start, start + len(chunk)))
+        # What is decoded may be many times as large as what is sent.
+        if max(map(len, chunk)) > max_record_bytes:
+            for index in indexes:
+                if len(pieces[index]) > max_record_bytes:
+                    reject(
+                        index,
                         "record_too_large",
-                        f"the record has {len(piece)} bytes, the most is {max_record_bytes}",
+                        f"the record has {len(pieces[index])} bytes, the most is "
+                        f"{max_record_bytes}",
                     )
-                lines.append(line_of(piece))
+            indexes = [index for index in indexes if len(pieces[index]) <= max_record_bytes]
+            chunk = [pieces[index] for index in indexes]
+        lines: list[bytes] = []
+        odd: list[int] = []
+        left = read.swiftly(chunk)
+        while True:
+            try:
+                lines.extend(left)
+                break
+            except read.odd:  # of the piece after those in `lines`; `left` goes on behind it
+                odd.append(len(lines))
+                lines.append(b"")
+        refused: list[int] = []
+        for place in odd:
+            try:
+                lines[place] = read.carefully(chunk[place])
             except RecordError as error:
-                reject(index, error.code, error.detail)
-            else:
-                indexes.append(index)
+                reject(indexes[place], error.code, error.detail)
+                refused.append(place)
+        for place in reversed(refused):
+            del lines[place], indexes[place]
         yield lines, indexes
+
+
+class _Reader(Protocol):
+    """Writes encoded records out as JSON objects.
+
+    `swiftly` raises one of `odd` for a piece that only `carefully` can tell about, which then
+    returns its line after all or raises RecordError.
+    """
+
+    odd: tuple[type[Exception], ...]
+
+    def swiftly(self, pieces: Iterable[bytes]) -> Iterator[bytes]: ...
+
+    def carefully(self, piece: bytes) -> bytes: ...

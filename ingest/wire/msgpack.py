@@ -8,7 +8,7 @@ refused rather than turned into something else; a timestamp extension becomes RF
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -120,14 +120,20 @@ def _malformed(error: Exception, at: int, header: int, length: int) -> RequestEr
     )
 
 
-def line_of(piece: bytes, *, max_depth: int) -> bytes:
-    """The JSON object that a piece stands for; raises RecordError."""
-    try:
-        return _encode(_decode_flat(piece))
-    except UnicodeDecodeError as error:
-        raise RecordError("invalid_utf8", f"a text is not UTF-8: {error.reason}") from None
-    except msgspec.DecodeError:  # it holds more than scalars, or what JSON has no form for
-        return _encode(_patiently(piece, max_depth))
+class Lines:
+    """Writes maps out as JSON objects; see `binary`."""
+
+    odd: tuple[type[Exception], ...] = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+    def __init__(self, *, max_depth: int) -> None:
+        self._max_depth = max_depth
+
+    def swiftly(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Maps of scalars that JSON has too, which most are."""
+        return map(_encode, map(_decode_flat, pieces))
+
+    def carefully(self, piece: bytes) -> bytes:
+        return _encode(_patiently(piece, self._max_depth))
 
 
 def _patiently(piece: bytes, max_depth: int) -> dict[str, Any]:

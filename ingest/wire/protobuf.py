@@ -8,7 +8,7 @@ stands for, which the record keeps and which is judged by what judges JSON.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -71,7 +71,9 @@ def _malformed(at: int, said: str) -> RequestError:
 
 
 class Lines:
-    """Writes records out as JSON objects; one for each request."""
+    """Writes records out as JSON objects; see `binary`."""
+
+    odd: tuple[type[Exception], ...] = (RecordError,)
 
     def __init__(self, *, max_depth: int) -> None:
         from google.protobuf.message import DecodeError
@@ -82,8 +84,10 @@ class Lines:
         self._parse = schema().log_record.FromString
         self._max_depth = max_depth
 
-    def line_of(self, piece: bytes) -> bytes:
-        """The JSON object that a piece stands for; raises RecordError."""
+    def swiftly(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        return map(self.carefully, pieces)
+
+    def carefully(self, piece: bytes) -> bytes:
         try:
             record = self._parse(piece)
         except self._error as error:

@@ -390,6 +390,12 @@ def test_a_body_that_is_no_batch_is_refused_whole(body: bytes) -> None:
     assert (refused.value.status, refused.value.code) == (400, "malformed_protobuf")
 
 
+def test_a_record_that_is_too_large_is_refused_alone() -> None:
+    body = proto({"message": "a"}, {"message": "x" * 100_001}, {}, {"message": "b"})
+    assert messages(body, Format.PROTOBUF) == ["a", "", "b"]
+    assert codes(body, Format.PROTOBUF) == {1: "record_too_large"}
+
+
 def test_records_of_every_length_of_length() -> None:
     sizes = (0, 1, 100, 127, 128, 16_383, 16_384, 90_000)
     body = proto(*({"message": "x" * size} for size in sizes))
@@ -470,6 +476,12 @@ def test_many_records_with_bad_ones_among_them_keep_their_indexes(format: Format
     assert [record.message for record in decoded.records["default"]] == [
         f"line {i}" for i in range(1300) if i not in bad
     ]
+
+
+def test_the_first_of_many_bad_records_are_the_ones_that_are_listed() -> None:
+    decoded = take(b"\xdc\x01\x90" + b"\x07" * 400, format=Format.MSGPACK)
+    assert decoded.rejected == 400
+    assert [entry.index for entry in decoded.rejections] == list(range(100))
 
 
 @given(st.binary(min_size=1, max_size=300), st.sampled_from([Format.MSGPACK, Format.PROTOBUF]))
