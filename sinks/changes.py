@@ -19,6 +19,8 @@ from control.config.export import HIDDEN
 from control.ports.changes import SettingsChange, register_changes
 from sinks.differences import Difference, difference, shown
 from sinks.models import SinkChange, SinkConfig
+from sinks.options import describe_options
+from sinks.registry import BackendError, load_backend
 
 KEPT = timedelta(days=90)
 # A page tells of so many at most, a row of so many settings, each so long.
@@ -124,8 +126,20 @@ def _flat(row: SinkConfig | None) -> dict[str, Any]:
     if row is None:
         return {}
     settings = {"name": row.name, **shown(row)}
+    for name, default in _defaults(row).items():
+        # A form leaves out what is as ever: that is no change.
+        if settings.get(f"options.{name}") == default:
+            del settings[f"options.{name}"]
     pipeline = settings.pop("pipeline")
     return {**settings, **pipeline}
+
+
+def _defaults(row: SinkConfig) -> dict[str, Any]:
+    try:
+        options = describe_options(load_backend(row.backend, row=row.name).cls.Options)
+    except BackendError:
+        return {}
+    return {option.name: option.default for option in options if option.default is not None}
 
 
 def _short(value: Any) -> Any:

@@ -197,9 +197,7 @@ def _draw(one: LivePipeline, seen: Overview, frame: Frame, changes: list[Numbere
 def figures_of(view: PipelineView) -> list[Figure]:
     """The moment in figures."""
     history = view.history
-    mean = None
-    if history is not None:
-        mean = next((one for one in reversed(history.per_batch) if one is not None), None)
+    mean = history.latest_per_batch if history is not None else None
     shown = [
         Figure(label="In", value=compact(view.in_rate), note="records/s"),
         Figure(label="Stored", value=compact(view.out_rate), note="records/s"),

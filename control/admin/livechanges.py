@@ -1,6 +1,7 @@
 """What happened to a pipeline besides load: its settings were changed, processes came and went.
 
-Each is a numbered line through the charts and an entry of the list below them. Installation-wide
+Each is a numbered line through the charts and an entry of the list below them. Of processes, only
+those that had records of the pipeline. Installation-wide
 settings come from the environment and a file, and are read when a process starts: its start is
 where a change of those shows. Pure functions but for the question to the ports; request threads.
 """
@@ -10,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from control.admin.links import link
 from control.admin.overlays import Event
 from control.admin.overview import Overview, ProcessView
-from control.admin.pipelines import stats_pipelines
+from control.admin.pipelines import PipelineView, stats_pipelines
 from control.ports.changes import changes_since
 
 # The newest of a window; a process that restarts all the time must not fill the page.
@@ -80,9 +82,19 @@ def for_pipeline(found: list[Happened], key: str) -> list[Numbered]:
     ]
 
 
+def _parts(stats: Any) -> list[PipelineView]:
+    """The pipelines as one process tells of them."""
+    parts = []
+    for data in stats_pipelines(stats):
+        part = PipelineView(key=str(data.get("key")), name=str(data.get("name")))
+        part.add(data)
+        parts.append(part)
+    return parts
+
+
 def _life(view: ProcessView) -> list[Happened]:
     process = view.process
-    keys = frozenset(str(data.get("key")) for data in stats_pipelines(process.stats))
+    keys = frozenset(part.key for part in _parts(process.stats) if not part.idle)
     url = link("admin:control_process_change", process.pk)
     found = [
         Happened(at=process.started_at, keys=keys, what=f"{process} started", url=url),

@@ -121,10 +121,9 @@ def _workers(
     events: Sequence[Event],
 ) -> TimeChart:
     series = [Series(name="workers", values=history.workers, colour=BLUE, stepped=True)]
-    limited = any(
-        limit is not None and limit < pipeline.max_workers for limit in history.write_limit
-    )
-    if limited:
+    # A limit above the workers there are bounds nothing.
+    pairs = zip(history.write_limit, history.workers, strict=True)
+    if any(limit is not None and one is not None and limit < one for limit, one in pairs):
         series.append(
             Series(
                 name="writes at once, at most",

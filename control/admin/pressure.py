@@ -14,6 +14,9 @@ from control.admin.figures import compact, duration, percent, size
 from control.admin.pipelines import PipelineView
 from control.ports.panels import Problem
 
+# Batches of this share of their limit are full.
+NEARLY = 0.9
+
 
 @dataclass(frozen=True, kw_only=True)
 class Narrow:
@@ -81,7 +84,7 @@ def narrowest(whole: PipelineView) -> Narrow:
     if pipeline.workers and pipeline.busy_workers >= pipeline.workers:
         if pipeline.max_workers > pipeline.workers:
             return _growing(pipeline, pace)
-        return _at_most(pipeline, pace)
+        return _at_most(pipeline, pace, full_batches=_fills_batches(whole))
     if pipeline.write_limit and pipeline.busy_workers >= pipeline.write_limit:
         return Narrow(
             cause=f"The sink slows down when it gets more than {pipeline.write_limit} "
@@ -135,15 +138,27 @@ def _growing(pipeline: PipelineView, pace: str) -> Narrow:
     )
 
 
-def _at_most(pipeline: PipelineView, pace: str) -> Narrow:
+def _at_most(pipeline: PipelineView, pace: str, *, full_batches: bool) -> Narrow:
     workers = pipeline.workers
+    larger = ""
+    if full_batches:
+        larger = (
+            f", or max_records, as every batch is full ({compact(pipeline.batch_limit)} records) "
+            "and a write may cost the same whatever it holds"
+        )
     count = f"All {workers} workers are" if workers != 1 else "Its one worker is"
     return Narrow(
         cause=f"{count} busy, and there may be no more (max_workers). {pace}".strip(),
-        remedy="Raise max_workers if the sink bears more writes at once, or max_records if each "
-        "write costs the same whatever it holds (see the write latency). Otherwise send less: "
-        "a larger queue only delays this.",
+        remedy=f"Raise max_workers if the sink bears more writes at once{larger}. Otherwise send "
+        "less: a larger queue only delays this.",
     )
+
+
+def _fills_batches(pipeline: PipelineView) -> bool:
+    """Whether batches close because they hold all they may."""
+    history = pipeline.history
+    size = history.latest_per_batch if history is not None else None
+    return size is not None and size >= NEARLY * pipeline.batch_limit
 
 
 def _pace(pipeline: PipelineView) -> str:

@@ -20,6 +20,8 @@ SPAN = timedelta(minutes=15)
 STEP_S = 10.0
 # A process writes every 5 s; the newest bucket is drawn only when its samples must have come.
 SETTLE_S = 7.0
+# A process that had none of a pipeline's records for as long counts as idle.
+RESTING_S = 60.0
 # No pipeline reports more often than this many times in the window: bounds the rows that are read.
 MAX_ROWS = 50_000
 
@@ -96,8 +98,8 @@ class Window:
 class PipelineHistory:
     """One pipeline over the window, all processes together. Rates per second; None is a gap.
 
-    Gauges are of the processes that had any of its records: `workers` and `write_limit` added up,
-    of `fill`, `held_bytes` and `batch_limit` the largest.
+    Gauges are of the processes that had any of its records then: `workers` and `write_limit` added
+    up, of `fill`, `held_bytes` and `batch_limit` the largest.
     `steps` are the scaler's: in each bucket how many up and how many down.
     """
 
@@ -117,6 +119,10 @@ class PipelineHistory:
     steps: Sequence[tuple[int, int]] = ()
 
     @property
+    def latest_per_batch(self) -> float | None:
+        return next((one for one in reversed(self.per_batch) if one is not None), None)
+
+    @property
     def ups(self) -> int:
         return sum(up for up, _ in self.steps)
 
@@ -133,6 +139,7 @@ class PipelineHistory:
 class _Buckets:
     name: str
     count: int
+    step_s: float
     # Each by process: counts that fell into a bucket, and the seconds of it that were told of.
     sums: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     covered: dict[str, list[float]] = field(default_factory=dict)
@@ -190,22 +197,35 @@ class _Buckets:
         return rates
 
     @cached_property
-    def active(self) -> list[str]:
-        """The processes that had any of its records; where none had, all.
+    def active(self) -> dict[str, list[bool]]:
+        """In which buckets each process had any of its records, or some shortly before or after.
 
-        Every process runs every pipeline, and one that is idle would halve the fill of another.
+        Every process runs every pipeline: the workers of one that gets nothing say nothing, and its
+        empty queue would halve the fill of another.
         """
-        return [
-            process
-            for process, sums in self.sums.items()
-            if any(any(sums[name]) for name in ("accepted", "stored", "refused"))
-            or any(gauge and gauge["held_records"] for gauge in self.gauges[process])
-        ] or list(self.gauges)
+        reach = max(round(RESTING_S / self.step_s), 1)
+        active = {}
+        for process, gauges in self.gauges.items():
+            sums = self.sums[process]
+            busy = [
+                any(sums[name][index] for name in ("accepted", "stored", "refused"))
+                or bool(gauge and gauge["held_records"])
+                for index, gauge in enumerate(gauges)
+            ]
+            active[process] = [
+                any(busy[max(index - reach, 0) : index + reach + 1]) for index in range(self.count)
+            ]
+        return active
 
     def told(self, index: int) -> list[dict[str, int]]:
-        """What the active processes say of themselves in a bucket."""
-        gauges = (self.gauges[process][index] for process in self.active)
-        return [gauge for gauge in gauges if gauge is not None]
+        """What the active processes say of themselves in a bucket, or all where none is."""
+        everyone = {process: gauges[index] for process, gauges in self.gauges.items()}
+        known = {process: gauge for process, gauge in everyone.items() if gauge is not None}
+        active = [gauge for process, gauge in known.items() if self.active[process][index]]
+        if active or len(known) < 2:
+            return active or list(known.values())
+        ever = [gauge for process, gauge in known.items() if any(self.active[process])]
+        return ever or list(known.values())
 
     def fill(self) -> list[float | None]:
         """How full the fullest process is: each refuses for itself."""
@@ -246,7 +266,9 @@ def bucketed(rows: Iterable[dict[str, Any]], window: Window) -> list[PipelineHis
         key = str(row["key"])
         buckets = pipelines.get(key)
         if buckets is None:
-            buckets = pipelines[key] = _Buckets(name=str(row["name"]), count=window.count)
+            buckets = pipelines[key] = _Buckets(
+                name=str(row["name"]), count=window.count, step_s=window.step_s
+            )
         buckets.name = str(row["name"])
         buckets.add(row, window)
     histories = [

@@ -34,6 +34,14 @@ def _any(values: Values) -> bool:
     return any(values)
 
 
+def _telling(histories: Sequence[PipelineHistory], name: str) -> list[PipelineHistory]:
+    """The pipelines that have anything to show; all while none has.
+
+    Collector's own rest most of the time, and would fill the legend with noughts.
+    """
+    return [one for one in histories if _any(getattr(one, name))] or list(histories)
+
+
 def throughput(overview: Overview) -> TimeChart:
     histories = overview.histories
     name = "accepted" if len(histories) < 2 else "accepted, all sinks"
@@ -49,7 +57,7 @@ def throughput(overview: Overview) -> TimeChart:
             values=history.stored,
             colour=colours[index % len(colours)],
         )
-        for index, history in enumerate(histories)
+        for index, history in enumerate(_telling(histories, "stored"))
     ]
     return TimeChart(
         key="throughput",
@@ -64,7 +72,7 @@ def throughput(overview: Overview) -> TimeChart:
 
 
 def latency(overview: Overview) -> TimeChart:
-    histories = overview.histories
+    histories = _telling(overview.histories, "p95")
     if len(histories) == 1:
         one = histories[0]
         series = [
@@ -98,7 +106,7 @@ def buffers(overview: Overview) -> TimeChart:
         step_s=overview.window.step_s,
         series=[
             Series(name=history.name, values=history.fill, colour=(1, 3, 4)[index % 3], area=True)
-            for index, history in enumerate(overview.histories)
+            for index, history in enumerate(_telling(overview.histories, "fill"))
         ],
         ceiling=1.0,
         text=percent,
