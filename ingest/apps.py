@@ -12,12 +12,13 @@ class IngestConfig(AppConfig):
     def ready(self) -> None:
         from control.processes import heart
         from ingest import metrics, servicelogs
-        from ingest.counters import totals
+        from ingest.counters import problems, totals
         from ingest.tables import register_tables
         from ingest.wire import reread
 
         register_tables()
         totals.register()
+        problems.register()
         reread.register()
         servicelogs.register()
         heart.every("ingest-rate", metrics.RATE_INTERVAL_S, metrics.refresh_rate, database=False)

@@ -167,6 +167,22 @@ def test_a_sum_at_its_limit_and_an_overflow_are_told(admin_client: Client):
     assert "max_counters" in page(admin_client, make_counter(OVERFLOW))
 
 
+def test_a_tenant_without_room_is_a_problem_while_it_lasts():
+    from ingest.counters import problems
+
+    make_counter()
+    assert problems.found() == []
+    over = make_counter(OVERFLOW)
+    over.delete()
+    over.key = key_of("default", OVERFLOW, "{}")
+    over.save()
+    (problem,) = problems.found()
+    assert problem.cause.startswith("default: there are 10,000 counters")
+    over.last_at -= timedelta(hours=2)
+    over.save()
+    assert problems.found() == []
+
+
 # --- making room -----------------------------------------------------------------------------
 
 

@@ -43,7 +43,7 @@ def make() -> Iterator[Callable[..., Any]]:
 
     def make(closing: Callable[[Batch], str] = lambda batch: "", **options: Any) -> Any:
         sink = DatabaseSink(DatabaseOptions(**options), name="database")
-        sink.closing = closing  # type: ignore[method-assign]
+        sink.closing = closing  # type: ignore[method-assign, assignment]
         made.append(sink)
         sink.open()
         return sink
