@@ -62,20 +62,28 @@ class Server:
         self.url = ""
         self.key = ""
 
+    def prepare(self) -> None:
+        """Make the installation, without starting a server in it."""
+        self.run("manage.py", "prepare")
+
     def __enter__(self) -> Server:
         try:
-            self._run("manage.py", "prepare")
+            self.prepare()
             if self._sinks is not None or self._with_key:
                 wanted: dict[str, Any] = {"key": self._with_key}
                 if self._sinks is not None:
                     wanted["sinks"] = self._sinks
-                said = self._run("-m", "benchmarks.installation", json.dumps(wanted))
+                said = self.run("-m", "benchmarks.installation", json.dumps(wanted))
                 self.key = json.loads(said.splitlines()[-1]).get("key", "")
             self._start()
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def remove(self) -> None:
+        """Its files; for an installation in which no server was started."""
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def __exit__(self, *exc: object) -> None:
         process = self._process
@@ -91,11 +99,11 @@ class Server:
             except ProcessLookupError:
                 pass
             process.wait()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self.remove()
 
     def pause_sinks(self, paused: bool) -> None:
         """Whether the sinks are paused, which the server notices by itself."""
-        self._run("-m", "benchmarks.installation", json.dumps({"paused": paused}))
+        self.run("-m", "benchmarks.installation", json.dumps({"paused": paused}))
 
     def restart_killed(self) -> None:
         """SIGKILL, and a new server on the same files."""
@@ -105,7 +113,8 @@ class Server:
         self.url = ""
         self._start()
 
-    def _run(self, *arguments: str) -> str:
+    def run(self, *arguments: str) -> str:
+        """What another program says that runs in this installation."""
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=ROOT,
