@@ -160,7 +160,8 @@ class _Query:
             MINUTES_VAR: "" if wanted["minutes"] == DEFAULT_SPAN.minutes else wanted["minutes"],
             LIVE_VAR: "" if wanted["live"] else "off",
         }
-        return "?" + urlencode({name: value for name, value in given.items() if value})
+        said = urlencode({name: value for name, value in given.items() if value})
+        return f"?{said}" if said else ""
 
 
 def _span(text: str) -> Span:

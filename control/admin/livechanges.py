@@ -72,11 +72,7 @@ def for_pipeline(found: list[Happened], key: str) -> list[Numbered]:
         Numbered(
             number=number,
             happened=one,
-            event=Event(
-                at=one.at,
-                number=str(number),
-                words=f"{one.what} ({one.who})" if one.who else one.what,
-            ),
+            event=Event(at=one.at, number=str(number), words=one.words),
         )
         for number, one in enumerate(own, 1)
     ]

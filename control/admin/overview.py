@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from control.admin import samples
 from control.admin.alarms import Alarm, alarms_of
+from control.admin.buckets import bucketed
 from control.admin.ledger import LedgerView, accepted_in, int_of, ledger_views
 from control.admin.logs import AdoptedView, LogView, log_view
 from control.admin.moments import moment
@@ -167,7 +168,7 @@ def build(now: datetime, *, window: Window | None = None, fresh: bool = False) -
     """
     window = window or Window.until(now)
     rows = samples.read_rows(window)
-    histories = {history.key: history for history in samples.bucketed(rows, window)}
+    histories = {history.key: history for history in bucketed(rows, window)}
     rates = recent_rates(rows, now)
     processes: list[ProcessView] = []
     pipelines: dict[str, PipelineView] = {}

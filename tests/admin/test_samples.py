@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from control.admin.buckets import bucketed
 from control.admin.overview import recent_rates
-from control.admin.samples import Window, bucketed
+from control.admin.samples import Window
 
 NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
 WINDOW = Window(ends_at=NOW, step_s=10.0, count=6)
