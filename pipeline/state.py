@@ -65,7 +65,6 @@ class State:
         self.given_up = ""
         # See `Consumer._wait`.
         self.idle = 0
-        self.held_back = 0
         self.alarm: float | None = None
         self.called = False
         self.finished: list[str] = []  # logs that the sink need not remember any more

@@ -55,9 +55,9 @@ class ScaleStats:
     """One look at a pipeline.
 
     `usage` is what is held over the room that offers may fill, so that 1 is where refusing begins.
-    `workers` are those that are to stay, `idle` those of them that wait for work at this moment;
-    `busy` is how many were at work on average since the last look.  `waiting_batches` are full
-    batches that nobody has taken.
+    `workers` are those that are to stay, `idle` those without work at this moment; `busy` is how
+    many were at work on average since the last look.  `waiting_batches` are full batches that
+    nobody has taken.
     """
 
     usage: float
@@ -124,24 +124,25 @@ def _workers(count: int) -> str:
 
 
 class Autoscaler:
-    """What one pipeline's scaling remembers from look to look."""
+    """What one pipeline's scaling remembers from look to look; `idle` workers have no work now."""
 
     def __init__(self, settings: AutoscaleSettings, now: float) -> None:
         self._settings = settings
         self._changed_at = float("-inf")
         self._looked_at = now
-        # Seconds that workers have waited for work, all added up, and until when that was counted.
+        self.idle = 0
+        # Seconds that workers were idle, all added up, and until when that was counted.
         self._idle_s = 0.0
         self._counted_at = now
-        self._idle = 0
 
     def configure(self, settings: AutoscaleSettings) -> None:
         self._settings = settings
 
-    def rests(self, idle: int, now: float) -> None:
-        """So many workers wait for work from now on."""
-        self._idle_s += self._idle * (now - self._counted_at)
-        self._idle, self._counted_at = idle, now
+    def rests(self, change: int, now: float) -> None:
+        """So many workers more, or fewer, have nothing to do from now on."""
+        self._idle_s += self.idle * (now - self._counted_at)
+        self._counted_at = now
+        self.idle += change
 
     def due_s(self, now: float) -> float:
         """Seconds until the next look."""
@@ -149,10 +150,10 @@ class Autoscaler:
 
     def busy(self, workers: int, now: float) -> float:
         """How many of the workers were at work on average since this was last asked."""
-        self.rests(self._idle, now)
+        self.rests(0, now)
         since_s, self._looked_at = now - self._looked_at, now
         idle_s, self._idle_s = self._idle_s, 0.0
-        idle = idle_s / since_s if since_s > 0 else float(self._idle)
+        idle = idle_s / since_s if since_s > 0 else float(self.idle)
         return min(max(workers - idle, 0.0), float(workers))
 
     def since_change_s(self, now: float) -> float:

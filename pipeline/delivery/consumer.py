@@ -114,10 +114,13 @@ class Consumer:
         with state.lock:
             while True:
                 if worker.stopping or state.phase == STOPPED:
+                    self._rest(worker, False, state.clock.monotonic())
                     state.work_to_do.notify()
                     return None
                 now = state.clock.monotonic()
                 found = state.next(now)
+                if found is not None:
+                    self._rest(worker, False, now)
                 if isinstance(found, Chore):
                     state.chores += 1
                     state.work_to_do.notify()
@@ -140,7 +143,8 @@ class Consumer:
                         state.figures.flushes[batch.reason] += 1
                     state.work_to_do.notify()
                     break
-                self._wait(worker, now)
+                self._rest(worker, True, now)
+                self._wait(now)
         if probing:
             state.observer.breaker_changed(
                 state.spec.name, state.breaker.state, state.breaker.cause
@@ -149,7 +153,16 @@ class Consumer:
             state.observer.batch_closed(batch)
         return batch
 
-    def _wait(self, worker: Worker, now: float) -> None:
+    def _rest(self, worker: Worker, idle: bool, now: float) -> None:
+        """Whether a worker has something to do: for the autoscaler.
+
+        One that is woken and finds nothing was idle all the while.
+        """
+        if worker.idle is not idle:
+            worker.idle = idle
+            self._state.scaler.rests(1 if idle else -1, now)
+
+    def _wait(self, now: float) -> None:
         """Sleep until there is work, at most until something falls due of itself.
 
         `_alarm` is a time at which some idle worker wakes unasked, None if that is not known:
@@ -159,10 +172,7 @@ class Consumer:
         """
         state = self._state
         held_back = state.saturated
-        state.held_back += held_back
         state.idle += not held_back  # before the last look; see `appended`
-        state.scaler.rests(state.idle + state.held_back, now)
-        worker.idle = True
         try:
             due = state.due_s(now)
             if due is not None:
@@ -170,10 +180,7 @@ class Consumer:
             if due is None or due > 0:
                 state.clock.wait(state.work_to_do, due)
         finally:
-            worker.idle = False
-            state.held_back -= held_back
             state.idle -= not held_back
-            state.scaler.rests(state.idle + state.held_back, state.clock.monotonic())
             state.alarm, state.called = None, False
 
     def look(self) -> None:

@@ -56,7 +56,7 @@ class Staffing:
         return ScaleStats(
             usage=state.admission.usage(),
             workers=workers,
-            idle=state.idle + state.held_back,
+            idle=state.scaler.idle,
             busy=state.scaler.busy(workers, now),
             waiting_batches=state.full_batches(),
             draining=state.phase == DRAINING,

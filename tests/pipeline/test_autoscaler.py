@@ -177,8 +177,8 @@ def test_how_busy_the_workers_were_is_an_average_since_the_last_look() -> None:
     scaler = Autoscaler(SETTINGS, 0.0)
     assert scaler.busy(2, 4.0) == 2.0, "nobody waited"
     scaler.rests(1, 5.0)
-    scaler.rests(2, 6.0)
-    scaler.rests(0, 7.0)
+    scaler.rests(1, 6.0)
+    scaler.rests(-2, 7.0)
     assert scaler.busy(2, 8.0) == 2 - 3 / 4
     scaler.rests(2, 8.0)
     assert scaler.busy(2, 10.0) == 0.0
