@@ -32,8 +32,9 @@ LEAST_DEVIATION = 0.1
 LEAST_DEVIATION_S = 0.001
 # The share of a whole writer's work that a writer more has to bring.
 GAIN = 0.5
-# How many rounds pass between an increase that did not pay and the next one.
-REST_ROUNDS = 8
+# How many rounds pass between an increase that did not pay, or was refused, and the next one: a
+# sink that loses a write now and then is not to be taken for one that has enough.
+REST_ROUNDS, REFUSED_ROUNDS = 8, 4
 
 
 class RoundTrips:
@@ -126,6 +127,8 @@ class ConcurrencyLimit:
         if self.limit == 1:
             return False
         if now - seconds >= self._changed_s:
+            if self._before is not None:  # that was one too many: not again at once
+                self._rest = REFUSED_ROUNDS
             self._decrease(now)
         return True
 

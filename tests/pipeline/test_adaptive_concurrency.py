@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.delivery.concurrency import ENOUGH, REST_ROUNDS, ConcurrencyLimit, RoundTrips
+from pipeline.delivery.concurrency import (
+    ENOUGH,
+    REFUSED_ROUNDS,
+    REST_ROUNDS,
+    ConcurrencyLimit,
+    RoundTrips,
+)
 
 
 class Attempts:
@@ -56,7 +62,15 @@ def test_a_refusal_lowers_it_to_nine_tenths() -> None:
     assert attempts.refused() == 18
     assert attempts.refused() == 16  # 16.2
     assert attempts.refused() == 15  # 14.6
-    assert attempts.round() == 16
+    assert attempts.round() == 15, "20 had been refused before it was proven"
+    assert [attempts.round() for _ in range(REFUSED_ROUNDS)][-1] == 16
+
+
+def test_an_increase_that_is_refused_is_not_tried_again_at_once() -> None:
+    attempts = Attempts().up_to(4)
+    assert [attempts.refused() for _ in range(2)] == [4, 3]  # 3.6, 3.2
+    assert [attempts.round() for _ in range(REFUSED_ROUNDS)] == [3] * REFUSED_ROUNDS
+    assert attempts.round() == 4
 
 
 def test_what_began_before_the_last_change_lowers_it_no_more() -> None:
