@@ -152,6 +152,11 @@ class Admission:
             return None
         return self.await_room(1, 0, tenant=tenant, timeout_s=0.0)
 
+    def lacks(self, records: int, nbytes: int, *, tenant: str) -> bool:
+        """Whether there is no room for an offer at the moment."""
+        with self._lock:
+            return not self._closed and self._why(tenant, records, nbytes) is not None
+
     def await_room(
         self, records: int, nbytes: int, *, tenant: str, timeout_s: float
     ) -> Saturated | None:

@@ -51,18 +51,16 @@ def await_room(
     """
     due = clock.monotonic() + timeout_s
     while True:
-        waited = False
         for pipeline in targets():
-            if not pipeline.spec.required:
-                continue
-            left = max(0.0, due - clock.monotonic())
-            before = clock.monotonic()
-            refused = pipeline.admission.await_room(records, nbytes, tenant=tenant, timeout_s=left)
-            if refused is not None:
-                return refused
-            waited = waited or clock.monotonic() > before
-        if not waited or clock.monotonic() >= due:
+            if pipeline.spec.required and pipeline.admission.lacks(records, nbytes, tenant=tenant):
+                break
+        else:
             return None
+        refused = pipeline.admission.await_room(
+            records, nbytes, tenant=tenant, timeout_s=max(0.0, due - clock.monotonic())
+        )
+        if refused is not None:
+            return refused
 
 
 def remaining(targets: tuple[Pipeline, ...]) -> Remaining | None:

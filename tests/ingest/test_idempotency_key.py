@@ -13,10 +13,12 @@ from django.db import OperationalError
 from prometheus_client import REGISTRY
 
 from control.auth.keys import create_key, keyring
+from control.auth.limits import KeyLimits
 from control.idempotency import service
 from control.idempotency.models import DONE, IdempotencyKey
 from control.ports.adoption import adopted
 from pipeline.errors import LogUnavailable, PermanentError, Saturated
+from pipeline.runtime.clock import FakeClock
 from tests.ingest.bodies import lines
 from tests.ingest.front import Front
 
@@ -296,3 +298,18 @@ def test_fifty_at_once_are_one(front: Front) -> None:
     accepted = {response.content for response in responses if response.status_code == 202}
     assert len(accepted) == 1
     assert stored(front, 1) == 1
+
+
+def test_a_replayed_request_costs_the_key_of_the_caller_nothing(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = KeyLimits(monotonic=FakeClock().monotonic)
+    monkeypatch.setattr("ingest.api.intake.key_limits", lambda: limits)
+    _, token = create_key(tenant="default", name="k", scopes=["logs"], rate_per_s=10, burst=100)
+    keyring().refresh()
+    sender = {**KEY, "Authorization": f"Bearer {token}"}
+    first = front.post("/logs", [RECORD] * 40, **sender)
+    again = front.post("/logs", [RECORD] * 40, **sender)
+    assert told(first) == told(again)
+    last = front.post("/logs", RECORD, Authorization=sender["Authorization"])
+    assert last.headers["RateLimit"].startswith('"key";r=59;')

@@ -26,7 +26,7 @@ class Command(BaseCommand):
             "--scope",
             action="append",
             choices=sorted(SCOPES),
-            help="what the key may do; may be repeated (default: logs, health, events)",
+            help="what the key may do; may be repeated (default: logs, health, events, counters)",
         )
         create.add_argument("--any-tenant", action="store_true", help="may write for any tenant")
         create.add_argument("--min-ack", choices=ACKS, default="", help="weakest acknowledgement")
