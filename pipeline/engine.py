@@ -62,9 +62,10 @@ class Engine:
         log_settings: LogSettings | None = None,
         disk: Disk | None = None,
     ) -> None:
-        """Without `log_settings` the log is in memory only.
+        """Starts nothing.  Without `log_settings` the log is in memory only.
 
-        Raises OSError when its files cannot be made.
+        `log_id` (1 to 64 letters, digits, `-` or `_`) is this life's of the process alone.  Raises
+        OSError when its files cannot be made.
         """
         self._clock = clock or SystemClock()
         self._ids = ids
@@ -117,6 +118,7 @@ class Engine:
 
     @property
     def log_id(self) -> str:
+        """The name of this process's log, as it was given."""
         return self._log.log_id
 
     @property
@@ -206,7 +208,7 @@ class Engine:
         return pipeline
 
     def start(self) -> None:
-        """Start delivering what is and will be held."""
+        """Start delivering what is and will be held; begins the threads."""
         with self._lock:
             if self._started or self._refusing:
                 return
@@ -283,7 +285,10 @@ class Engine:
         return self._scaler.stop(timeout_s)
 
     def flush(self, timeout_s: float) -> bool:
-        """Send what is held now and go on; returns whether all of it settled in time."""
+        """Send what is held now and go on; returns whether all of it settled in time.
+
+        Waits at most `timeout_s` (seconds); what did not settle by then goes on.
+        """
         if self._log.files is not None and self._log.files.writer is not None:
             self._log.files.writer.flush()
         below = self._log.next_position
@@ -296,7 +301,8 @@ class Engine:
     def drain(self, timeout_s: float, *, last: bool = False) -> bool:
         """Refuse what is new, deliver what is held; returns whether all of it settled in time.
 
-        With `last`, what fails is tried once more and then left in the log's files, if it has any.
+        Waits at most `timeout_s` (seconds), and less where nothing moves any more.  With `last`,
+        what fails is tried once more and then left in the log's files, if it has any.
         """
         with self._lock:
             self._refusing = True

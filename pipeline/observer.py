@@ -19,7 +19,11 @@ log = logging.getLogger(__name__)
 
 
 class Observer:
-    """Derive from it and override what is of interest."""
+    """Derive from it and override what is of interest.
+
+    Its methods are called on the engine's threads and those that offer, several at a time and with
+    no lock held; they must be quick.  What they raise is logged.
+    """
 
     def batch_closed(self, batch: Batch) -> None:
         """A batch was formed; `batch.reason` says what closed it."""

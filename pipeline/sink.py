@@ -11,7 +11,10 @@ from pipeline.record import Batch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """The answer of a sink that knows that some records were there already; counts of records."""
+    """The answer of a sink that knows that some records were there already.
+
+    `stored` and `already_stored` are numbers of records and add up to the batch's.  Never changed.
+    """
 
     stored: int
     already_stored: int = 0

@@ -30,7 +30,10 @@ REAP_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRun:
-    """One worker's life so far; times are microseconds since 1970, `ended_us` 0 while it lives."""
+    """One worker's life so far; times are microseconds since 1970, `ended_us` 0 while it lives.
+
+    `records` and `batches` were settled by it, `failures` are attempts of its that failed.
+    """
 
     pipeline: str
     worker: str

@@ -74,7 +74,10 @@ class Scaled(NamedTuple):
 
 
 class Signals(Observer):
-    """Register with `engine.observe`; then wait for what should come with `wait_for`."""
+    """Register with `engine.observe`; then wait for what should come with `wait_for`.
+
+    Told by the engine's threads, asked from any; its lists only grow.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
