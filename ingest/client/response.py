@@ -38,6 +38,7 @@ class Acknowledgement(msgspec.Struct):
 
     accepted: int
     rejected: int = 0
+    shed: int = 0  # valid, and dropped on purpose by a server that is nearly full
     errors: list[RejectedEntry] = []
     ack: str = ""
     request_id: str = ""

@@ -2,8 +2,9 @@
 
 A client sends, waits for the answer, and sends again (closed loop), or sends when the schedule
 says (open loop, latencies counted from the scheduled moment, so that a stalled server cannot hide
-its stall). A refusal waits as long as the server asked. Once nobody has answered for as long as a
-request may be retried, the run ends. Everything runs on the caller's thread; no locks. `stop()`
+its stall). A refusal waits as long as the server asked, with jitter, and is tried again as long as
+anybody's records are accepted. Once nobody has answered for as long as a request may be retried,
+the run ends. Everything runs on the caller's thread; no locks. `stop()`
 may be called from a signal handler: it only sets a flag.
 """
 
@@ -77,6 +78,7 @@ class Generator:
         self._ever_connected = False
         self._interrupted = False
         self._heard = 0.0  # when any client last had an answer
+        self._accepted = 0.0  # when any client's records were last accepted
 
     def stop(self) -> None:
         """Start nothing new; requests that were sent are still answered."""
@@ -202,6 +204,7 @@ class Generator:
         tally.statuses[response.status] += 1
         self._heard = now
         if 200 <= response.status < 300:
+            self._accepted = now
             since = client.started if request.due is None else request.due
             self._outcomes.succeeded(request, response, now - since)
         elif response.status in REFUSED_FOR_NOW:
@@ -230,9 +233,13 @@ class Generator:
         self, request: Request, cause: str, retry_after_s: float | None, now: float
     ) -> None:
         at = now + self._pause(request, retry_after_s)
+        since = request.since
+        if self._load.retry_pause_s is None:
+            # A server that takes others' records is busy, not broken: its turn comes.
+            since = max(since, self._accepted)
         if self.tally.ended:
             self._outcomes.refused(request)
-        elif self._schedule.stopped or at - request.since > self._load.retry_for_s:
+        elif self._schedule.stopped or at - since > self._load.retry_for_s:
             self._outcomes.gave_up(request, cause)
         else:
             self._again(request, cause, at)

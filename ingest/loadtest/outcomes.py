@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ingest.client.response import Response, detail_of, read_acknowledgement
 from ingest.loadtest.records import Request
-from ingest.loadtest.tally import ACKNOWLEDGED, REFUSED, REJECTED, Tally
+from ingest.loadtest.tally import ACKNOWLEDGED, MAYBE, REFUSED, REJECTED, Tally
 
 
 class Outcomes:
@@ -26,14 +26,16 @@ class Outcomes:
         tally.latencies.append(latency_s)
         tally.acks[answer.ack] += 1
         tally.replayed += "idempotency-replayed" in response.headers
-        self._settle(request, ACKNOWLEDGED)
+        # Which of them were shed the answer does not say.
+        self._settle(request, MAYBE if answer.shed else ACKNOWLEDGED)
+        tally.records_shed += answer.shed
         for entry in answer.errors:
             tally.note(f"{entry.code}: {entry.detail}")
             if 0 <= entry.index < request.count:
                 tally.fates[request.first + entry.index] = REJECTED
         tally.records_accepted += answer.accepted
         tally.records_rejected += answer.rejected
-        short = request.count - answer.accepted - answer.rejected
+        short = request.count - answer.accepted - answer.rejected - answer.shed
         tally.records_unaccepted += max(short, 0)
 
     def failed(self, request: Request, response: Response) -> None:

@@ -40,6 +40,7 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str]]:
             "records",
             f"{result['records_accepted']:,} accepted, {result['records_rejected']:,} rejected, "
             f"{result['records_unaccepted']:,} not accepted"
+            + (f", {result['records_shed']:,} shed" if result["records_shed"] else "")
             + (f", {result['records_unsent']:,} not sent" if result["records_unsent"] else ""),
         ),
         (

@@ -12,7 +12,8 @@ from typing import Any
 
 KEPT_REASONS = 5  # so that a server that says something new each time cannot fill the memory
 
-UNSENT, ACKNOWLEDGED, REJECTED, REFUSED = 0, 1, 2, 3
+# MAYBE: some of the request were accepted and some shed, and nobody knows which.
+UNSENT, ACKNOWLEDGED, REJECTED, REFUSED, MAYBE = 0, 1, 2, 3, 4
 
 
 @dataclass(kw_only=True)
@@ -23,6 +24,7 @@ class Tally:
     requests: int = 0
     records_accepted: int = 0
     records_rejected: int = 0
+    records_shed: int = 0
     records_unaccepted: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     retries: Counter[str] = field(default_factory=Counter)
@@ -53,7 +55,8 @@ class Tally:
 
     @property
     def records_sent(self) -> int:
-        return self.records_accepted + self.records_rejected + self.records_unaccepted
+        answered = self.records_accepted + self.records_rejected + self.records_shed
+        return answered + self.records_unaccepted
 
     @property
     def records_unsent(self) -> int:
@@ -92,6 +95,7 @@ class Tally:
             "requests_per_second": round(len(self.latencies) / self.seconds, 1),
             "records_accepted": self.records_accepted,
             "records_rejected": self.records_rejected,
+            "records_shed": self.records_shed,
             "records_unaccepted": self.records_unaccepted,
             "records_unsent": self.records_unsent,
             "latency_ms": {

@@ -18,7 +18,7 @@ from django.db.models.functions import Cast
 
 from ingest.client.clock import Clock
 from ingest.loadtest.records import RUN_FIELD, SEQUENCE_FIELD
-from ingest.loadtest.tally import ACKNOWLEDGED, Tally
+from ingest.loadtest.tally import ACKNOWLEDGED, MAYBE, Tally
 from pipeline.ids import first_id_at
 
 MODELS = {"/logs": "LogRecord", "/health": "HealthPing", "/event": "AuditEvent"}
@@ -141,7 +141,10 @@ def searched() -> str:
 def judge(tally: Tally, sequences: Any) -> Verdict:
     """Compare the fate of each record sent with how often it is stored."""
     counts = bytearray(tally.records)
-    verdict = Verdict(acknowledged=tally.fates.count(ACKNOWLEDGED))
+    # Of a request that was shed in part so many are stored as were accepted, whichever they are.
+    expected = tally.fates.count(ACKNOWLEDGED)
+    maybe = tally.records_accepted - expected if MAYBE in tally.fates else 0
+    verdict = Verdict(acknowledged=expected + maybe)
     examples = verdict.examples
 
     def note(kind: str, sequence: int) -> None:
@@ -158,6 +161,9 @@ def judge(tally: Tally, sequences: Any) -> Verdict:
     allowed_by_repeat = tally.allowed
     for sequence, (fate, count) in enumerate(zip(tally.fates, counts, strict=True)):
         acknowledged = fate == ACKNOWLEDGED
+        if fate == MAYBE and count:
+            maybe -= 1
+            acknowledged = True
         if count == acknowledged:
             continue
         allowed = allowed_by_repeat.get(sequence, int(acknowledged))
@@ -172,4 +178,6 @@ def judge(tally: Tally, sequences: Any) -> Verdict:
         else:
             verdict.spurious += 1
             note("spurious", sequence)
+    verdict.missing += max(maybe, 0)
+    verdict.spurious += max(-maybe, 0)
     return verdict

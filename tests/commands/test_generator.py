@@ -13,7 +13,7 @@ from ingest.client.target import TargetError, own_url, require_loopback, resolve
 from ingest.loadtest.connection import Connection
 from ingest.loadtest.generator import Generator, Load, Unreachable
 from ingest.loadtest.records import RecordMaker
-from ingest.loadtest.tally import ACKNOWLEDGED, REFUSED, REJECTED, percentile
+from ingest.loadtest.tally import ACKNOWLEDGED, MAYBE, REFUSED, REJECTED, percentile
 from tests.commands.clocks import SleepingClock
 from tests.commands.recording import (
     Answer,
@@ -111,6 +111,29 @@ def test_a_server_that_goes_on_refusing_is_given_up():
     assert tally.records_unaccepted == 2
     assert list(tally.fates) == [REFUSED, REFUSED]
     assert "gave up" in tally.rejections[0]
+
+
+def test_a_busy_server_is_not_given_up_while_it_takes_others_records():
+    def answer(received):
+        # One request in three is taken: the rest wait far longer than a request may be retried.
+        return accept(received) if received.number % 3 == 0 else busy
+
+    busy = Answer(429, headers={"Retry-After": "5"})
+    with RecordingServer(answer) as server:
+        tally = generate(server, records=20, clients=4, retry_for_s=12)
+    assert tally.succeeded
+    assert tally.retries["429"] > 20
+
+
+def test_what_a_server_sheds_is_counted_apart():
+    body = b'{"accepted":3,"rejected":0,"errors":[],"shed":2}'
+    with RecordingServer(lambda _: Answer(202, body=body)) as server:
+        tally = generate(server, records=10, clients=1, batch=5)
+    summary = tally.summary()
+    assert (summary["records_accepted"], summary["records_shed"]) == (6, 4)
+    assert (summary["records_unaccepted"], summary["records"]) == (0, 10)
+    assert list(tally.fates) == [MAYBE] * 10
+    assert not tally.succeeded
 
 
 def test_a_silent_server_ends_the_run_after_one_window():

@@ -8,7 +8,7 @@ import pytest
 from django.test.utils import CaptureQueriesContext
 
 from ingest.loadtest import verify
-from ingest.loadtest.tally import ACKNOWLEDGED, REFUSED, REJECTED, Tally
+from ingest.loadtest.tally import ACKNOWLEDGED, MAYBE, REFUSED, REJECTED, Tally
 from ingest.loadtest.verify import Verifier, judge
 from tests.commands.clocks import SleepingClock
 from tests.commands.stored import store_events, store_logs, store_pings
@@ -160,3 +160,13 @@ def test_waiting_ends_when_nothing_comes_any_more():
     clock = SleepingClock()
     verifier(clock=clock).wait_until_stored(10, timeout_s=5, on_progress=lambda _: None)
     assert 5 <= sum(clock.slept) < 6
+
+
+def test_of_a_request_that_was_shed_in_part_as_many_are_stored_as_were_accepted():
+    tally = tally_of(ACKNOWLEDGED, MAYBE, MAYBE, MAYBE)
+    tally.records_accepted = 3
+    assert judge(tally, [0, 1, 3]).passed
+    assert judge(tally, [0, 1, 3]).acknowledged == 3
+    assert judge(tally, [0, 2]).missing == 1
+    assert judge(tally, [0, 1, 2, 3]).spurious == 1
+    assert judge(tally, [0, 1, 1, 2]).duplicates == 1

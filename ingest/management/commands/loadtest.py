@@ -34,7 +34,7 @@ from ingest.client.target import TargetError, own_url, require_loopback, resolve
 from ingest.loadtest.generator import Generator, Load, Unreachable
 from ingest.loadtest.records import PATHS, RecordMaker
 from ingest.loadtest.report import print_report
-from ingest.loadtest.tally import ACKNOWLEDGED, Tally
+from ingest.loadtest.tally import Tally
 from ingest.loadtest.verify import Verdict, Verifier, searched
 
 MAX_RECORDS = 100_000_000
@@ -46,8 +46,8 @@ Send N records from C clients and say how long it took.
 
 Closed loop by default: each client waits for its answer before it sends again. With --rate the
 load is open: requests start when the schedule says, and latency counts from that moment. 429 and
-503 are tried again after the server's Retry-After, plus jitter. Only this machine may be loaded,
-unless --allow-remote is given.
+503 are tried again after the server's Retry-After, plus jitter, for as long as it takes records of
+others meanwhile. Only this machine may be loaded, unless --allow-remote is given.
 
 With --verify each acknowledged record is then looked for in this installation's records database,
 and must be there exactly once. A request that is repeated after its answer was lost may be stored
@@ -198,7 +198,7 @@ class Command(BaseCommand):
         timeout_s: float,
         progress: Progress,
     ) -> Verdict:
-        expected = tally.fates.count(ACKNOWLEDGED)
+        expected = tally.records_accepted
         task = progress.add_task("stored", total=expected)
         verifier = Verifier(path=path, run=run, since_us=since_us, clock=SystemClock())
         waited = verifier.wait_until_stored(
