@@ -14,6 +14,8 @@ from control.admin.figures import compact, duration, percent, size
 from control.admin.pipelines import PipelineView
 from control.ports.panels import Problem
 
+# A batch of more than this share of what is admitted leaves no room for the next to fill.
+WIDE = 0.5
 # Batches of this share of their limit are full.
 NEARLY = 0.9
 
@@ -92,6 +94,15 @@ def narrowest(whole: PipelineView) -> Narrow:
             f"sent at a time. {pace}".strip(),
             remedy="Find what bounds the sink (its processor, its disk, locks). More workers "
             "would not help; send less, or give it a store that takes more.",
+        )
+    admitted = (pipeline.marks.high or 1.0) * pipeline.capacity_records
+    if pipeline.batch_limit > admitted * WIDE:
+        return Narrow(
+            cause=f"A batch closes at {compact(pipeline.batch_limit)} records, and the queue "
+            f"refuses from {compact(admitted)} on: records wait for a batch to fill while workers "
+            f"are idle. {pace}".strip(),
+            remedy="Lower max_records (adaptive_max_records where the size finds itself), or raise "
+            "capacity_records to several batches for each worker.",
         )
     return Narrow(
         cause=f"{pipeline.busy_workers} of its {pipeline.workers} "
