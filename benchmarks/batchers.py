@@ -109,9 +109,7 @@ def _settings(
         max_workers=max_workers,
         retry=RetryPolicy(base_s=0.01, cap_s=1.0, max_attempts=5),
         autoscale=AutoscaleSettings(interval_s=interval_s, cooldown_s=interval_s),
-        adaptive=AdaptiveSettings(
-            batch=adaptive, concurrency=adaptive and max_workers > 1, flush_deadline_s=0.1
-        ),
+        adaptive=AdaptiveSettings(batch=adaptive, concurrency=adaptive and max_workers > 1),
     )
 
 

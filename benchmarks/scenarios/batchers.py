@@ -1,11 +1,12 @@
-"""Single records into a store that costs 5 ms a write and 2 us a record: five ways, side by side.
+"""Single records into a far store, 50 ms a write and 10 us a record: six ways, side by side.
 
-Throughput with a producer that never pauses; latency with one that hands over a hundred records a
+Throughput with a producer that never pauses; latency with one that hands over fifteen records a
 second, which even the naive way can bear.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 
 from benchmarks.batchers import WAYS, Way
@@ -14,18 +15,18 @@ from benchmarks.figure import Figure
 from benchmarks.plan import Plan
 from benchmarks.tally import Store, percentile
 
-WRITE_S = 0.005
-RECORD_S = 0.000002
-RATE = 100
-_NAIVE_SHARE = 250  # the naive way gets so many times fewer records: it would take minutes
+WRITE_S = 0.05
+RECORD_S = 0.00001
+RATE = 15
+_NAIVE_SHARE = 1_000  # the naive way gets so many times fewer records: it would take an hour
 
 
 def measure(plan: Plan) -> list[Figure]:
-    records = min(plan.records, 200_000)
-    paced = RATE * (2 if plan.quick else 5)
+    records = min(plan.records // 5, 60_000)
+    paced = int(RATE * min(2.0 if plan.quick else 6.0, plan.records / 20_000))
     throughput = Panel(title="Throughput", unit="records/s", log=True)
     latency = Panel(
-        title=f"Handed over to stored, p99 at {RATE}/s", unit="ms", less_is_better=True, log=True
+        title=f"Handed over to stored, p95 at {RATE}/s", unit="ms", less_is_better=True, log=True
     )
     comparison = Comparison(
         name="batcher",
@@ -36,6 +37,8 @@ def measure(plan: Plan) -> list[Figure]:
         "repetitions.",
         panels=[throughput, latency],
     )
+    # Each write that fails is a warning, and here one that is wanted.
+    logging.getLogger("pipeline").setLevel(logging.ERROR)
     rates: dict[str, list[float]] = {way.name: [] for way in WAYS}
     waits: dict[str, list[float]] = {way.name: [] for way in WAYS}
     for repetition in range(plan.repetitions):
@@ -56,7 +59,7 @@ def measure(plan: Plan) -> list[Figure]:
         )
         for value, base in zip(rates[way.name], naive, strict=True):
             figure.add(value, base)
-        figure.notes = {"p99_ms": [round(wait, 1) for wait in waits[way.name]]}
+        figure.notes = {"p95_ms": [round(wait, 1) for wait in waits[way.name]]}
         figures.append(figure)
     plan.show(comparison)
     return figures
@@ -84,7 +87,7 @@ def _latency(way: Way, count: int) -> float:
         batcher.submit()
     batcher.close()
     _check(store, count)
-    return percentile(store.latencies_ms, 0.99)
+    return percentile(store.latencies_ms, 0.95)
 
 
 def _check(store: Store, count: int) -> None:

@@ -24,7 +24,7 @@ _WAIT_S = 300.0
 
 
 def measure(plan: Plan) -> list[Figure]:
-    items = min(plan.records * 2, 1_000_000)
+    items = min(max(plan.records, PRODUCERS[-1] * _REQUEST) * 2, 1_000_000)
     panel = Panel(title="Handed over", unit="items/s")
     comparison = Comparison(
         name="buffer",

@@ -158,7 +158,8 @@ def test_the_engine_alone_from_the_command_line(command):
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert [each["unit"] for each in report["figures"]] == ["records/s"] * 2
+    assert len(report["figures"]) > 2
+    assert {each["unit"] for each in report["figures"]} == {"records/s"}
     assert all(each["value"] > 0 for each in report["figures"])
 
 
