@@ -14,9 +14,12 @@ import pytest
 from pipeline.delivery.autoscaler import AutoscaleSettings
 from pipeline.delivery.breaker import BreakerSettings
 from pipeline.errors import RetryableError
+from pipeline.log.log import Log
 from pipeline.pipeline import Pipeline
 from pipeline.record import Batch
-from pipeline.runtime.clock import FakeClock
+from pipeline.runtime.clock import FakeClock, SystemClock
+from pipeline.runtime.rounds import Rounds
+from pipeline.runtime.signals import Signals
 from pipeline.sink import Sink, Written
 from pipeline.spec import PipelineSpec
 from tests.pipeline.rig import Rig
@@ -165,20 +168,22 @@ def test_nothing_changes_in_a_drain(rig: Rig, scene: Scene) -> None:
     assert scene.workers == 2
 
 
-def test_nothing_changes_while_the_breaker_is_open(rig: Rig, scene: Scene) -> None:
+@pytest.mark.parametrize("batches", [1, 9])
+def test_nothing_changes_while_the_breaker_is_open(rig: Rig, scene: Scene, batches: int) -> None:
+    """Neither more, for what waits, nor fewer, for the calm."""
     sink = ScriptedSink(always=RetryableError("away"))
-    pipeline = scene.start(
-        sink, min_workers=1, breaker=BreakerSettings(consecutive=1, open_s=3600.0)
-    )
-    rig.engine.configure([scene.spec(sink, breaker=pipeline.spec.settings.breaker)])
-    for _ in range(9):
+    long = BreakerSettings(consecutive=1, open_s=3600.0)
+    pipeline = scene.start(sink, min_workers=3, breaker=long)
+    rig.clock.await_waiting(3)
+    for _ in range(batches):
         rig.offer(records(10))
-    rig.signals.wait_for(lambda s: len(s.retries) == 1)
-    rig.clock.await_waiting(1)
+    rig.signals.wait_for(lambda s: len(s.retries) >= 1)
+    rig.clock.await_waiting(3)
+    rig.engine.configure([scene.spec(sink, breaker=long)])
     assert pipeline.breaker.state == "open"
     for _ in range(3):
         assert scene.look() == 0
-    assert scene.workers == 1
+    assert scene.workers == 3
 
 
 def test_nothing_changes_while_the_sink_is_paused(rig: Rig, scene: Scene) -> None:
@@ -221,6 +226,27 @@ def test_the_idle_worker_leaves_at_once_and_the_busy_one_finishes(rig: Rig, scen
     rig.clock.await_waiting(1)
     assert scene.look() == 0
     assert scene.workers == 1
+
+
+def test_an_idle_worker_is_woken_to_leave() -> None:
+    """By nothing else: there is no work, and no watchdog looks."""
+    signals = Signals()
+    often = AutoscaleSettings(interval_s=0.001, cooldown_s=0.0)
+    pipeline = Pipeline(
+        spec=spec(ScriptedSink(), min_workers=2, max_workers=2, autoscale=often),
+        journal=Log(log_id="log"),
+        clock=SystemClock(),
+        observer=signals,
+    )
+    pipeline.start()
+    pipeline.configure(spec(ScriptedSink(), max_workers=2, autoscale=often))
+    looking = Rounds(name="looking", round=pipeline.scale, clock=SystemClock())
+    looking.start()
+    signals.wait_for(lambda s: len(s.ended) == 1)
+    assert looking.stop(PATIENCE_S)
+    assert len(pipeline.workers) == 1
+    pipeline.halt()
+    assert pipeline.end(PATIENCE_S) == []
 
 
 def test_a_worker_that_is_told_to_end_finishes_the_batch_in_its_hand(
