@@ -222,6 +222,22 @@ def test_samples_hold_differences_and_gauges(
     assert second.interval_s == pytest.approx(5)
 
 
+def test_samples_tell_of_sizes_steps_and_what_was_shed(
+    sampler: Sampler, clock: FakeClock, stats: dict[str, Any]
+) -> None:
+    sizes = {"batch_limit": 125, "write_limit": 3}
+    for ups, shed in ((1, 10), (3, 25)):
+        clock.advance(5)
+        steps = {"scaled_up": ups, "scaled_down": ups - 1}
+        dropped = {"shed": shed, "backlog": 2}
+        stats["pipelines"] = [a_pipeline(**sizes, **steps, dropped=dropped)]
+        sampler.take()
+    first, second = PipelineSample.objects.order_by("at")
+    assert (second.batch_limit, second.write_limit) == (125, 3)
+    assert (first.scaled_up, second.scaled_up, second.scaled_down) == (1, 2, 2)
+    assert (first.shed, second.shed, second.dropped) == (10, 15, 15)
+
+
 def test_a_pipeline_made_anew_counts_from_nothing(
     sampler: Sampler, clock: FakeClock, stats: dict[str, Any]
 ) -> None:
