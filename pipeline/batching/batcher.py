@@ -18,7 +18,6 @@ from pipeline.log.manifest import Read
 from pipeline.record import Part
 from pipeline.settings import PipelineSettings
 
-
 MIB = 1024 * 1024
 # What is read ahead of the batches for tenants to take turns (bytes), if a batch is not larger.
 AHEAD_BYTES = 8 * MIB
@@ -282,10 +281,12 @@ class Batcher:
             room_bytes -= sum(part.nbytes for part in taken)
             if not more:
                 break
+        parts.sort(key=_position)  # as whoever delivers it after a crash will read it
         return parts, closed_by
 
     def _take_partition(self, reason: str) -> tuple[list[Part], str]:
         """A batch of one tenant: one that is full, or else the oldest, or the largest."""
+        self._read_ahead()
         tenant, closed_by = self._find_full(), ""
         if tenant is None and reason == "bytes":
             reason = "time"  # all together are full, and none of them is
@@ -357,3 +358,7 @@ class Batcher:
     def take_unlogged(self) -> list[Part]:
         """What was read and is in no file, as memory goes."""
         return self._queue.take_unlogged()
+
+
+def _position(part: Part) -> int:
+    return part.frame.position

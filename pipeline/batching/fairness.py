@@ -3,8 +3,9 @@
 Records that were read from the log wait here in a queue for each tenant.  A batch of all tenants
 is filled by deficit round robin: in each round a tenant may take its quantum, and what it takes
 beyond that, as a frame is left whole where it can be, it owes in the next rounds.  A tenant that
-has just come goes before those that have waited through a round: who sends little is served in
-the next batch, however much the others have waiting.  With partitions a batch is filled from one
+had nothing waiting goes before the others, once: who sends little is served in the next batch,
+however much the others have waiting.  A quantum of each batch is the others' all the same.  With
+partitions a batch is filled from one
 queue alone, which is due by its own size and age.
 
 Within a tenant the order of the log is kept.  A tenant that is parked, as an earlier batch of its
@@ -48,7 +49,7 @@ class FairQueue:
         self.held_bytes = 0
         self._queues: dict[str, _Queue] = {}
         self._parked: set[str] = set()
-        # Those that have had no turn yet, and those that have; by tenant, who is next first.
+        # Those that had nothing waiting, and all others; by tenant, who is next first.
         self._new: OrderedDict[str, _Queue] = OrderedDict()
         self._old: OrderedDict[str, _Queue] = OrderedDict()
         # What of each frame is still to be batched; and the frames' positions, ascending, of those
@@ -75,7 +76,10 @@ class FairQueue:
     # --- coming in -------------------------------------------------------------------------
 
     def add(self, part: Part, *, overtaken: bool = False) -> None:
-        """Records that follow all earlier ones of their tenant."""
+        """Records that follow all earlier ones of their tenant.
+
+        Those that have `overtaken` the line in the log are of a tenant that had nothing waiting.
+        """
         position = part.frame.position
         self._left[position] = part
         (self._overtaken if overtaken else self._line).append(position)
@@ -91,7 +95,7 @@ class FairQueue:
         if len(queue.parts) == 1:
             self._note_age(queue)
             if part.tenant not in self._parked:
-                self._enter(queue, self._new)
+                self._enter(queue, self._new if overtaken else self._old)
 
     def _enter(self, queue: _Queue, ring: OrderedDict[str, _Queue]) -> None:
         """Be the last of a ring."""
@@ -197,8 +201,9 @@ class FairQueue:
         parts: list[Part] = []
         room_records, room_bytes = max_records, max_bytes
         quantum = max(1, max_records // max(1, len(self._queues)))
+        others = quantum if self._old else 0
         while room_records > 0 and room_bytes > 0:
-            queue = self._turn(quantum)
+            queue = self._turn(quantum, others_first=room_records <= others)
             if queue is None:
                 return parts, ""
             part, closed_by = self._next(queue, room_records, room_bytes, first=first and not parts)
@@ -228,10 +233,10 @@ class FairQueue:
                 return parts, closed_by
         return parts, "size" if room_records <= 0 else "bytes"
 
-    def _turn(self, quantum: int) -> _Queue | None:
+    def _turn(self, quantum: int, *, others_first: bool) -> _Queue | None:
         """Whose turn it is; a round that passes pays a quantum of each debt."""
         while True:
-            ring = self._new or self._old
+            ring = (self._old or self._new) if others_first else (self._new or self._old)
             if not ring:
                 return None
             queue = next(iter(ring.values()))

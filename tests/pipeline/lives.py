@@ -162,7 +162,7 @@ class Life:
         if chore is not None:
             self._run(held, source, chore)
             return True
-        if source.batcher.lags or source.batcher.oldest_arrival_s() is None:
+        if source.batcher.due_s(now, shutdown=True) != 0:
             return False
         held.batches[sink].append(source.take(shutdown=True))
         return True

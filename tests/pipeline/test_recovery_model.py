@@ -85,9 +85,13 @@ class RecoveryMachine(RuleBasedStateMachine):
         cache_bytes=st.sampled_from([0, 2000, 1 << 20]),
         max_records=st.integers(1, 8),
         max_bytes=st.sampled_from([300, 1 << 20]),
+        partition_by=st.sampled_from(["", "tenant"]),
     )
-    def begin(self, cache_bytes: int, max_records: int, max_bytes: int) -> None:
+    def begin(
+        self, cache_bytes: int, max_records: int, max_bytes: int, partition_by: str
+    ) -> None:
         self.cache_bytes = cache_bytes
+        self.partition_by = partition_by
         self._live(max_records, max_bytes)
 
     def _live(self, max_records: int, max_bytes: int) -> None:
@@ -99,7 +103,9 @@ class RecoveryMachine(RuleBasedStateMachine):
             root=self.root,
             disk=self.disk,
             clock=self.clock,
-            settings=PipelineSettings(max_records=max_records, max_bytes=max_bytes),
+            settings=PipelineSettings(
+                max_records=max_records, max_bytes=max_bytes, partition_by=self.partition_by
+            ),
             cache_bytes=self.cache_bytes,
         )
         self.life.adopt()
@@ -110,7 +116,7 @@ class RecoveryMachine(RuleBasedStateMachine):
         severities=st.lists(st.sampled_from([INFO, ERROR]), min_size=1, max_size=5),
         sinks=st.sets(SINK, min_size=1),
         nbytes=st.sampled_from([0, 100, 700, 2500]),
-        tenant=st.sampled_from(["t", "u"]),
+        tenant=st.sampled_from(["t", "u", "v"]),
         durable=st.sampled_from([True, True, False]),
     )
     def offer(
