@@ -34,7 +34,7 @@ LEAST_DEVIATION_S = 0.001
 GAIN = 0.5
 # How many rounds pass between an increase that did not pay, or was refused, and the next one: a
 # sink that loses a write now and then is not to be taken for one that has enough.
-REST_ROUNDS, REFUSED_ROUNDS = 8, 4
+REST_ROUNDS, REFUSED_ROUNDS = 8, 2
 
 
 class RoundTrips:
@@ -111,7 +111,7 @@ class ConcurrencyLimit:
         if now - seconds < self._changed_s:
             return
         if unusual:
-            self._decrease(now)
+            self._decrease(self._exact * DECREASE, now)
             return
         self._answers += 1
         self._records += count
@@ -129,7 +129,8 @@ class ConcurrencyLimit:
         if now - seconds >= self._changed_s:
             if self._before is not None:  # that was one too many: not again at once
                 self._rest = REFUSED_ROUNDS
-            self._decrease(now)
+            # One less at least: refusals come back fast, and five in a row may open the breaker.
+            self._decrease(min(self._exact * DECREASE, self.limit - 1.0), now)
         return True
 
     def _begin_round(self) -> None:
@@ -148,18 +149,20 @@ class ConcurrencyLimit:
         if before is not None and rate < self._least_rate(*before):
             self._rest = REST_ROUNDS
             self._change(before[0], now)
-        elif self._rest:
+            return
+        self._exact = max(self._exact, float(self.limit))  # a whole round went well
+        if self._rest:
             self._rest -= 1
         elif self.limit < self._most:
             self._before = self.limit, rate
-            self._change(self._exact + 1, now)
+            self._change(self.limit + 1.0, now)
 
     def _least_rate(self, limit: int, rate: float) -> float:
         """What the writers that came since must bring it to."""
         return rate * (1 + GAIN * (self.limit - limit) / limit)
 
-    def _decrease(self, now: float) -> None:
-        self._change(self._exact * DECREASE, now)
+    def _decrease(self, exact: float, now: float) -> None:
+        self._change(exact, now)
         if self._before is not None and self.limit <= self._before[0]:
             self._before = None
 

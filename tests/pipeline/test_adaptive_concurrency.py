@@ -68,7 +68,7 @@ def test_a_refusal_lowers_it_to_nine_tenths() -> None:
 
 def test_an_increase_that_is_refused_is_not_tried_again_at_once() -> None:
     attempts = Attempts().up_to(4)
-    assert [attempts.refused() for _ in range(2)] == [4, 3]  # 3.6, 3.2
+    assert attempts.refused() == 3, "one less at least"
     assert [attempts.round() for _ in range(REFUSED_ROUNDS)] == [3] * REFUSED_ROUNDS
     assert attempts.round() == 4
 
