@@ -58,7 +58,7 @@ def attempt(
 
 
 def a_worker() -> Worker:
-    return Worker("w", 0, 0.0)
+    return Worker("w", 0)
 
 
 def fate(outcome: Outcome) -> str:
