@@ -41,6 +41,7 @@ class Session:
         """The run cannot go on; called by any thread."""
         self.fatal = self.fatal or reason
         self._over.set()
+        self._hurried.set()
 
     def carry_out(self, run: Run, where: str) -> Outcome:
         with ExitStack() as stack:
@@ -116,7 +117,8 @@ class Session:
         stopping.start()
         self._hurried.wait()
         if not found:
-            self.progress.say("Second signal: what is left is dropped")
+            if not self.fatal:
+                self.progress.say("Second signal: what is left is dropped")
             run.abandon()
         stopping.join()
         if isinstance(found[0], Exception):
