@@ -5,9 +5,9 @@ it is with the sink: a batch in back-off holds none.  The workers are threads th
 says how many of them do.
 
 It goes up by one when it was reached for a whole round and another write at once may pay, and down
-to nine tenths when the sink pushes back, or when a round trip takes longer than is usual (mean +
-2.5 sigma).  What began before the last change says nothing of the limit that is now, so that one
-hiccup under many writes lowers it once.
+to nine tenths when the sink pushes back (one less at least), or when a round trip takes longer than
+is usual (mean + 2.5 sigma).  What began before the last change says nothing of the limit that is
+now, so that one hiccup under many writes lowers it once.
 
 Round trips alone do not show a sink that slows down a little with every write more: their mean
 follows.  So an increase is taken back when it did not bring at least half of what one more equal
