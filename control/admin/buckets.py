@@ -100,15 +100,25 @@ class _Buckets:
             ]
         return active
 
-    def told(self, index: int) -> list[dict[str, int]]:
-        """What the active processes say of themselves in a bucket, or all where none is."""
-        everyone = {process: gauges[index] for process, gauges in self.gauges.items()}
-        known = {process: gauge for process, gauge in everyone.items() if gauge is not None}
-        active = [gauge for process, gauge in known.items() if self.active[process][index]]
-        if active or len(known) < 2:
-            return active or list(known.values())
-        ever = [gauge for process, gauge in known.items() if any(self.active[process])]
-        return ever or list(known.values())
+    @cached_property
+    def told(self) -> list[list[dict[str, int]]]:
+        """What the active processes say of themselves in each bucket, or all where none is."""
+        ever = {process for process, active in self.active.items() if any(active)}
+        return [self._told(index, ever) for index in range(self.count)]
+
+    def _told(self, index: int, ever: set[str]) -> list[dict[str, int]]:
+        known = [
+            (process, gauge)
+            for process, gauges in self.gauges.items()
+            if (gauge := gauges[index]) is not None
+        ]
+        for chosen in (
+            [gauge for process, gauge in known if self.active[process][index]],
+            [gauge for process, gauge in known if process in ever],
+        ):
+            if chosen:
+                return chosen
+        return [gauge for _, gauge in known]
 
     def fill(self) -> list[float | None]:
         """How full the fullest process is: each refuses for itself."""
@@ -121,15 +131,12 @@ class _Buckets:
                 ),
                 default=None,
             )
-            for gauges in map(self.told, range(self.count))
+            for gauges in self.told
         ]
 
     def gauge(self, name: str, over: Callable[[Iterable[int]], int]) -> list[float | None]:
         """One gauge, put together over the active processes."""
-        return [
-            over([gauge[name] for gauge in gauges]) if gauges else None
-            for gauges in map(self.told, range(self.count))
-        ]
+        return [over([gauge[name] for gauge in gauges]) if gauges else None for gauges in self.told]
 
     def total(self, name: str) -> list[float]:
         """What was counted in each bucket, over the processes."""
