@@ -39,6 +39,11 @@ _ACCEPTED = inline_serializer(
             "stored, as a required sink refused them (its dead letters or counts tell) or no "
             "required sink takes their kind. `ack` then names what else is true.",
         ),
+        "shed": serializers.IntegerField(
+            required=False,
+            help_text="How many valid records were not accepted, as their level is among the "
+            "lowest and the sinks are nearly full: dropped on purpose. Not part of `accepted`.",
+        ),
         "ack": serializers.ChoiceField(
             choices=["memory", "wal", "wal-unsynced", "stored"],
             help_text="What is true now. `memory`: this process has the records. `wal`: its log on "
@@ -80,7 +85,8 @@ _REFUSALS = {
     413: "More than a limit that `limit` names; coming back will not help.",
     415: "A content type or encoding that is not understood; `detail` says what is.",
     422: "The `Idempotency-Key` was used for a request with another body.",
-    429: "No room now: come back after `Retry-After` seconds.",
+    429: "No room now, or the API key has used up its rate (`rate_limited`): come back after "
+    "`Retry-After` seconds.",
     503: "Stopping, no sink to write to, a log that cannot be written, or, for a request with an "
     "`Idempotency-Key`, a control database that does not answer: nothing was kept; come back "
     "after `Retry-After` seconds.",
@@ -110,6 +116,22 @@ _REPLAYED = OpenApiParameter(
     OpenApiParameter.HEADER,
     response=[202],
     description="This is the answer to an earlier request with the same `Idempotency-Key`.",
+)
+_RATE_LIMIT = OpenApiParameter(
+    "RateLimit",
+    str,
+    OpenApiParameter.HEADER,
+    response=[202, 429],
+    description="What is left, in records, as draft-ietf-httpapi-ratelimit-headers has it: "
+    '`"key"` of the API key\'s rate, `"room"` of the scarcest required sink of this process, from '
+    "its hint mark on; `t` is in how many seconds all of it is there again.",
+)
+_POLICY = OpenApiParameter(
+    "RateLimit-Policy",
+    str,
+    OpenApiParameter.HEADER,
+    response=[202, 429],
+    description="The rate of the API key, if it has one: `q` records in `w` seconds.",
 )
 _REQUEST_ID = OpenApiParameter(
     "X-Request-ID", str, OpenApiParameter.HEADER, description="Taken, or made; always answered."
@@ -168,7 +190,7 @@ def _post(
         "description": description,
         "tags": ["ingest"],
         "auth": [{"ApiKeyBearer": []}, {"ApiKeyHeader": []}, {}],
-        "parameters": [_ACK, _KEY, _REPLAYED, _REQUEST_ID, _ENCODING],
+        "parameters": [_ACK, _KEY, _REPLAYED, _RATE_LIMIT, _POLICY, _REQUEST_ID, _ENCODING],
         "request": request,
         "responses": _responses(),
         "examples": [
