@@ -38,9 +38,9 @@ class Sink(Protocol):
     def write(self, batch: Batch) -> Written | None:
         """Store a batch; to return is to say that all of its records are stored.
 
-        Raises RetryableError, PermanentError, PartialFailure or SinkFault.  A batch may come
-        again, whole or in halves, after an error, an abort or a crash: `batch.batch_id` and the
-        records' ids stay the same.
+        Raises RetryableError, PermanentError, PartialFailure or SinkFault.  After an error, an
+        abort or a crash a batch may come again, with the same `batch.batch_id`, or halved, with
+        others; the records' ids stay the same.
         """
 
     def abort(self) -> None:

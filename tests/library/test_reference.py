@@ -54,7 +54,7 @@ def shared(name: str) -> bool:
     if issubclass(thing, Exception):
         return False
     if dataclasses.is_dataclass(thing):
-        return not thing.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        return not getattr(thing, "__dataclass_params__").frozen  # noqa: B009 - no type has it
     return not (issubclass(thing, STRUCTS) and thing.__struct_config__.frozen)
 
 

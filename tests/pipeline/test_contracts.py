@@ -116,13 +116,13 @@ def test_no_aliasing_between_a_flushed_batch_and_the_next(rig: Rig) -> None:
 def test_a_bounded_input_of_16_is_never_exceeded_and_the_blocked_time_is_measured(
     rig: Rig,
 ) -> None:
-    """48 records into room for 16, of which the sink frees 4 each 100 ms: 800 ms of waiting."""
+    """16 offers of 3 into room for 16, of which the sink frees 4 each 100 ms: 800 ms of waiting."""
     sink = SlowSink(rig.clock, 0.1)
     engine = rig.start(
         spec(
             sink,
             max_records=4,
-            max_wait_s=0,
+            max_wait_s=3600,
             capacity_records=16,
             high_watermark=1.0,
             low_watermark=1.0,
@@ -135,16 +135,16 @@ def test_a_bounded_input_of_16_is_never_exceeded_and_the_blocked_time_is_measure
     blocked = threading.Semaphore(0)
 
     def produce() -> None:
-        for one in records(48):
+        for _ in range(16):
             while True:
                 try:
-                    rig.offer([one])
+                    rig.offer(records(3))
                     break
                 except Saturated as refusal:
                     refused.append(refusal.retry_after_s)
                     began = rig.clock.monotonic()
                     blocked.release()
-                    assert engine.await_room("log", "t", timeout_s=60.0) is None
+                    assert engine.await_room("log", "t", records=3, timeout_s=60.0) is None
                     blocked_s.append(rig.clock.monotonic() - began)
                 finally:
                     held.append(pipeline.admission.held_records)
