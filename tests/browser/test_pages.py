@@ -32,6 +32,7 @@ from tests.admin.cast import (
     pipeline_stats,
 )
 from tests.admin.frames import frame_bytes
+from tests.admin.test_counters import add, make_counter
 from tests.browser.conftest import OpenPage, serious_findings, too_wide
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -145,6 +146,22 @@ def _events() -> str:
     return "/admin/ingest/auditevent/"
 
 
+def _counters() -> str:
+    _counter()
+    make_counter("n" * 200, tenant="t" * 60, labels={"l" * 60: "v" * 200})
+    return "/admin/ingest/counter/"
+
+
+def _no_counters() -> str:
+    return "/admin/ingest/counter/"
+
+
+def _counter() -> str:
+    counter = make_counter(EVIL, labels={EVIL: EVIL, "shop": "berlin"})
+    add(counter, now=timezone.now(), m1=10, m3=40, m4=-5, m20=7)
+    return f"/admin/ingest/counter/{counter.pk}/change/"
+
+
 def _sink_form() -> str:
     return reverse("admin:sinks_sinkconfig_add")
 
@@ -193,6 +210,9 @@ PAGES: list[Callable[[], str]] = [
     _hostile_record,
     _pings,
     _events,
+    _counters,
+    _no_counters,
+    _counter,
     _sink_form,
     _sinks,
     _key_form,
