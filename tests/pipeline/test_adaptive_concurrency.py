@@ -160,3 +160,12 @@ def test_the_steadiest_sink_may_vary_a_little(mean: float, usual: float, unusual
         trips.add(mean, 100)
     assert not trips.unusual(usual, 100)
     assert trips.unusual(unusual, 100)
+
+
+def test_an_unusual_round_trip_now_and_then_does_not_wear_it_down() -> None:
+    attempts = Attempts(most=4).up_to(4)
+    for _ in range(10):
+        assert attempts.answer(seconds=0.5) == 4  # 3.6
+        for _ in range(10):
+            attempts.round()
+    assert attempts.limit.limit == 4
