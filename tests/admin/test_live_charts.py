@@ -116,6 +116,15 @@ def test_a_process_that_rests_for_a_moment_still_counts() -> None:
     assert history.workers[-1] == 2
 
 
+def test_a_process_that_rests_for_long_counts_as_long_as_it_worked() -> None:
+    second = rows(process_id="p2")
+    for row in second[:80]:  # the last 400 s
+        row.update(accepted=0, stored=0, held_records=0)
+    (history,) = bucketed([*rows(), *second], WINDOW)
+    assert history.workers[-1] == 1
+    assert history.workers[5] == 2
+
+
 def test_steps_are_counted_at_their_moment() -> None:
     told = [sample(0, scaled_up=1), sample(5, scaled_down=1), sample(20, scaled_up=2)]
     (history,) = bucketed(told, WINDOW)
