@@ -100,14 +100,16 @@ def test_a_shorter_interval_counts_at_once(engine: Engine, signals: Signals) -> 
 def test_the_autoscaler_can_be_ended_alone_and_the_workers_stay(
     engine: Engine, signals: Signals
 ) -> None:
+    before = set(threading.enumerate())
     sink = HeldSink()
     engine.configure([small(sink)])
     engine.start()
     offer(engine, 70)
     signals.wait_for(lambda s: len(s.scalings) == 3)
+    assert "autoscaler" in {t.name for t in threading.enumerate() if t not in before}
     assert engine.stop_scaling(PATIENCE_S)
     assert engine.stop_scaling(PATIENCE_S)
-    assert "autoscaler" not in {thread.name for thread in threading.enumerate()}
+    assert "autoscaler" not in {t.name for t in threading.enumerate() if t not in before}
     sink.let_go()
     assert engine.drain(PATIENCE_S)
     (pipeline,) = engine.pipelines
