@@ -182,6 +182,16 @@ def test_a_sink_with_one_writer_has_one_worker(service, monkeypatch):
     assert (settings.min_workers, settings.max_workers, settings.max_records) == (1, 1, 100)
 
 
+def test_a_size_that_finds_itself_stays_within_what_the_sink_takes_at_once(service, monkeypatch):
+    monkeypatch.setattr(MemorySink, "max_batch_records", 50)
+    row(pipeline={"adaptive_batch": "on"})
+    service.start("test")
+    pipeline = service.engine.pipelines[0]
+    adaptive = pipeline.spec.settings.adaptive
+    assert (adaptive.batch, adaptive.start_records, adaptive.max_records) == (True, 50, 50)
+    assert pipeline.batch_limit == 50
+
+
 def test_the_first_batch_writes_a_copy_that_starts_without_a_database(service, monkeypatch):
     row(options={"keep_records": 5})
     service.start("test")
