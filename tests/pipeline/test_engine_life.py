@@ -201,10 +201,10 @@ def test_an_offer_that_appends_after_the_stop_is_dropped_and_counted(
 def test_a_refused_offer_ends_the_retirement_it_was_waited_for(rig: Rig) -> None:
     engine = rig.start(spec(ScriptedSink()), spec(ScriptedSink(), key="b"))
     a, _ = engine.pipelines
-    a.admission.reserve(1, 10)
+    a.admission.reserve(1, 10, tenant="t")
     engine.configure([spec(ScriptedSink(), key="b")])
     assert engine.retired == [a]
-    a.give_back(1, 10)
+    a.give_back(1, 10, tenant="t")
     assert engine.retired == []
 
 
