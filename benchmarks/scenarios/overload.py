@@ -142,7 +142,7 @@ def _cost(plan: Plan) -> Figure:
 
 def _limited_key(server: Server) -> str:
     """A key whose rate is counted, and never used up."""
-    said = server._run("manage.py", "apikey", "create", "limited", "--rate", "1000000000", "--json")
+    said = server.run("manage.py", "apikey", "create", "limited", "--rate", "1000000000", "--json")
     return str(json.loads(said.splitlines()[-1])["token"])
 
 

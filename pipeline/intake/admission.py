@@ -182,13 +182,25 @@ class Admission:
         with self._lock:
             if self._closed:
                 raise Closed
-            if not self.could_fit(records, nbytes):
-                self.refused += 1
-                raise self._too_large(records, nbytes)
-            if (why := self._why(tenant, records, nbytes)) is not None:
-                self.refused += 1
-                raise self._saturated(tenant, records, nbytes, why)
+            settings = self._settings
+            # The usual case at once: this is done for every offer.
+            if (
+                self.refusing
+                or self._shares.waiting
+                or self.held_records + records > settings.capacity_records
+                or self.held_bytes + nbytes > settings.backlog_max_bytes
+            ):
+                self._judge(tenant, records, nbytes)
             self._hold(records, nbytes, tenant)
+
+    def _judge(self, tenant: str, records: int, nbytes: int) -> None:
+        """Raise why an offer is refused, if it is."""
+        if not self.could_fit(records, nbytes):
+            self.refused += 1
+            raise self._too_large(records, nbytes)
+        if (why := self._why(tenant, records, nbytes)) is not None:
+            self.refused += 1
+            raise self._saturated(tenant, records, nbytes, why)
 
     def could_fit(self, records: int, nbytes: int) -> bool:
         """Whether so much would fit if nothing else were held."""

@@ -122,6 +122,16 @@ def test_one_request_may_be_more_than_the_share(clock: FakeClock) -> None:
     assert not taken(room, "late", 1)
 
 
+def test_also_when_it_waited_for_it(clock: FakeClock) -> None:
+    room = admission(clock, capacity=1_000)
+    for n in range(100):
+        assert room.fits(10, 0, tenant=f"t{n}")
+    assert not taken(room, "late", 100), "full"
+    for n in range(10):
+        room.release(10, 0, tenant=f"t{n}")
+    assert taken(room, "late", 100), "a hundred and one share a thousand"
+
+
 def test_bytes_have_shares_as_well(clock: FakeClock) -> None:
     room = admission(clock, nbytes=1_000)
     assert taken(room, "a", 1, 800)
