@@ -18,6 +18,7 @@ from benchmarks.comparison import Comparison, Panel
 from benchmarks.plan import Plan
 from benchmarks.scenarios import batchers, buffer, serialization, sinks, sizes
 from benchmarks.tally import Store, percentile
+from ingest.wire.formats import Format
 
 WAIT_S = 30.0
 SVG = "{http://www.w3.org/2000/svg}"
@@ -162,7 +163,7 @@ def test_all_formats_hold_the_same_records() -> None:
     for name, (encode, format) in wire.formats().items():
         records = wire.taken(encode(plain), format).records["default"]
         assert len(records) == 20, name
-        (expected, *_) = wire.taken(plain, wire.Format.LINES).records["default"]
+        (expected, *_) = wire.taken(plain, Format.LINES).records["default"]
         assert json.loads(records[0].payload).keys() == json.loads(expected.payload).keys()
 
 

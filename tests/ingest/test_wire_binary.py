@@ -396,6 +396,17 @@ def test_a_record_that_is_too_large_is_refused_alone() -> None:
     assert codes(body, Format.PROTOBUF) == {1: "record_too_large"}
 
 
+@pytest.mark.parametrize("format", [Format.MSGPACK, Format.PROTOBUF])
+def test_what_is_too_large_is_not_decoded_to_find_out_what_else_is_wrong(format: Format) -> None:
+    """Decoded, a body of small things is many times as large."""
+    number = b"\x00" * 6 + b"\xf8\x7f"  # NaN
+    if format is Format.MSGPACK:
+        body = flat(b"\xdd\x00\x03\x00\x00" + b"\x80" * 196_607 + b"\xcb" + number[::-1])
+    else:
+        body = proto({"message": "x" * 100_001, "fields": {"k": {"number": math.nan}}})
+    assert codes(body, format) == {0: "record_too_large"}
+
+
 def test_records_of_every_length_of_length() -> None:
     sizes = (0, 1, 100, 127, 128, 16_383, 16_384, 90_000)
     body = proto(*({"message": "x" * size} for size in sizes))
