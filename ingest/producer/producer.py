@@ -90,21 +90,24 @@ class Producer:
             now = clock.monotonic()
             if due > now and not self._sleep((due if end is None else min(due, end)) - now):
                 return "stopped"
-            if end is not None and clock.monotonic() >= end:
+            if self._is_over(end):
                 return "its time is over"
-            if self._stopping or not self._offered():
-                return "stopped"
+            if self._stopping or not self._offered(end):
+                return "its time is over" if self._is_over(end) else "stopped"
             due = max(due + rate_s, clock.monotonic() - MAKE_UP_S)
         return f"{self._count} logs are made"
 
-    def _offered(self) -> bool:
+    def _is_over(self, end: float | None) -> bool:
+        return end is not None and self._clock.monotonic() >= end
+
+    def _offered(self, end: float | None) -> bool:
         record = hello(self._clock.time_us())
         while True:
             try:
                 self._offer([record])
             except Saturated:
                 self.refused += 1
-                if not self._paused(pace(1.0)):
+                if not self._paused(pace(1.0)) or self._is_over(end):
                     return False
             else:
                 self.produced += 1

@@ -366,3 +366,12 @@ def test_the_logs_are_found_in_the_database(collector_server):
     assert "[RESULT] Produced=1234 | Processed=1234 | equal" in done.stdout
     server.stop()
     assert re.search(r"\bdatabase\b.* 1234\b", server.output), server.output
+
+
+def test_a_server_that_refuses_to_the_end_does_not_hold_it_longer_than_told():
+    refusal = Answer(503, body=b'{"detail":"the database is away"}', headers={"Retry-After": "1"})
+    with RecordingServer(lambda _: refusal) as server:
+        status, lines = over_http(server, "--drain-timeout", "200ms")
+    assert status == 1
+    assert "Not everything was flushed in time" in lines
+    assert "Produced=107 | Processed=0 | NOT equal: 107 logs were not processed" in lines[-2]

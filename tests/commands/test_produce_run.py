@@ -7,10 +7,11 @@ import threading
 
 import pytest
 
+from ingest.producer.hello import hello
 from ingest.producer.progress import EngineLines, Progress
 from ingest.producer.run import Run, RunOptions
 from ingest.producer.slowsink import SlowSink, Tally
-from pipeline.errors import RetryableError
+from pipeline.errors import Draining, RetryableError
 from pipeline.runtime.clock import SystemClock
 from tests.pipeline.support import PATIENCE_S, HeldSink
 
@@ -176,3 +177,19 @@ def test_the_engines_own_lines_are_said_and_go_nowhere_else(caplog):
 def test_settings_that_contradict_each_other_are_refused(stage):
     with pytest.raises(ValueError, match="min_workers <= max_workers"):
         stage(min_workers=5, max_workers=2)
+
+
+def test_the_buffer_is_closed_by_the_time_it_is_said(stage):
+    one = stage(count=7).until_made()
+    refused = []
+
+    def say(line):
+        if line.startswith("Buffer closed"):
+            try:
+                one.run._engine.offer(type="log", tenant="default", records=[hello(1)])
+            except Draining:
+                refused.append(line)
+
+    one.run._progress._say = say
+    assert one.run.stop(PATIENCE_S).equal
+    assert refused

@@ -191,3 +191,11 @@ def test_whatever_breaks_it_is_told(caplog):
     assert producer.broke
     assert producer.why == "the producer broke: RuntimeError: boom"
     assert "the producer broke" in caplog.text
+
+
+def test_its_time_is_over_though_there_is_never_room():
+    clock = SleepingClock()
+    taker = Taker(clock, full=lambda number: True)
+    producer = produce(clock, taker, duration_s=0.25)
+    assert (producer.produced, producer.why) == (0, "its time is over")
+    assert clock.monotonic() == pytest.approx(1000.25, abs=0.003)
