@@ -19,6 +19,7 @@ from pipeline.ids import RecordIds
 from pipeline.intake import room
 from pipeline.intake.admission import Closed
 from pipeline.intake.room import Remaining
+from pipeline.intake.inlet import MAX_RECORDS, Inlet, Inlets
 from pipeline.intake.routing import Routed, RoutingTable, reserve
 from pipeline.intake.shedding import shed
 from pipeline.log.disk import Disk
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 
 UNROUTED = "(unrouted)"
 STOP_GRACE_S = 1.0
+# What a drain waits at most for room for what inlets hold.
+INLET_S = 1.0
 # So long the autoscaler rests while there is no pipeline.
 SCALE_REST_S = 60.0
 
@@ -96,6 +99,7 @@ class Engine:
         self._names: dict[str, str] = {}
         self._routes = RoutingTable(self._lock, lambda: self._pipelines.values())
         self._started = False
+        self._inlets = Inlets(clock=self._clock)
         self._refusing = False
         self._stopped = False
         self._flush_for = self._request_flush  # one bound method for all receipts
@@ -304,13 +308,20 @@ class Engine:
         Waits at most `timeout_s` (seconds), and less where nothing moves any more.  With `last`,
         what fails is tried once more and then left in the log's files, if it has any.
         """
+        due = self._clock.monotonic() + timeout_s
+        self._close_inlets(timeout_s)
         with self._lock:
             self._refusing = True
             pipelines = [*self._pipelines.values(), *self._retired]
-        due = self._clock.monotonic() + timeout_s
         for pipeline in pipelines:
             pipeline.begin_drain(last=last)
         return self._all_settled(pipelines, None, due)
+
+    def _close_inlets(self, timeout_s: float) -> None:
+        """Take in what was put one by one; what there is no room for soon is lost, and counted."""
+        self._inlets.close(min(INLET_S, timeout_s / 4))
+        for tenant, records in self._inlets.give_up():
+            self._drop_unrouted(tenant, records, "shutdown", "there was no room for them at a stop")
 
     def _all_settled(self, pipelines: list[Pipeline], below: int | None, due: float) -> bool:
         # Each is waited for: one that cannot deliver must not cost the others their time.
@@ -560,9 +571,7 @@ class Engine:
             self._append(frame, routed, durable=durable)
         # Only now is it taken in, and with it what goes nowhere.
         if routed.nowhere:
-            self._log.ledger.passed_by(UNROUTED, tenant, routed.nowhere, reason="unrouted")
-            self._observers.records_dropped(
-                UNROUTED,
+            self._drop_unrouted(
                 tenant,
                 routed.left_out(records),
                 "unrouted",
@@ -573,6 +582,28 @@ class Engine:
         if shedding is not None:
             shedding.tell(tenant)
         return receipt
+
+    def _drop_unrouted(
+        self, tenant: str, records: Sequence[Record], reason: str, error: str
+    ) -> None:
+        self._log.ledger.passed_by(UNROUTED, tenant, len(records), reason=reason)
+        self._observers.records_dropped(UNROUTED, tenant, records, reason, error)
+
+    def inlet(self, *, type: str, tenant: str, max_records: int = MAX_RECORDS) -> Inlet:
+        """A way in for records of one type and tenant that come one at a time; see `Inlet`.
+
+        What it holds is taken in by a drain or a stop.
+        """
+        return self._inlets.make(
+            tenant=tenant,
+            offer=lambda records: self.offer(type=type, tenant=tenant, records=records),
+            max_records=max_records,
+        )
+
+    @property
+    def inlet_records(self) -> int:
+        """Records that were put into inlets and are in no log yet."""
+        return self._inlets.held
 
     def _append(self, frame: Frame, routed: Routed, *, durable: bool) -> None:
         """Into the log; whatever comes in between, the room is given back."""

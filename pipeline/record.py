@@ -81,6 +81,11 @@ def encoded_sizes(records: Iterable[Record]) -> list[int]:
     return [len(encode(record)) - len(encode(record.id)) + 1 for record in records]
 
 
+def encoded_weight(records: Sequence[Record]) -> int:
+    """Bytes of the records together inside a frame payload."""
+    return payload_bytes(_encoder.encode(records), len(records))
+
+
 def payload_bytes(payload: bytes, count: int) -> int:
     """What the records of a frame payload weigh: its length without the array's header."""
     return len(payload) - (1 if count < 16 else 3 if count < 1 << 16 else 5)
@@ -117,6 +122,7 @@ class Part:
     # differs for a sink that takes only part of a frame.  `_payload` is kept besides the frame's
     # own, which the log lets go of as soon as the records have settled.
     __slots__ = (
+        "_least",
         "_payload",
         "_records",
         "_run",
@@ -135,35 +141,46 @@ class Part:
         count: int,
         nbytes: int,
         held_bytes: int,
-        records: list[Record] | _Run | None = None,
+        min_severity: int = 0,
+        run: _Run | None = None,
     ) -> None:
         self.frame = frame
         self.start = start
         self.count = count
         self.nbytes = nbytes
         self.held_bytes = held_bytes
-        self._payload = frame.payload if records is None else b""
-        self._run = _Run(records) if isinstance(records, list) else records
+        self._payload = frame.payload if run is None else b""
+        self._least = min_severity
+        self._run = run
         self._records: list[Record] | None = None
 
     @classmethod
     def of_extent(cls, frame: Frame, share: Share, start: int, count: int) -> Part:
         """A run of a share's records, by their place in it."""
-        records = None
-        nbytes = share.nbytes
-        if share.min_severity:
-            records = _Run(frame.read(share.min_severity))
-        if count < share.count:
-            records = records or _Run(frame.read())
-        if records is not None:
-            nbytes = records.weight(start, start + count)
-        return cls(
+        part = cls(
             frame=frame,
             start=start,
             count=count,
-            nbytes=nbytes,
+            nbytes=share.nbytes,
             held_bytes=share.weight(count),
-            records=records,
+            min_severity=share.min_severity,
+        )
+        if count < share.count:
+            part.nbytes = part._decoded().weight(start, start + count)
+        return part
+
+    @classmethod
+    def of_records(
+        cls, frame: Frame, records: list[Record], *, nbytes: int, held_bytes: int = 0
+    ) -> Part:
+        """All records of a frame, which are at hand: its payload is not read."""
+        return cls(
+            frame=frame,
+            start=0,
+            count=len(records),
+            nbytes=nbytes,
+            held_bytes=held_bytes,
+            run=_Run(records),
         )
 
     @property
@@ -193,7 +210,10 @@ class Part:
 
     def _decoded(self) -> _Run:
         if self._run is None:
-            self._run, self._payload = _Run(self.frame.decode(self._payload)), b""
+            records = self.frame.decode(self._payload)
+            if self._least:
+                records = [record for record in records if record.severity >= self._least]
+            self._run, self._payload = _Run(records), b""
         return self._run
 
     @property
@@ -223,7 +243,7 @@ class Part:
                 count=index,
                 nbytes=head,
                 held_bytes=held,
-                records=run,
+                run=run,
             ),
             Part(
                 frame=self.frame,
@@ -231,7 +251,7 @@ class Part:
                 count=self.count - index,
                 nbytes=self.nbytes - head,
                 held_bytes=self.held_bytes - held,
-                records=run,
+                run=run,
             ),
         )
 

@@ -98,9 +98,7 @@ def _part(sink: str, letters: list[DeadLetter], now: float) -> Part:
         shares=(share,),
         receipt=Receipt(count=len(records), owed=1, request_flush=_ignore),
     )
-    return Part(
-        frame=frame, start=0, count=len(records), nbytes=nbytes, held_bytes=0, records=records
-    )
+    return Part.of_records(frame, records, nbytes=nbytes)
 
 
 def record_of(letter: DeadLetter) -> Record:

@@ -34,14 +34,7 @@ def make_part(
         receipt=Receipt(count=len(records), owed=0, request_flush=lambda receipt: None),
     )
     nbytes = payload_bytes(payload, len(records))
-    return Part(
-        frame=frame,
-        start=0,
-        count=len(records),
-        nbytes=nbytes,
-        held_bytes=nbytes,
-        records=list(records),
-    )
+    return Part.of_records(frame, list(records), nbytes=nbytes, held_bytes=nbytes)
 
 
 def make_batch(

@@ -256,7 +256,7 @@ class Batcher:
             return "shutdown"
         if self._flush_wanted():
             return "flush"
-        # The share of a sink that takes part of a frame is an estimate until it is read.
+        # What is left of a frame that was read in part weighs about so much until it is decoded.
         return "bytes" if self.full else "time"
 
     @property

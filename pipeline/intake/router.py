@@ -26,10 +26,6 @@ class Route:
         wanted = type not in self.kept if self.types is None else type in self.types
         return wanted and (self.tenants is None or tenant in self.tenants)
 
-    def count(self, records: Sequence[Record]) -> int:
-        """How many of the records pass the severity filter."""
-        return len(self.passing(records)) if self.min_severity else len(records)
-
     def passing(self, records: Sequence[Record]) -> list[Record]:
         """The records that pass the severity filter."""
         least = self.min_severity

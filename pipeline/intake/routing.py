@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import NoSink
 from pipeline.log.frame import Share
-from pipeline.record import Record, payload_bytes
+from pipeline.record import Record, encoded_weight, payload_bytes
 
 if TYPE_CHECKING:
     from pipeline.intake.shedding import Shedding
@@ -98,17 +98,15 @@ def reserve(
     try:
         for pipeline in targets:
             spec = pipeline.spec
-            least = spec.route.min_severity
-            if shedding is not None:
-                least = shedding.least(pipeline)
-                wanted = sum(record.severity >= least for record in records)
-            else:
-                wanted = spec.route.count(records)
+            least = spec.route.min_severity if shedding is None else shedding.least(pipeline)
+            # Weighed by themselves, as the limit of a batch's bytes is kept by this.
+            passing = [one for one in records if one.severity >= least] if least else records
+            wanted = len(passing)
             if not wanted:
                 continue
             # Severity is a threshold: what the lowest of them lets pass goes somewhere.
             routed.nowhere = min(routed.nowhere, count - wanted)
-            nbytes = total if wanted == count else total * wanted // count
+            nbytes = total if wanted == count else encoded_weight(passing)
             if spec.required:
                 pipeline.admission.reserve(wanted, nbytes, tenant=tenant)
                 routed.owed += 1

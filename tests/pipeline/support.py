@@ -81,12 +81,11 @@ def share(
 ) -> Share:
     """The share that an engine would make of these records."""
     passing = [one for one in of if one.severity >= min_severity]
-    total = weight(of)
     filtered = len(passing) < len(of)
     return Share(
         sink=sink,
         count=len(passing),
-        nbytes=total * len(passing) // len(of) if filtered else total,
+        nbytes=weight(passing),
         min_severity=min_severity if filtered else 0,
         required=required,
     )

@@ -194,13 +194,6 @@ def test_a_sink_that_takes_part_of_a_request_gets_that_part_weighed_exactly() ->
     assert sizes(bench.take_due()) == [(2, "bytes"), (2, "bytes")]
 
 
-def test_a_part_that_seemed_to_fill_a_batch_closes_it_for_its_bytes() -> None:
-    of = [record("", severity=ERROR), record("x" * 900, severity=INFO)]
-    bench = Bench(max_bytes=400)
-    bench.offer(of, min_severity=ERROR)  # half of the request's bytes, as far as admission knows
-    assert sizes(bench.take_due()) == [(1, "bytes")]
-
-
 def test_what_was_reserved_for_a_part_of_a_request_is_given_back_to_the_byte() -> None:
     of = [record("x" * n * 10, severity=ERROR if n % 3 else INFO) for n in range(20)]
     reserved = share(of, min_severity=ERROR).nbytes

@@ -87,14 +87,7 @@ class LogMachine(RuleBasedStateMachine):
             assert [r.message for r in read] == messages
             assert {r.id for r in read} <= set(id_run(one.id_base, one.count))
             self.held[sink].append(
-                Part(
-                    frame=one,
-                    start=0,
-                    count=owed.count,
-                    nbytes=owed.nbytes,
-                    held_bytes=owed.nbytes,
-                    records=read,
-                )
+                Part.of_records(one, read, nbytes=owed.nbytes, held_bytes=owed.nbytes)
             )
 
     @precondition(lambda self: any(self.held.values()))

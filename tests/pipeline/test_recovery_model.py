@@ -87,9 +87,7 @@ class RecoveryMachine(RuleBasedStateMachine):
         max_bytes=st.sampled_from([300, 1 << 20]),
         partition_by=st.sampled_from(["", "tenant"]),
     )
-    def begin(
-        self, cache_bytes: int, max_records: int, max_bytes: int, partition_by: str
-    ) -> None:
+    def begin(self, cache_bytes: int, max_records: int, max_bytes: int, partition_by: str) -> None:
         self.cache_bytes = cache_bytes
         self.partition_by = partition_by
         self._live(max_records, max_bytes)

@@ -31,6 +31,5 @@ def test_a_route_filters_by_type_and_tenant(
 def test_severity_is_a_threshold_that_includes_itself() -> None:
     of = [record(severity=s) for s in (0, DEBUG, INFO, WARN, WARN + 1, ERROR)]
     route = Route(min_severity=WARN)
-    assert route.count(of) == 3
     assert [one.severity for one in route.passing(of)] == [WARN, WARN + 1, ERROR]
-    assert Route().count(of) == len(Route().passing(of)) == len(of)
+    assert Route().passing(of) == of
