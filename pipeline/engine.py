@@ -18,8 +18,8 @@ from pipeline.errors import Draining, Refused
 from pipeline.ids import RecordIds
 from pipeline.intake import room
 from pipeline.intake.admission import Closed
-from pipeline.intake.room import Remaining
 from pipeline.intake.inlet import MAX_RECORDS, Inlet, Inlets
+from pipeline.intake.room import Remaining
 from pipeline.intake.routing import Routed, RoutingTable, reserve
 from pipeline.intake.shedding import shed
 from pipeline.log.disk import Disk

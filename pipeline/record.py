@@ -60,6 +60,7 @@ class Record(msgspec.Struct, array_like=True, gc=False):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Record])
+_split = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
 def encode_records(records: Sequence[Record]) -> bytes:
@@ -92,19 +93,45 @@ def payload_bytes(payload: bytes, count: int) -> int:
 
 
 class _Run:
-    """A share's records, decoded once for all the parts it is cut into, with their weights."""
+    """A share's records and their weights, found out once for all the parts it is cut into.
 
-    __slots__ = ("_ends", "records")
+    Weighing alone does not decode the records: a batch that ends inside a frame is cut cheaply.
+    """
 
-    def __init__(self, records: list[Record]) -> None:
-        self.records = records
+    __slots__ = ("_ends", "_frame", "_least", "_payload", "_records")
+
+    def __init__(
+        self,
+        *,
+        frame: Frame,
+        payload: bytes,
+        min_severity: int = 0,
+        records: list[Record] | None = None,
+    ) -> None:
+        self._frame = frame
+        self._payload = payload
+        self._least = min_severity
+        self._records = records
         self._ends: list[int] | None = None
+
+    @property
+    def records(self) -> list[Record]:
+        """The records with their ids; decoded on the first call."""
+        if self._records is None:
+            records = self._frame.decode(self._payload)
+            if self._least:
+                records = [record for record in records if record.severity >= self._least]
+            self._records, self._payload = records, b""
+        return self._records
 
     @property
     def ends(self) -> list[int]:
         """The weight (encoded bytes) of the records up to and including each."""
         if self._ends is None:
-            self._ends = list(accumulate(encoded_sizes(self.records)))
+            if self._payload and not self._least:
+                self._ends = list(accumulate(map(len, map(memoryview, _split(self._payload)))))
+            else:
+                self._ends = list(accumulate(encoded_sizes(self.records)))
         return self._ends
 
     def weight(self, start: int, stop: int) -> int:
@@ -166,7 +193,7 @@ class Part:
             min_severity=share.min_severity,
         )
         if count < share.count:
-            part.nbytes = part._decoded().weight(start, start + count)
+            part.nbytes = part._whole().weight(start, start + count)
         return part
 
     @classmethod
@@ -180,7 +207,7 @@ class Part:
             count=len(records),
             nbytes=nbytes,
             held_bytes=held_bytes,
-            run=_Run(records),
+            run=_Run(frame=frame, payload=b"", records=records),
         )
 
     @property
@@ -208,32 +235,30 @@ class Part:
         """When they were offered, in microseconds since 1970."""
         return self.frame.received_us
 
-    def _decoded(self) -> _Run:
+    def _whole(self) -> _Run:
         if self._run is None:
-            records = self.frame.decode(self._payload)
-            if self._least:
-                records = [record for record in records if record.severity >= self._least]
-            self._run, self._payload = _Run(records), b""
+            self._run = _Run(frame=self.frame, payload=self._payload, min_severity=self._least)
+            self._payload = b""
         return self._run
 
     @property
     def records(self) -> list[Record]:
         """The records with their ids; decoded once, on the first call."""
         if self._records is None:
-            records = self._decoded().records
+            records = self._whole().records
             whole = self.count == len(records)
             self._records = records if whole else records[self.start : self.start + self.count]
         return self._records
 
     def fitting(self, nbytes: int) -> int:
         """How many of the records, from the first, weigh at most `nbytes` together."""
-        run = self._decoded()
+        run = self._whole()
         before = run.weight(0, self.start)
         return min(bisect_right(run.ends, before + nbytes) - self.start, self.count)
 
     def split(self, index: int) -> tuple[Part, Part]:
         """Two parts: the records before `index`, and the rest."""
-        run = self._decoded()
+        run = self._whole()
         head = run.weight(self.start, self.start + index)
         held = self.held_bytes * head // self.nbytes
         return (

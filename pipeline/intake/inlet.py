@@ -1,10 +1,10 @@
 """The inlet: records that come one at a time, taken in together.
 
 An offer costs the same for one record as for hundreds, most of it locks and bookkeeping.  An inlet
-gathers what is put into it and offers it in one frame: once there are `max_records`, or `max_wait_s`
-after the first.  Like a buffered file it is quick because it promises less: what was put is in the
-engine's log after the next `flush`, and until then in this process's memory, at most `max_records`
-and whatever threads were putting at that moment.
+gathers what is put into it and offers it in one frame: once there are `max_records`, or some
+milliseconds after the first.  Like a buffered file it is quick because it promises less: what was
+put is in the engine's log after the next `flush`, and until then in this process's memory, at most
+`max_records` and whatever threads were putting at that moment.
 
 Any number of threads may `put`.  `_lock` lets one of them at a time offer; records are put and
 taken out by single operations of a deque, so that putting needs no lock.  `Inlets` has one thread
