@@ -129,7 +129,8 @@ class _Run:
         """The weight (encoded bytes) of the records up to and including each."""
         if self._ends is None:
             if self._payload and not self._least:
-                self._ends = list(accumulate(map(len, map(memoryview, _split(self._payload)))))
+                views: Iterable[memoryview] = map(memoryview, _split(self._payload))  # type: ignore[arg-type]
+                self._ends = list(accumulate(map(len, views)))
             else:
                 self._ends = list(accumulate(encoded_sizes(self.records)))
         return self._ends

@@ -9,6 +9,7 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from control.admin import charts, figures
+from control.admin.paths import Values
 
 register = template.Library()
 
@@ -29,5 +30,5 @@ def time_chart(chart: charts.TimeChart) -> SafeString:
 
 
 @register.simple_tag
-def sparkline(values: charts.Values, label: str, colour: int = 1) -> SafeString:
+def sparkline(values: Values, label: str, colour: int = 1) -> SafeString:
     return charts.sparkline(values, label=label, colour=colour)

@@ -31,7 +31,10 @@ class Tuning:
 
     def configure(self, settings: PipelineSettings, *, now: float) -> None:
         """Take on changed settings; what is still on keeps what it has found."""
-        adaptive, self._most = settings.adaptive, settings.max_workers
+        # A batch larger than one worker's part of the room would have all senders wait for it.
+        room = int(settings.capacity_records * settings.high_watermark)
+        adaptive = settings.adaptive.within(max(1, room // settings.max_workers))
+        self._most = settings.max_workers
         if not adaptive.batch:
             self._size = None
         elif self._size is None:

@@ -37,6 +37,12 @@ def produce(*arguments):
     return status, out.getvalue().splitlines()
 
 
+def number_in(pattern: str, line: str) -> str:
+    found = re.fullmatch(pattern, line)
+    assert found is not None, line
+    return found[1]
+
+
 class Started:
     """The command as a process of its own, whose lines are read as they come."""
 
@@ -55,6 +61,8 @@ class Started:
         self._timer.start()
 
     def read_until(self, wanted):
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
         for line in self.process.stdout:
             self.lines.append(line.rstrip("\n"))
             if wanted(self.lines[-1]):
@@ -160,7 +168,7 @@ def test_a_signal_ends_it_in_order(start, number):
         line for line in after if re.fullmatch(r"Worker \d+ flushed batch of \d+ logs", line)
     ]
     assert flushes
-    produced = re.fullmatch(r"Producer stopped after (\d+) logs", after[1])[1]
+    produced = number_in(r"Producer stopped after (\d+) logs", after[1])
     assert after == [
         "Shutdown signal received!",
         f"Producer stopped after {produced} logs",
@@ -171,7 +179,7 @@ def test_a_signal_ends_it_in_order(start, number):
         f"[RESULT] Produced={produced} | Processed={produced} | equal: every log arrived once",
         "Program finished",
     ]
-    held = re.fullmatch(r"Buffer closed, (\d+) logs to flush", after[3])[1]
+    held = number_in(r"Buffer closed, (\d+) logs to flush", after[3])
     assert sum(int(line.split()[-2]) for line in flushes) >= int(held)
 
 

@@ -23,9 +23,9 @@ def picture(*samples, **options):
 
 
 def drawn(of, *, width=120, height=40):
-    console = Console(file=StringIO(), width=width, height=height)
-    console.print(of, height=height)
-    return console.file.getvalue().rstrip("\n").split("\n")
+    out = StringIO()
+    Console(file=out, width=width, height=height).print(of, height=height)
+    return out.getvalue().rstrip("\n").split("\n")
 
 
 RISING = [
@@ -86,9 +86,9 @@ def test_the_last_lines_are_kept():
 def test_what_stays_is_the_whole_story():
     one = picture(*RISING)
     one.say("Scaler: scaling UP, workers = 2")
-    console = Console(file=StringIO(), width=100, height=30)
-    console.print(one.last(100))
-    text = console.file.getvalue()
+    out = StringIO()
+    Console(file=out, width=100, height=30).print(one.last(100))
+    text = out.getvalue()
     assert "queue 1,360" in text
     assert "\nScaler: scaling UP, workers = 2\n" in text
 

@@ -53,7 +53,7 @@ def settle(log: Log, sink: str) -> None:
     assert got is not None
     of, owed = got
     part = Part.of_extent(of, owed, 0, owed.count)
-    number = log.form(sink, [part], None)
+    number = log.form(sink, [part], (of.position + 1, 0))
     log.end(sink, [part], [], number=number)
     log.commit(sync=True)
 

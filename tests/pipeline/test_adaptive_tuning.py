@@ -75,3 +75,18 @@ def test_which_failures_are_those_of_a_sink_that_is_asked_too_much(
     outcome: Outcome, pressure: bool
 ) -> None:
     assert is_pressure(outcome) is pressure
+
+
+def test_a_batch_is_never_more_than_one_workers_part_of_the_room() -> None:
+    """Else one batch fills while the others idle, and senders are refused."""
+    adaptive = AdaptiveSettings(batch=True)
+    settings = PipelineSettings(
+        adaptive=adaptive, max_records=50, capacity_records=1_000, high_watermark=0.8, max_workers=4
+    )
+    tuning = Tuning(settings)
+    for number in range(200):
+        batch = Batch(number=number, log_id="log", sink="a", reason="size", parts=[])
+        batch.count = tuning.batch_limit or 0
+        batch.attempt, batch.first_attempt_s = 1, float(number)
+        tuning.attempted(batch, Outcome(seconds=0.001), number + 0.5)
+    assert tuning.batch_limit == 200

@@ -18,7 +18,7 @@ Taken = list[tuple[list[str], str]]
 class Bench:
     """A batcher with its log, fed with requests; time is a number the test writes down."""
 
-    def __init__(self, **settings: float) -> None:
+    def __init__(self, **settings: float | str) -> None:
         self.log = Log(log_id="log")
         self.now = 1000.0
         self.batcher = Batcher(
@@ -26,7 +26,7 @@ class Bench:
         )
 
     @staticmethod
-    def settings(**settings: float) -> PipelineSettings:
+    def settings(**settings: float | str) -> PipelineSettings:
         return PipelineSettings(**{"max_records": 10, "max_wait_s": 0.1, **settings})  # type: ignore[arg-type]
 
     def offer(self, of: list[Record], *, tenant: str = "t", min_severity: int = 0) -> None:

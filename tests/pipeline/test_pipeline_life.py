@@ -139,7 +139,8 @@ def test_idle_workers_leave_one_by_one_down_to_the_least(rig: Rig) -> None:
         rig.clock.await_waiting(left + 1)
         rig.clock.advance(3)
         pipeline.scale()
-        rig.signals.wait_for(lambda s, left=left: len(s.ended) == 3 - left)
+        gone = 3 - left
+        rig.signals.wait_for(lambda s, gone=gone: len(s.ended) == gone)  # type: ignore[misc]
     rig.clock.advance(3)
     pipeline.scale()
     assert [(s.step, s.workers) for s in rig.signals.scalings] == [(-1, 2), (-1, 1)]

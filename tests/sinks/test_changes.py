@@ -100,7 +100,7 @@ def test_config_apply_is_a_change_by_the_account_that_ran_it() -> None:
     row = sink(paused=False)
     gone = sink(name="gone")
     entry = {"name": "db", "backend": MEMORY, "paused": True, "pipeline": {"max_wait_s": 2.0}}
-    document = {"sinks": [entry, {"name": "new", "backend": MEMORY}]}
+    document: dict[str, Any] = {"sinks": [entry, {"name": "new", "backend": MEMORY}]}
     apply(plan(document, prune=True))
     assert told(row) == [
         (changes.command_user(), ("max_wait_s: default \N{RIGHTWARDS ARROW} 2.0", "paused"))
