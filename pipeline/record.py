@@ -129,7 +129,7 @@ class _Run:
         """The weight (encoded bytes) of the records up to and including each."""
         if self._ends is None:
             if self._payload and not self._least:
-                views: Iterable[memoryview] = map(memoryview, _split(self._payload))  # type: ignore[arg-type]
+                views: Iterable[memoryview] = map(memoryview, _split(self._payload))
                 self._ends = list(accumulate(map(len, views)))
             else:
                 self._ends = list(accumulate(encoded_sizes(self.records)))
