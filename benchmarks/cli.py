@@ -31,6 +31,7 @@ SCENARIOS = {
     "wal": "benchmarks.scenarios.wal",
     "poison": "benchmarks.scenarios.poison",
     "replay": "benchmarks.scenarios.replay",
+    "engine": "benchmarks.scenarios.engine",
     "batcher": "benchmarks.scenarios.batcher",
     "buffer": "benchmarks.scenarios.buffer",
     "sizes": "benchmarks.scenarios.sizes",

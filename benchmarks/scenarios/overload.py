@@ -123,7 +123,7 @@ def _cost(plan: Plan) -> Figure:
     off = {"hint_watermark": 1.0, "high_watermark": 1.0, "low_watermark": 1.0}
     on = {"shed_watermark": 0.75, "shed_below": "WARN"}
     null = {"name": "null", "backend": "sinks.backends.null.NullSink"}
-    waits = {"COLLECTOR_INGEST_ADMISSION_WAIT_S": "0.5"}
+    waits = {"COLLECTOR_ADMISSION_WAIT_S": "0.5"}
     with (
         Server(sinks=[{**null, "pipeline": on}], environ=waits, with_key=True) as ours,
         Server(sinks=[{**null, "pipeline": off}], with_key=True) as bare,

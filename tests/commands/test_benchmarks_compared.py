@@ -16,7 +16,7 @@ from benchmarks.batchers import WAYS
 from benchmarks.buffers import BUFFERS, Buffer
 from benchmarks.comparison import Comparison, Panel
 from benchmarks.plan import Plan
-from benchmarks.scenarios import batchers, buffer, serialization, sinks, sizes
+from benchmarks.scenarios import batcher, buffer, serialization, sinks, sizes
 from benchmarks.tally import Store, percentile
 from ingest.wire.formats import Format
 
@@ -196,10 +196,10 @@ def test_a_small_run_compares_and_draws(scenario, tmp_path: Path) -> None:
 
 
 def test_the_naive_way_is_the_baseline_of_the_batchers(monkeypatch) -> None:
-    monkeypatch.setattr(batchers, "WRITE_S", 0.0005)
-    monkeypatch.setattr(batchers, "RATE", 1_000)
+    monkeypatch.setattr(batcher, "WRITE_S", 0.0005)
+    monkeypatch.setattr(batcher, "RATE", 1_000)
     shown: list[Comparison] = []
-    figures = batchers.measure(plan(shown, records=5_000))
+    figures = batcher.measure(plan(shown, records=5_000))
     assert [figure.baseline_name for figure in figures] == ["naive"] * (len(WAYS) - 1)
     assert shown[0].panels[0].title == "Throughput"
     assert [len(panel.rows) for panel in shown[0].panels] == [len(WAYS)] * 2
