@@ -84,7 +84,11 @@ class PipelineOverrides(SinkOptions, frozen=True, kw_only=True):
     max_partitions: (
         Annotated[
             int,
-            Meta(ge=1, le=100_000, description="Tenants whose batches fill at the same time."),
+            Meta(
+                ge=1,
+                le=100_000,
+                description="With partition_by: tenants whose batches fill at the same time.",
+            ),
         ]
         | None
     ) = None
@@ -137,7 +141,7 @@ class PipelineOverrides(SinkOptions, frozen=True, kw_only=True):
     ) = None
     adaptive_batch: Annotated[
         Literal["default", "on", "off"],
-        Meta(description="Whether the size of a batch finds itself."),
+        Meta(description="Whether the size of a batch finds itself, in place of max_records."),
     ] = "default"
     adaptive_concurrency: Annotated[
         Literal["default", "on", "off"],

@@ -11,7 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.commands.test_wal_command import LOG_ID, append, living_log, settle
+from pipeline.log.log import Log
+from pipeline.log.manifest import Read
+from pipeline.record import Part
+from tests.commands.test_wal_command import LOG_ID, append, living_log
 from tests.servers.collector import ROOT
 
 PAGE = (ROOT / "docs" / "log-format.md").read_text(encoding="utf-8")
@@ -48,10 +51,20 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with living_log(root) as log:
         for number in range(4):
             append(log, "a", "b", count=number + 1, tenant=f"tenant-{number}")
-        settle(log, "a")
+        overtaking, line = log.read_many(log.cursor("a"), 1, 1)
+        parts = [Part.of_extent(of, owed, 0, owed.count) for of, owed in [*line, *overtaking]]
+        end(log, parts[0], read=(1, 0))
+        end(log, parts[2], read=(1, 0))
         log.checkpoint()
-        settle(log, "a")
+        end(log, parts[1], read=(3, 0))
     return root / LOG_ID
+
+
+def end(log: Log, part: Part, *, read: Read) -> None:
+    """A batch of one frame was formed for the sink "a" and has ended."""
+    number = log.form("a", [part], read)
+    log.end("a", [part], [], number=number)
+    log.commit(sync=True)
 
 
 def test_a_segment_is_read_by_the_page(log: Path) -> None:
@@ -111,7 +124,9 @@ def test_the_state_is_read_by_the_page(log: Path) -> None:
     assert state["log_id"] == LOG_ID
     assert state["next_position"] == 4
     assert state["reads"]["a"] == [1, 0]
-    kinds = []
+    assert state["ahead"] == {"a": {2: 3}}
+    assert state["batches"] == []
+    entries = []
     data = (log / f"journal.{generation % 2}").read_bytes()
     fields, at = table("Journal entry"), 0
     while True:
@@ -120,8 +135,17 @@ def test_the_state_is_read_by_the_page(log: Path) -> None:
             break
         end = begin + head["bytes of the body"]
         assert head["CRC-32 of generation and body"] == zlib.crc32(data[begin:end], seed)
-        kinds.append(msgspec.msgpack.decode(data[begin:end])[0])
+        entries.append(msgspec.msgpack.decode(data[begin:end]))
         at = -(-end // 8) * 8
-    assert kinds == ["formed", "ended"]
+    (formed, number, sink, extents, read), ended = entries
+    assert (formed, sink, extents, read) == ("formed", "a", [[1, 0, 2]], [3, 0])
+    assert ended[:4] == ["ended", number, "a", None]
+    assert len(ended) == len(re.split(", ", row_of("ended").group(1))) + 1
     for kind in ("formed", "split", "ended", "cut"):
         assert f"| `{kind}` |" in PAGE
+
+
+def row_of(kind: str) -> re.Match[str]:
+    found = re.search(rf"^\| `{kind}` \| ([^|]+) \|", PAGE, re.M)
+    assert found, kind
+    return found
