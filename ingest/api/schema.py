@@ -256,7 +256,8 @@ counters = extend_schema_view(
             summary="Add to counters",
             description=_FORMATS.format(text="", binary="")
             + " `counter` is needed; `by` is a whole number, 1 if left out, and may be negative; "
-            "`labels` (at most 16) make counters of one name different ones. Every increment is "
+            "`labels` (at most 16) make counters of one name different ones. A field that is not "
+            "known is refused (`unknown_field`). Every increment is "
             "kept in the log like any record; stored, they are one row per tenant, name and labels "
             "and a history by minute of arrival.",
             example={"counter": "orders", "by": 1, "labels": {"shop": "berlin"}},

@@ -4,6 +4,9 @@ Whole numbers alone, because a sum of fractions depends on the order in which th
 counter that is exact to the last increment must not.  The bound of `by` is what every reader of
 JSON keeps exactly.  Labels are part of a counter's name: text, whole numbers and true or false, few
 and short, as each combination is a counter of its own.
+
+A field that is not known is refused, unlike in a log: nothing of an increment is kept but its sum,
+and a sum to which `"value": 5` or `"label": {}` added 1 without labels cannot be put right.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ LabelNumber = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 LabelValue = Annotated[str, msgspec.Meta(max_length=MAX_NAME)] | LabelNumber | bool
 
 
-class Increment(Envelope, gc=False, kw_only=True):
+class Increment(Envelope, gc=False, kw_only=True, forbid_unknown_fields=True):
     counter: NonEmpty
     by: Annotated[int, msgspec.Meta(ge=-MAX_BY, le=MAX_BY)] = 1
     labels: Annotated[dict[LabelName, LabelValue], msgspec.Meta(max_length=MAX_LABELS)] = {}
@@ -43,6 +46,11 @@ class _Stored(msgspec.Struct, gc=False):
     by: int | float | None = 1
     labels: dict[str, str | int | bool] | None = None
 
+
+_SHARED = Envelope.__struct_encode_fields__
+# As a sender writes them, an increment's own first.
+KNOWN = (*(one for one in Increment.__struct_encode_fields__ if one not in _SHARED), *_SHARED)
+_SHOWN = 63  # characters of a name that is not known
 
 decode = msgspec.json.Decoder(Increment).decode
 _decode_stored = msgspec.json.Decoder(_Stored).decode
@@ -65,6 +73,7 @@ def build(parsed: list[Increment], lines: list[bytes], arrival_us: int) -> list[
 
 
 def read(fields: dict[str, Any], line: bytes, arrival_us: int) -> Record:
+    _check_known(fields)
     name = required_text(fields, "counter")
     _check_amount(fields.get("by"))
     _check_labels(fields.get("labels"))
@@ -91,6 +100,15 @@ def _as_text(value: str | bool | int) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
+
+
+def _check_known(fields: dict[str, Any]) -> None:
+    for name in fields:
+        if name not in KNOWN:
+            raise RecordError(
+                "unknown_field",
+                f"{name[:_SHOWN]!r} is no field of an increment; known are {', '.join(KNOWN)}",
+            )
 
 
 def _check_amount(by: Any) -> None:

@@ -1,10 +1,13 @@
 """Batches to a file that cannot be written at first: they are tried again until it can.
 
 python batch_to_file.py out/records.ndjson
+
+Without a path it writes to a new directory for temporary files, and says where.
 """
 
 import os
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -83,4 +86,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1] if sys.argv[1:] else tempfile.mkdtemp() + "/out/records.ndjson"))

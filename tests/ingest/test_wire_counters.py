@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.wire.counters import MAX_BY, MAX_LABEL_NAME, MAX_LABELS, read_increment
+from ingest.wire.counters import KNOWN, MAX_BY, MAX_LABEL_NAME, MAX_LABELS, read_increment
 from ingest.wire.kinds import COUNTERS
 from pipeline.record import INFO
 from tests.ingest.bodies import one, refusal, take
@@ -72,6 +72,33 @@ def test_what_is_added(fields: dict[str, Any], amount: int) -> None:
 )
 def test_what_is_refused(fields: dict[str, Any], code: str) -> None:
     assert refusal({"counter": "c", **fields}, kind=COUNTERS) == code
+
+
+@pytest.mark.parametrize("field", ["label", "value", "increment", "By", "msg", "", "x" * 300])
+def test_a_field_that_is_not_known_is_refused_with_those_that_are(field: str) -> None:
+    """What it says would be lost, and a wrong total cannot be taken back."""
+    decoded = take(
+        json.dumps([{"counter": "a"}, {"counter": "c", "by": 1, field: 5}, {"counter": "b"}]),
+        kind=COUNTERS,
+    )
+    assert [record.message for record in decoded.records["default"]] == ["a", "b"]
+    (rejection,) = decoded.rejections
+    assert (rejection.index, rejection.code) == (1, "unknown_field")
+    assert rejection.detail == (
+        f"{field[:63]!r} is no field of an increment; known are counter, by, labels, service, "
+        "trace_id, span_id, timestamp, ts, time, @timestamp, tenant"
+    )
+
+
+@pytest.mark.parametrize("usual", [True, False])
+def test_every_known_field_is_taken(usual: bool) -> None:
+    # A time without an offset is read the patient way.
+    when = "2026-11-22T08:00:00Z" if usual else "2026-11-22T08:00:00"
+    times = {name: when for name in ("timestamp", "ts", "time", "@timestamp")}
+    texts = {name: "x" for name in ("service", "trace_id", "span_id")}
+    fields = {"counter": "c", "by": 2, "labels": {}, "tenant": "default", **times, **texts}
+    assert set(fields) == set(KNOWN)
+    assert read_increment(one(fields, kind=COUNTERS).payload) == (("c", "{}"), 2)
 
 
 def test_a_fraction_says_what_to_do() -> None:

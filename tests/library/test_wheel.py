@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import sys
 import tomllib
 import zipfile
@@ -108,6 +109,18 @@ def test_the_second_example_tries_again_until_the_file_can_be_written(
     assert "attempt 1: " in said
     assert said.endswith(f"25 lines in {out}\n")
     assert sorted(out.read_text().splitlines()) == sorted(f'{{"number":{n}}}' for n in range(25))
+
+
+def test_the_second_example_without_a_path_says_where_it_wrote(
+    python: Path, tmp_path: Path
+) -> None:
+    example = SOURCE / "examples" / "batch_to_file.py"
+    said = run(python, "-I", "-W", "error", example, cwd=tmp_path)
+    told = re.search(r"^25 lines in (.+)$", said, re.MULTILINE)
+    assert told is not None, said
+    out = Path(told[1])
+    assert len(out.read_bytes().splitlines()) == 25
+    shutil.rmtree(out.parent.parent)
 
 
 def test_its_types_are_seen_by_those_who_use_it(python: Path, tmp_path: Path) -> None:
