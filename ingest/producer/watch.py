@@ -116,7 +116,7 @@ class Picture:
         half = max((rows - 1) // 2, 1)
         grid.add_row(
             _chart("queue", [float(s.held) for s in samples], panel_width, rows, capacity, "cyan"),
-            _pair("produced", produced, "processed", processed, panel_width, half, fastest),
+            _pair("in", produced, "out", processed, panel_width, half, fastest),
         )
         grid.add_row(
             _chart("workers", workers, panel_width, rows, most, "green"),
@@ -162,7 +162,10 @@ def _pair(
     rows: int,
     top: float,
 ) -> Panel:
-    """Two charts of one scale, one above the other."""
+    """Two charts of rates, one above the other on one scale.
+
+    Short names: half of 80 columns holds both figures.
+    """
     inner = max(width - 4, 1)
     body = Text(no_wrap=True)
     body.append("\n".join(columns(above, width=inner, height=rows, top=top)), style="blue")
@@ -171,7 +174,7 @@ def _pair(
     latest = (f"{above[-1]:,.0f}", f"{below[-1]:,.0f}") if above and below else ("-", "-")
     return Panel(
         body,
-        title=f"{upper} {latest[0]}/s over {lower} {latest[1]}/s",
+        title=f"{upper} {latest[0]} · {lower} {latest[1]} /s",
         title_align="left",
         subtitle=f"full height {top:,.0f}/s",
         subtitle_align="right",

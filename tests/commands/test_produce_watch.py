@@ -55,7 +55,7 @@ def test_it_draws_pressure_workers_and_batches_over_time():
     text = "\n".join(drawn(picture(*RISING)))
     for title in (
         "queue 1,360",
-        "produced 1,600/s over processed 400/s",
+        "in 1,600 · out 400 /s",
         "workers 4",
         "batch size",
     ):
@@ -98,6 +98,12 @@ def test_it_fits_the_terminal(width, height):
     lines = drawn(picture(*RISING, adaptive=True), width=width, height=height)
     assert len(lines) <= height
     assert max(len(line) for line in lines) <= width
+
+
+def test_both_rates_are_read_on_the_smallest_screen():
+    fast = [sample(at_s=n / 4, produced=250_000 * n, processed=249_999 * n) for n in range(8)]
+    text = "\n".join(drawn(picture(*fast), width=80, height=24))
+    assert "in 1,000,000 · out 999,996 /s" in text
 
 
 def test_markup_in_a_line_is_only_text():

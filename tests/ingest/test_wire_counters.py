@@ -94,8 +94,8 @@ def test_a_field_that_is_not_known_is_refused_with_those_that_are(field: str) ->
 def test_every_known_field_is_taken(usual: bool) -> None:
     # A time without an offset is read the patient way.
     when = "2026-11-22T08:00:00Z" if usual else "2026-11-22T08:00:00"
-    times = {name: when for name in ("timestamp", "ts", "time", "@timestamp")}
-    texts = {name: "x" for name in ("service", "trace_id", "span_id")}
+    times = dict.fromkeys(("timestamp", "ts", "time", "@timestamp"), when)
+    texts = dict.fromkeys(("service", "trace_id", "span_id"), "x")
     fields = {"counter": "c", "by": 2, "labels": {}, "tenant": "default", **times, **texts}
     assert set(fields) == set(KNOWN)
     assert read_increment(one(fields, kind=COUNTERS).payload) == (("c", "{}"), 2)
