@@ -20,7 +20,7 @@ from django.db import Error as DatabaseProblem
 from control.ports.adoption import adopted
 from control.ports.readiness import register_readiness
 from control.ports.requests import register_request_handler
-from control.ports.stats import register_stats
+from control.ports.stats import register_peaks, register_stats
 from control.processes import heart, nodes
 from control.processes.workers import worker_history
 from pipeline.engine import Engine
@@ -187,6 +187,7 @@ class SinkService:
     def register_ports(self) -> None:
         """Answer for this process's pipelines: figures, readiness, requests of other processes."""
         register_stats(self.stats)
+        register_peaks(self.take_peaks)
         register_readiness("sinks", self.readiness)
         register_request_handler("flush", self._flush)
         register_request_handler("drain", self._drain)
@@ -222,6 +223,13 @@ class SinkService:
         if metrics is not None:
             metrics.refresh(stats)
         return stats
+
+    def take_peaks(self) -> dict[str, float]:
+        """How full each pipeline was at most since the last call."""
+        engine = self._engine
+        if engine is None:
+            return {}
+        return {one.key: one.admission.take_peak() for one in engine.pipelines}
 
     def readiness(self) -> str | None:
         """Why this process should get no traffic."""

@@ -29,9 +29,11 @@ class _Buckets:
     gauges: dict[str, list[dict[str, int] | None]] = field(default_factory=dict)
     slowest: dict[str, list[float | None]] = field(default_factory=dict)
     steps: list[tuple[int, int]] = field(default_factory=list)
+    peaks: list[float | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.steps = [(0, 0)] * self.count
+        self.peaks = [None] * self.count
         self.slowest = {name: [None] * self.count for name in LATENCIES}
 
     def add(self, row: dict[str, Any], window: Window) -> None:
@@ -54,6 +56,8 @@ class _Buckets:
             # What it tells of is how things stood at its end; elsewhere it is better than nothing.
             if index == ended or gauges[index] is None:
                 gauges[index] = gauge
+            if index == ended or self.peaks[index] is None:
+                self.peaks[index] = max(self.peaks[index] or 0.0, float(row["peak_fill"]))
             if row["batches"]:
                 for name in LATENCIES:
                     value = row[name]
@@ -134,6 +138,13 @@ class _Buckets:
             for gauges in self.told
         ]
 
+    def peak(self) -> list[float | None]:
+        """How full the fullest process was at most; never less than what a sample found."""
+        return [
+            None if peak is None else max(peak, fill or 0.0)
+            for peak, fill in zip(self.peaks, self.fill(), strict=True)
+        ]
+
     def gauge(self, name: str, over: Callable[[Iterable[int]], int]) -> list[float | None]:
         """One gauge, put together over the active processes."""
         return [over([gauge[name] for gauge in gauges]) if gauges else None for gauges in self.told]
@@ -171,6 +182,7 @@ def bucketed(rows: Iterable[dict[str, Any]], window: Window) -> list[PipelineHis
             dropped=buckets.rates("dropped", window.step_s),
             shed=buckets.rates("shed", window.step_s),
             fill=buckets.fill(),
+            peak=buckets.peak(),
             held_bytes=buckets.gauge("held_bytes", max),
             workers=buckets.gauge("workers", sum),
             write_limit=buckets.gauge("write_limit", sum),

@@ -84,7 +84,14 @@ def _queue(
     frame: Frame,
     events: Sequence[Event],
 ) -> TimeChart:
-    series = [Series(name="records", values=history.fill, colour=BLUE, area=True)]
+    peaks = any(
+        (one or 0.0) > (other or 0.0)
+        for one, other in zip(history.peak, history.fill, strict=False)
+    )
+    series = [Series(name="records", values=history.fill, colour=BLUE, area=True, dashed=peaks)]
+    if peaks:
+        # Between two samples a queue may fill and empty: refusals come from its highest.
+        series.insert(0, Series(name="highest", values=history.peak, colour=BLUE, area=True))
     room = pipeline.pressed.backlog_max_bytes
     held = [None if one is None or not room else one / room for one in history.held_bytes]
     if any((one or 0.0) > (other or 0.0) for one, other in zip(held, history.fill, strict=True)):

@@ -18,6 +18,8 @@ from control.ports.panels import Problem
 WIDE = 0.5
 # Batches of this share of their limit are full.
 NEARLY = 0.9
+# A queue that was fuller by this much is said to have been.
+APART = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ def refusal(pipeline: PipelineView, url: str) -> Problem | None:
     return Problem(
         severity="error",
         title=f"{pipeline.name} refuses {what}",
-        cause=f"{_state_of_queue(pipeline.pressed)} {narrow.cause}",
+        cause=f"{_state_of_queue(pipeline.pressed, _peak(pipeline))} {narrow.cause}",
         remedy=narrow.remedy,
         url=url,
     )
@@ -53,8 +55,22 @@ def fullness(pipeline: PipelineView) -> str:
     return f"{percent(pipeline.fill)} full ({held} of {capacity} records)"
 
 
-def _state_of_queue(pipeline: PipelineView) -> str:
+def _peak(pipeline: PipelineView) -> str:
+    """How full it was at most moments ago, where that is clearly more than now."""
+    peak = pipeline.history.latest_peak if pipeline.history is not None else None
+    if peak is None or peak < (pipeline.fill or 0.0) + APART:
+        return ""
+    return f", and was {percent(peak)} full moments ago"
+
+
+def _state_of_queue(pipeline: PipelineView, peak: str) -> str:
     marks = pipeline.marks
+    again = ""
+    if marks.high is not None and marks.low is not None:
+        again = (
+            f" It refuses from {percent(marks.high)} on, and takes records again at "
+            f"{percent(marks.low)}."
+        )
     if not pipeline.refusing:
         if pipeline.waiting_tenants:
             return (
@@ -62,14 +78,13 @@ def _state_of_queue(pipeline: PipelineView) -> str:
                 "room, so that no tenant gets more than its share: those beyond it are answered "
                 "429."
             )
-        return f"Its queue is {fullness(pipeline)} now; moments ago senders were answered 429."
-    again = ""
-    if marks.high is not None and marks.low is not None:
-        again = (
-            f" It refuses from {percent(marks.high)} on, and takes records again at "
-            f"{percent(marks.low)}."
+        return (
+            f"Its queue is {fullness(pipeline)} now{peak}, when senders were answered 429.{again}"
+            if peak
+            else f"Its queue is {fullness(pipeline)} now; moments ago senders were answered 429."
         )
-    return f"Its queue is {fullness(pipeline)}; senders are answered 429 with a Retry-After.{again}"
+    answered = "senders are answered 429 with a Retry-After."
+    return f"Its queue is {fullness(pipeline)}{peak}; {answered}{again}"
 
 
 def _tenants(count: int) -> str:

@@ -20,6 +20,8 @@ STEP_S = 10.0
 SETTLE_S = 7.0
 # No pipeline reports more often than this many times in the window: bounds the rows that are read.
 MAX_ROWS = 50_000
+# So many buckets are what happened moments ago.
+RECENT = 3
 
 COUNTS = (
     "accepted",
@@ -47,6 +49,7 @@ _FIELDS = (
     "at",
     "interval_s",
     *COUNTS,
+    "peak_fill",
     *GAUGES,
     *LATENCIES,
 )
@@ -95,7 +98,8 @@ class PipelineHistory:
     """One pipeline over the window, all processes together. Rates per second; None is a gap.
 
     Gauges are of the processes that had any of its records then: `workers` and `write_limit` added
-    up, of `fill`, `held_bytes` and `batch_limit` the largest.
+    up, of `fill`, `held_bytes` and `batch_limit` the largest. `fill` is that of the sample's
+    moment, `peak` the highest since the one before it.
     `steps` are the scaler's: in each bucket how many up and how many down.
     """
 
@@ -107,6 +111,7 @@ class PipelineHistory:
     dropped: Values = ()
     shed: Values = ()
     fill: Values = ()
+    peak: Values = ()
     held_bytes: Values = ()
     workers: Values = ()
     write_limit: Values = ()
@@ -117,6 +122,12 @@ class PipelineHistory:
     @property
     def latest_per_batch(self) -> float | None:
         return next((one for one in reversed(self.per_batch) if one is not None), None)
+
+    @property
+    def latest_peak(self) -> float | None:
+        """The highest fill of the newest moments that were told of."""
+        known = [one for one in self.peak if one is not None]
+        return max(known[-RECENT:], default=None)
 
     @property
     def ups(self) -> int:

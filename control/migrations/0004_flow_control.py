@@ -28,6 +28,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='pipelinesample',
+            name='peak_fill',
+            field=models.FloatField(default=0.0),
+        ),
+        migrations.AddField(
+            model_name='pipelinesample',
             name='scaled_down',
             field=models.IntegerField(default=0),
         ),

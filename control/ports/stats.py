@@ -13,11 +13,14 @@ from typing import Any
 from control.ports.registry import Registry
 
 StatsSource = Callable[[], Mapping[str, Any]]
+# How full each pipeline was at most since it was last asked, by key, as a share of its capacity.
+PeaksSource = Callable[[], Mapping[str, float]]
 
 PartSource = Callable[[], Any]
 
 _lock = threading.Lock()
 _source: StatsSource | None = None
+_peaks: PeaksSource | None = None
 _parts: Registry[PartSource] = Registry(what="part of the statistics")
 
 
@@ -26,6 +29,20 @@ def register_stats(source: StatsSource | None) -> None:
     global _source
     with _lock:
         _source = source
+
+
+def register_peaks(source: PeaksSource | None) -> None:
+    """Name the function that tells how full the pipelines were; None withdraws it."""
+    global _peaks
+    with _lock:
+        _peaks = source
+
+
+def take_peaks() -> Mapping[str, float]:
+    """How full each pipeline was at most since the last call: for the sampler alone."""
+    with _lock:
+        source = _peaks
+    return source() if source is not None else {}
 
 
 def register_stats_part(name: str, source: PartSource) -> None:

@@ -78,6 +78,8 @@ class PipelineSample(models.Model):
     held_records = models.BigIntegerField(default=0)
     capacity_records = models.BigIntegerField(default=0)
     held_bytes = models.BigIntegerField(default=0)
+    # The fullest it was in the interval, by records or by bytes, as a share of the capacity.
+    peak_fill = models.FloatField(default=0.0)
     workers = models.IntegerField(default=0)
     batches = models.BigIntegerField(default=0)
     # The count at which a batch closes, and how many may be with the sink at once.

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from control.ports.stats import stats as pipeline_stats
+from control.ports.stats import take_peaks
 from control.processes.models import PipelineSample
 
 logger = logging.getLogger(__name__)
@@ -40,11 +41,13 @@ class Sampler:
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
         stats: Callable[[], Mapping[str, Any]] = pipeline_stats,
+        peaks: Callable[[], Mapping[str, float]] = take_peaks,
     ) -> None:
         self._process_id = process_id
         self._now = now
         self._monotonic = monotonic
         self._stats = stats
+        self._peaks = peaks
         self._last_at = monotonic()
         self._last: dict[str, dict[str, int]] = {}
         self._waiting: deque[PipelineSample] = deque()
@@ -56,13 +59,16 @@ class Sampler:
         pipelines = self._stats().get("pipelines", [])
         if interval > 0:
             self._last_at = now
+            peaks = self._peaks()
             seen: dict[str, dict[str, int]] = {}
             for pipeline in pipelines:
                 key = str(pipeline.get("key", ""))
                 seen[key] = counters = _counters(pipeline)
-                self._waiting.append(
-                    self._sample(pipeline, key, counters, self._last.get(key, {}), at, interval)
+                sample = self._sample(
+                    pipeline, key, counters, self._last.get(key, {}), at, interval
                 )
+                sample.peak_fill = peaks.get(key, 0.0)
+                self._waiting.append(sample)
             self._last = seen
         self._bound()
         self._flush()

@@ -9,15 +9,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 
-from pipeline.errors import Saturated, TooLarge
+from pipeline.errors import Saturated
 from pipeline.intake.drainrate import DrainRate
 from pipeline.intake.marks import Marks
+from pipeline.intake.refusals import Standing
 from pipeline.intake.shares import Shares
-from pipeline.intake.waitingroom import Ticket, WaitingRoom
+from pipeline.intake.waitingroom import Promised, Ticket, WaitingRoom
 from pipeline.runtime.clock import Clock
 from pipeline.settings import PipelineSettings
-
-RETRY_AFTER_MIN_S, RETRY_AFTER_MAX_S = 1.0, 60.0
 
 
 class Closed(Exception):
@@ -54,6 +53,7 @@ class Admission:
         self.hinting = False
         self.shed_below = 0
         self.refused = 0
+        self._peak = 0.0
         self._closed = False
         self.configure(settings, name=name)
 
@@ -77,11 +77,9 @@ class Admission:
             self._closed = False
 
     def _update(self) -> None:
-        settings = self._settings
-        usage = max(
-            self.held_records / settings.capacity_records,
-            self.held_bytes / settings.backlog_max_bytes,
-        )
+        usage = self._share()
+        if usage > self._peak:
+            self._peak = usage
         if usage < self._first_mark and not self._marked:
             return
         marks = self._marks
@@ -97,12 +95,24 @@ class Admission:
 
     def usage(self) -> float:
         """What is held over the room that offers may fill: 1 is where refusals begin."""
+        return self._share() / self._settings.high_watermark
+
+    def _share(self) -> float:
+        """What is held over the capacity, of whichever is scarcer."""
         settings = self._settings
-        share = max(
+        return max(
             self.held_records / settings.capacity_records,
             self.held_bytes / settings.backlog_max_bytes,
         )
-        return share / settings.high_watermark
+
+    def take_peak(self) -> float:
+        """The fullest it was since this was last asked, as a share of the whole capacity.
+
+        For one reader, who samples: what it has read is forgotten.
+        """
+        with self._lock:
+            peak, self._peak = self._peak, self._share()
+            return max(peak, self._peak)
 
     @property
     def admissible_records(self) -> int:
@@ -115,11 +125,7 @@ class Admission:
         Where bytes are scarcer, as many as fit if they weigh what those held do.
         """
         with self._lock:
-            settings = self._settings
-            records = settings.high_watermark * settings.capacity_records - self.held_records
-            nbytes = settings.high_watermark * settings.backlog_max_bytes - self.held_bytes
-            left = max(0, int(min(records, nbytes / self._weight())))
-            return (0 if self.refusing else left), self._seconds(self._excess())
+            return self._standing().remaining()
 
     def figures(self) -> dict[str, float | int | bool]:
         """What the statistics tell of it, as plain values."""
@@ -197,7 +203,7 @@ class Admission:
         """Raise why an offer is refused, if it is."""
         if not self.could_fit(records, nbytes):
             self.refused += 1
-            raise self._too_large(records, nbytes)
+            raise self._standing().too_large(records, nbytes)
         if (why := self._why(tenant, records, nbytes)) is not None:
             self.refused += 1
             raise self._saturated(tenant, records, nbytes, why)
@@ -229,6 +235,7 @@ class Admission:
             return True
 
     def _over(self, records: int, nbytes: int) -> bool:
+        """Whether so much more is beyond the capacity."""
         settings = self._settings
         return (
             self.held_records + records > settings.capacity_records
@@ -239,17 +246,18 @@ class Admission:
         """Why an offer is refused now; None when it is not."""
         if self._over(records, nbytes):
             return FULL
+        return self._unfair(tenant, records, nbytes)
+
+    def _unfair(self, tenant: str, records: int, nbytes: int) -> str | None:
+        """Why an offer that fits is refused now; None when it is not."""
         shares = self._shares
         if not self.refusing and not shares.waiting:
             return None
         shares.expire(self._clock.monotonic())
-        settings = self._settings
-        capacity, room = settings.capacity_records, settings.backlog_max_bytes
-        if shares.others_wait(tenant) and not shares.within(
-            tenant, records, nbytes, capacity, room
-        ):
+        capacity, room = self._settings.capacity_records, self._settings.backlog_max_bytes
+        if shares.blocked(tenant, records, nbytes, capacity, room):
             return BEYOND_SHARE
-        low = settings.low_watermark
+        low = self._settings.low_watermark
         if self.refusing and not shares.within(tenant, records, nbytes, low * capacity, low * room):
             return ABOVE_MARK
         return None
@@ -296,82 +304,34 @@ class Admission:
     def _let_in(self) -> None:
         self._room.let_in(self._admits)
 
-    def _admits(self, ticket: Ticket, records: int, nbytes: int) -> bool:
-        wanted = ticket.records + records, ticket.nbytes + nbytes
-        return self._why(ticket.tenant, *wanted) is None
+    def _admits(self, ticket: Ticket, promised: Promised) -> bool:
+        # What others were promised leaves less room, and their shares are no affair of this one's.
+        own_records, own_bytes = promised.to(ticket.tenant)
+        records, nbytes = ticket.records, ticket.nbytes
+        return (
+            not self._over(promised.records + records, promised.nbytes + nbytes)
+            and self._unfair(ticket.tenant, own_records + records, own_bytes + nbytes) is None
+        )
 
     # --- refusals ----------------------------------------------------------------------------
 
-    def _too_large(self, records: int, nbytes: int) -> TooLarge:
-        settings = self._settings
-        return TooLarge(
-            f"{records} records of {nbytes} bytes can never fit into sink {self._name!r}, "
-            f"which holds {settings.capacity_records} records and "
-            f"{settings.backlog_max_bytes} bytes: send less in one request",
-            limit=f"capacity_records={settings.capacity_records}, "
-            f"backlog_max_bytes={settings.backlog_max_bytes}",
+    def _standing(self) -> Standing:
+        return Standing(
+            name=self._name,
+            settings=self._settings,
+            records=self.held_records,
+            nbytes=self.held_bytes,
+            refusing=self.refusing,
+            rate=self._drained.per_second(),
+            age_s=self._drained.age_s(),
         )
 
     def _saturated(self, tenant: str, records: int, nbytes: int, why: str) -> Saturated:
         """The refusal of an offer; its tenant waits from now on."""
-        now = self._clock.monotonic()
+        now, shares, standing = self._clock.monotonic(), self._shares, self._standing()
         if why == BEYOND_SHARE:
-            seconds, said = self._until_share(tenant, records, nbytes, now)
+            refused = standing.beyond_share(shares, tenant, records, nbytes, now=now)
         else:
-            seconds, said = self._until_room(records, nbytes), self._state()
-        self._shares.wait(tenant, now, seconds)
-        return Saturated(said, retry_after_s=seconds)
-
-    def _state(self) -> str:
-        settings = self._settings
-        return (
-            f"sink {self._name!r} holds {self.held_records} records of "
-            f"{settings.capacity_records} and {self.held_bytes} bytes of "
-            f"{settings.backlog_max_bytes}, and drains {self._drained.per_second():.0f} records "
-            "a second"
-        )
-
-    def _until_room(self, records: int, nbytes: int) -> float:
-        """Until what must leave has left: down to the low mark, or until this much fits."""
-        settings = self._settings
-        over = max(
-            self.held_records + records - settings.capacity_records,
-            (self.held_bytes + nbytes - settings.backlog_max_bytes) / self._weight(),
-        )
-        return self._seconds(max(over, self._excess() if self.refusing else 0.0))
-
-    def _until_share(self, tenant: str, records: int, nbytes: int, now: float) -> tuple[float, str]:
-        """Until so much of a tenant's own has left that it is within its fair share."""
-        settings, shares = self._settings, self._shares
-        one = shares.of(tenant)
-        active = max(shares.active, 1)
-        share = settings.capacity_records // active
-        excess = max(
-            one.records + records - share,
-            (one.nbytes + nbytes - settings.backlog_max_bytes / active) / self._weight(),
-        )
-        others = shares.waiting - (one.waits_until != 0.0)
-        return (
-            self._seconds(excess, rate=one.drain_rate(now)),
-            f"tenant {tenant!r} holds {one.records} records in sink {self._name!r}, of which its "
-            f"fair share is {share} while others wait ({others} of {active} active tenants)",
-        )
-
-    def _weight(self) -> float:
-        """The bytes of a record, as those that are held have it."""
-        return max(self.held_bytes / self.held_records, 1.0) if self.held_records else 1.0
-
-    def _excess(self) -> float:
-        """The records that must leave before the low mark is reached, by the scarcer capacity."""
-        settings = self._settings
-        records = self.held_records - settings.low_watermark * settings.capacity_records
-        nbytes = self.held_bytes - settings.low_watermark * settings.backlog_max_bytes
-        return max(records, nbytes / self._weight(), 0.0)
-
-    def _seconds(self, excess: float, *, rate: float | None = None) -> float:
-        """How long so many records take to leave."""
-        if rate is None:
-            rate = self._drained.per_second()
-        # While nothing has left yet nobody knows the rate: come back after as long again.
-        seconds = excess / rate if rate > 0 else self._drained.age_s()
-        return min(max(seconds, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S)
+            refused = standing.no_room(records, nbytes)
+        shares.wait(tenant, now, refused.retry_after_s)
+        return refused

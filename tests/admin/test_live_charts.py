@@ -175,3 +175,20 @@ def test_what_was_shed_is_not_counted_as_dropped_too() -> None:
 def test_a_batch_is_as_large_as_what_was_stored_of_it() -> None:
     assert view(rows(stored=200, batches=2)).history.per_batch[-1] == 100  # type: ignore[union-attr]
     assert view(rows(stored=0, batches=0)).history.per_batch[-1] is None  # type: ignore[union-attr]
+
+
+def test_the_queue_is_drawn_as_full_as_it_was_between_samples() -> None:
+    rows = [sample_of_queue(peak_fill=0.8), sample_of_queue(ago_s=30, peak_fill=0.0)]
+    (history,) = bucketed(rows, WINDOW)
+    view = PipelineView(key="db", name="database", history=history)
+    queue = livecharts.charts_of(view, prefix="p", frame=FRAME, events=())[1]
+    assert [one.name for one in queue.series] == ["highest", "records"]
+    assert "highest: latest 80 %, highest 80 %" in describe(queue)
+    calm = bucketed([sample_of_queue(peak_fill=0.1)], WINDOW)[0]
+    view = PipelineView(key="db", name="database", history=calm)
+    queue = livecharts.charts_of(view, prefix="p", frame=FRAME, events=())[1]
+    assert [one.name for one in queue.series] == ["records"]
+
+
+def sample_of_queue(*, ago_s: float = 5, **changes: Any) -> dict[str, Any]:
+    return sample(0, at=ENDS - timedelta(seconds=ago_s), **changes)

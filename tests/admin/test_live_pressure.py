@@ -115,3 +115,23 @@ def test_the_process_that_is_full_is_looked_at() -> None:
 def test_nothing_is_said_where_nothing_is_refused() -> None:
     assert refusal(view(refusing=False), "") is None
     assert refusal(view(required=False), "") is None
+
+
+def test_a_queue_that_was_full_between_two_samples_is_told_so() -> None:
+    history = PipelineHistory(key="k", name="db", peak=[0.9, None, 0.3, 0.81, 0.3, None])
+    now = view(held_records=80_000, refusing=False)
+    now.refused_rate, now.history = 8.5, history
+    problem = refusal(now, "")
+    assert problem is not None
+    assert "20 % full (80 k of 400 k records) now, and was 81 % full moments ago" in problem.cause
+    assert "It refuses from 80 % on" in problem.cause
+    falling = view(held_records=260_000)
+    falling.history = history
+    problem = refusal(falling, "")
+    assert problem is not None
+    assert "65 % full (260 k of 400 k records), and was 81 % full moments ago;" in problem.cause
+    full = view()
+    full.history = history
+    problem = refusal(full, "")
+    assert problem is not None
+    assert "moments ago" not in problem.cause

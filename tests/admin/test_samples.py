@@ -28,6 +28,7 @@ def sample(seconds_ago: float, **changes: Any) -> dict[str, Any]:
         "held_records": 10,
         "capacity_records": 100,
         "held_bytes": 1_000,
+        "peak_fill": 0.0,
         "shed": 0,
         "workers": 1,
         "write_limit": 4,
@@ -85,3 +86,11 @@ def test_the_window_ends_where_samples_must_have_come() -> None:
 def test_recent_rates_ignore_what_is_old() -> None:
     rates = recent_rates([sample(60, stored=9999), sample(10), sample(5)], NOW)
     assert rates[("p1", "db")].stored / rates[("p1", "db")].seconds == 8.0
+
+
+def test_the_peak_of_a_bucket_is_the_highest_of_its_samples() -> None:
+    rows = [sample(15, peak_fill=0.3), sample(10, peak_fill=0.8), sample(5, peak_fill=0.05)]
+    (history,) = bucketed(rows, Window(ends_at=NOW, step_s=10.0, count=3))
+    assert list(history.fill) == [None, 0.1, 0.1]
+    assert list(history.peak) == [None, 0.8, 0.1], "never less than what the sample itself found"
+    assert history.latest_peak == 0.8

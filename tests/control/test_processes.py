@@ -238,6 +238,26 @@ def test_samples_tell_of_sizes_steps_and_what_was_shed(
     assert (first.shed, second.shed, second.dropped) == (10, 15, 15)
 
 
+def test_samples_tell_how_full_a_queue_was_between_them(
+    identity: Identity, clock: FakeClock, stats: dict[str, Any]
+) -> None:
+    identity.heartbeat()
+    sampler = Sampler(
+        process_id=identity.id,
+        now=identity.now,
+        monotonic=clock.monotonic,
+        stats=lambda: stats,
+        peaks=lambda: {"k": 0.8},
+    )
+    clock.advance(5)
+    stats["pipelines"] = [a_pipeline(), a_pipeline(key="made a moment ago")]
+    sampler.take()
+    assert dict(PipelineSample.objects.values_list("key", "peak_fill")) == {
+        "k": 0.8,
+        "made a moment ago": 0.0,
+    }
+
+
 def test_a_pipeline_made_anew_counts_from_nothing(
     sampler: Sampler, clock: FakeClock, stats: dict[str, Any]
 ) -> None:

@@ -219,3 +219,16 @@ def test_many_threads_never_hold_more_than_the_capacity_and_leave_nothing(
     assert (room.held_records, room.held_bytes) == (0, 0)
     assert max(highest) <= 100
     assert not room.refusing
+
+
+def test_the_peak_is_the_fullest_since_it_was_last_asked(clock: FakeClock) -> None:
+    room = admission(clock)
+    room.reserve(70, 100, tenant="t")
+    room.release(60, 50, tenant="t")
+    assert room.take_peak() == 0.7
+    assert room.take_peak() == 0.1, "what is held when it is asked begins the next interval"
+    room.release(10, 50, tenant="t")
+    room.reserve(1, 9_000, tenant="t")
+    room.release(1, 9_000, tenant="t")
+    assert room.take_peak() == 0.9, "bytes fill it as well as records do"
+    assert room.take_peak() == 0.0
