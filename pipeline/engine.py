@@ -577,8 +577,8 @@ class Engine:
                 "unrouted",
                 "no sink takes records of this type and level",
             )
-        for pipeline in routed.full:
-            pipeline.pass_by(tenant, records)
+        for pipeline, passing in routed.full:
+            pipeline.pass_by(tenant, passing)
         if shedding is not None:
             shedding.tell(tenant)
         return receipt

@@ -22,9 +22,9 @@ ROUTES_CACHED = 10_000
 
 
 class Routed:
-    """Where an offer goes: a share for each pipeline with room, the optional ones that are full,
-    and how many records no sink takes.  `owed` counts the required sinks, `promised` the records
-    that the one of them with the most of them takes."""
+    """Where an offer goes: a share for each pipeline with room, the optional ones that are full
+    with what they would have taken, and how many records no sink takes.  `owed` counts the
+    required sinks, `promised` the records that the one of them with the most of them takes."""
 
     __slots__ = ("_tenant", "full", "nowhere", "owed", "pipelines", "promised", "shares")
 
@@ -32,7 +32,7 @@ class Routed:
         self.nowhere = nowhere
         self._tenant = tenant
         self.owed = self.promised = 0
-        self.full: list[Pipeline] = []
+        self.full: list[tuple[Pipeline, Sequence[Record]]] = []
         self.pipelines: list[Pipeline] = []
         self.shares: list[Share] = []
 
@@ -43,7 +43,8 @@ class Routed:
 
     def left_out(self, records: Sequence[Record]) -> list[Record]:
         """The records that pass no route."""
-        taking = [pipeline.spec.route for pipeline in (*self.pipelines, *self.full)]
+        taking = [pipeline.spec.route for pipeline in self.pipelines]
+        taking += [pipeline.spec.route for pipeline, _ in self.full]
         return [r for r in records if not any(r.severity >= t.min_severity for t in taking)]
 
 
@@ -113,7 +114,7 @@ def reserve(
                 if wanted > routed.promised:
                     routed.promised = wanted
             elif not pipeline.make_room(wanted, nbytes, tenant=tenant):
-                routed.full.append(pipeline)
+                routed.full.append((pipeline, passing))
                 continue
             routed.pipelines.append(pipeline)
             routed.shares.append(

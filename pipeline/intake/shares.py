@@ -61,6 +61,7 @@ class Shares:
     def __init__(self) -> None:
         self._tenants: dict[str, Tenant] = {}
         self._queue: list[tuple[float, str]] = []  # when to look whether it waits still
+        self._swept_at = 2 * MAX_WAITING
         self.waiting = 0
 
     @property
@@ -112,11 +113,23 @@ class Shares:
             self._enqueue(tenant, one)
 
     def _enqueue(self, tenant: str, one: Tenant) -> None:
-        if len(self._queue) >= 2 * MAX_WAITING:  # entries of tenants that are gone
-            entries = ((t.queued, name) for name, t in self._tenants.items() if t.queued)
-            self._queue = sorted(entries)
+        if len(self._queue) >= self._swept_at:
+            self._sweep()
         one.queued = one.waits_until
         heappush(self._queue, (one.queued, tenant))
+
+    def _sweep(self) -> None:
+        """Let go of the entries of tenants that are gone.
+
+        Done again when there are twice as many as are left: those may all be live ones, and the
+        work is spread over the entries that came since.
+        """
+        tenants = self._tenants
+        # What is left in the order of a sorted list is a heap.
+        self._queue = sorted(
+            (at, name) for at, name in self._queue if name in tenants and tenants[name].queued == at
+        )
+        self._swept_at = 2 * max(MAX_WAITING, len(self._queue))
 
     def expire(self, now: float) -> None:
         """Forget who should have come back long ago."""
@@ -134,12 +147,16 @@ class Shares:
                 if not one.records:
                     del self._tenants[tenant]
 
-    def others_wait(self, tenant: str) -> bool:
-        """Whether any tenant but this one waits."""
+    def blocked(
+        self, tenant: str, records: int, nbytes: int, room_records: float, room_bytes: float
+    ) -> bool:
+        """Whether any tenant but this one waits, and this one gets beyond its fair share."""
         if not self.waiting:
             return False
         one = self._tenants.get(tenant)
-        return self.waiting > (one is not None and one.waits_until != 0.0)
+        if self.waiting == (one is not None and one.waits_until != 0.0):
+            return False
+        return not self.within(tenant, records, nbytes, room_records, room_bytes)
 
     def within(
         self, tenant: str, records: int, nbytes: int, room_records: float, room_bytes: float

@@ -25,8 +25,28 @@ class Ticket:
         self.admitted = False
 
 
-# Whether there is room for a ticket besides so many records and bytes that were just promised.
-Admits = Callable[[Ticket, int, int], bool]
+class Promised:
+    """What was promised to those let in just now: to all of them, and to each tenant."""
+
+    __slots__ = ("_tenants", "nbytes", "records")
+
+    def __init__(self) -> None:
+        self.records = self.nbytes = 0
+        self._tenants: dict[str, tuple[int, int]] = {}
+
+    def add(self, ticket: Ticket) -> None:
+        self.records += ticket.records
+        self.nbytes += ticket.nbytes
+        records, nbytes = self.to(ticket.tenant)
+        self._tenants[ticket.tenant] = records + ticket.records, nbytes + ticket.nbytes
+
+    def to(self, tenant: str) -> tuple[int, int]:
+        """The records and bytes that one tenant was promised."""
+        return self._tenants.get(tenant, (0, 0))
+
+
+# Whether there is room for a ticket besides what was just promised.
+Admits = Callable[[Ticket, Promised], bool]
 
 
 class WaitingRoom:
@@ -67,7 +87,7 @@ class WaitingRoom:
 
     def let_in(self, admits: Admits) -> None:
         """Let in whom there is room for, one a tenant and turn.  The lock is held."""
-        records = nbytes = 0
+        promised = Promised()
         full: set[str] = set()
         while len(full) < len(self._tenants):
             tenant = next(iter(self._tenants))
@@ -75,11 +95,10 @@ class WaitingRoom:
             if tenant in full:
                 continue
             ticket = self._tenants[tenant][0]
-            if not admits(ticket, records, nbytes):
+            if not admits(ticket, promised):
                 full.add(tenant)
                 continue
-            records += ticket.records
-            nbytes += ticket.nbytes
+            promised.add(ticket)
             self._admit(ticket)
 
     def let_all_in(self) -> None:

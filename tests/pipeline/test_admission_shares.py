@@ -219,6 +219,32 @@ def test_those_that_wait_are_bounded() -> None:
     assert (shares.waiting, shares.active, len(shares._queue)) == (0, 0, 0)
 
 
+def test_many_that_were_admitted_again_make_no_refusal_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    swept: list[int] = []
+
+    class Counting(Shares):
+        def _sweep(self) -> None:
+            swept.append(len(self._queue))
+            super()._sweep()
+
+    monkeypatch.setattr("pipeline.intake.shares.MAX_WAITING", 100)
+    shares = Counting()
+    for n in range(1_000):  # each was refused once and holds something since
+        shares.wait(f"t{n}", 0.0, 60.0)
+        shares.hold(f"t{n}", 1, 1)
+    assert swept == [200, 400, 800], "as often as their number doubles"
+    for n in range(1_000):
+        shares.release(f"t{n}", 1, 1, drained_at=None)
+        shares.wait(f"u{n}", 0.0, 60.0)
+        shares.hold(f"u{n}", 1, 1)
+        shares.release(f"u{n}", 1, 1, drained_at=None)
+    assert len(shares._queue) < 1_600
+    shares.expire(100.0)
+    assert (shares.waiting, shares.active, len(shares._queue)) == (0, 0, 0)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_whatever_happens_the_books_of_tenants_add_up(clock: FakeClock, seed: int) -> None:
     chance = random.Random(seed)

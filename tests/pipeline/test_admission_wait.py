@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import Draining, Refused, Saturated
 from pipeline.intake.admission import Admission
-from pipeline.intake.waitingroom import Ticket, WaitingRoom
+from pipeline.intake.waitingroom import Promised, Ticket, WaitingRoom
 from pipeline.runtime.clock import FakeClock
 from pipeline.settings import PipelineSettings
 from tests.pipeline.rig import Rig
@@ -115,7 +115,7 @@ def test_tenants_are_let_in_by_turns(clock: FakeClock, waiters: Waiters) -> None
         waiters.wait(f"{tenant}{number}", asking(tenant, number))
     asked: list[int] = []
 
-    def admits(ticket: Ticket, records: int, nbytes: int) -> bool:
+    def admits(ticket: Ticket, promised: Promised) -> bool:
         fits = ticket.tenant != "c" and len(asked) < limit
         if fits:
             asked.append(ticket.records)
@@ -156,6 +156,34 @@ def test_whoever_is_let_in_is_counted_against_the_room(clock: FakeClock, waiters
         waiters.wait(name, asks(room, name, records=40))
     room.release(90, 0, tenant="x")
     assert room.figures()["waiting_requests"] == 1, "two of forty fit beside ten"
+
+
+def test_what_others_were_promised_is_no_part_of_ones_own_share(
+    clock: FakeClock, waiters: Waiters
+) -> None:
+    room = admission(clock)
+    for name in ("a", "b", "c", "d"):
+        room.reserve(1, 0, tenant=name)
+    room.fits(96, 0, tenant="flood")
+    for name in ("a", "b", "c", "d"):
+        waiters.wait(name, asks(room, name, records=8))
+    room.release(33, 0, tenant="flood")
+    assert room.refusing, "67 is above the low mark: a fifth of that each"
+    waiters.join()
+    assert sorted(waiters.order) == ["a", "b", "c", "d"], "9 each, of 12"
+
+
+def test_what_a_tenant_was_promised_is_part_of_its_share(
+    clock: FakeClock, waiters: Waiters
+) -> None:
+    room = admission(clock)
+    room.reserve(1, 0, tenant="a")
+    room.fits(99, 0, tenant="flood")
+    for _ in range(2):
+        waiters.wait("a", asks(room, "a", records=19))
+    room.release(39, 0, tenant="flood")
+    assert room.refusing, "61 is above the low mark, of which half is 30"
+    assert room.figures()["waiting_requests"] == 1
 
 
 def test_a_closed_admission_lets_everybody_go(clock: FakeClock, waiters: Waiters) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import Saturated
 from pipeline.intake.router import Route
-from pipeline.record import ERROR, INFO
+from pipeline.record import DEBUG, ERROR, INFO
 from pipeline.spec import PipelineSpec
 from tests.pipeline.rig import Rig
 from tests.pipeline.support import PATIENCE_S, ScriptedSink, record, records, spec
@@ -78,6 +78,21 @@ def test_while_everything_is_being_written_the_newcomer_passes_by(rig: Rig) -> N
     assert ("(unrouted)", "t") not in {
         (r["sink"], r["tenant"])
         for r in rig.engine.stats()["ledger"]  # type: ignore[attr-defined]
+    }
+
+
+def test_what_a_full_sink_sheds_is_counted_once(rig: Rig) -> None:
+    held = rig.held_sink()
+    marks = {"shed_watermark": 0.5, "shed_below": "INFO", "paused": False}
+    rig.start(optional(held, key="full", **marks), spec(ScriptedSink(), key="other"))
+    rig.offer(records(10, severity=ERROR))
+    held.await_writes(1)
+    rig.offer(records(3, severity=DEBUG) + records(2, severity=ERROR))
+    row = rig.row(sink="full")
+    assert (row["accepted"], row["dropped"]) == (15, {"shed": 3, "backlog": 2})
+    assert {(one.reason, len(one.messages)) for one in rig.signals.dropped} == {
+        ("shed", 3),
+        ("backlog", 2),
     }
 
 
