@@ -18,30 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import plot
+from benchmarks.catalogue import SCENARIOS, told
 from benchmarks.comparison import Comparison
 from benchmarks.figure import Figure
 from benchmarks.plan import Plan
-
-SCENARIOS = {
-    "http": "benchmarks.scenarios.http_postgres",
-    "sqlite": "benchmarks.scenarios.http_sqlite",
-    "file": "benchmarks.scenarios.file_sink",
-    "single": "benchmarks.scenarios.single",
-    "memory": "benchmarks.scenarios.memory",
-    "wal": "benchmarks.scenarios.wal",
-    "poison": "benchmarks.scenarios.poison",
-    "replay": "benchmarks.scenarios.replay",
-    "engine": "benchmarks.scenarios.engine",
-    "batcher": "benchmarks.scenarios.batcher",
-    "buffer": "benchmarks.scenarios.buffer",
-    "sizes": "benchmarks.scenarios.sizes",
-    "sinks": "benchmarks.scenarios.sinks",
-    "serialization": "benchmarks.scenarios.serialization",
-    "overload": "benchmarks.scenarios.overload",
-    "workers": "benchmarks.scenarios.workers",
-    "adaptive": "benchmarks.scenarios.adaptive",
-    "probing": "benchmarks.scenarios.probing",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"which figures: {', '.join(SCENARIOS)} (all)",
+        help="which figures, see below (all)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="fewer and smaller repetitions: a first impression"
@@ -58,12 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--records", type=int, default=0, metavar="N", help="of a bulk repetition (500000; 100000)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON only, no table")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print no table, but JSON with every repetition, notes and profiles",
+    )
+    parser.add_argument("--out", metavar="FILE", help="write that JSON to a file, beside the table")
     parser.add_argument(
         "--check", action="store_true", help="exit with 1 when a figure misses its goal"
     )
     parser.add_argument(
-        "--plot", action="store_true", help="draw what compares several ways, as SVG files"
+        "--plot", action="store_true", help="draw what compares several ways (*), as SVG files"
     )
     parser.add_argument(
         "--plot-dir",
@@ -74,16 +59,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=DESCRIPTION)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=DESCRIPTION,
+        epilog=told(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_arguments(parser)
     return run(vars(parser.parse_args(arguments)))
 
 
-DESCRIPTION = (
-    "Measure Collector against baselines taken in the same run: each figure is a ratio. Starts "
-    "and ends its own servers, databases and load generators, on loopback and in temporary "
-    "directories."
-)
+DESCRIPTION = """\
+Measure Collector against baselines taken in the same run: each figure is a ratio. Starts and ends
+its own servers, databases and load generators, on loopback and in temporary directories; this
+installation's data is not touched.
+"""
 
 
 def run(options: dict[str, Any]) -> int:
@@ -119,8 +109,12 @@ def run(options: dict[str, Any]) -> int:
         "comparisons": [comparison.as_json() for comparison in comparisons],
         "failures": failures,
     }
-    print(json.dumps(report, indent=None if options["json"] else 2))
-    if not options["json"]:
+    if options["out"]:
+        Path(options["out"]).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        print(f"written: {options['out']}", file=sys.stderr)
+    if options["json"]:
+        print(json.dumps(report))
+    else:
         out = Console()
         # A pipe has no width of its own, and a narrow table cannot be read.
         (out if out.is_terminal else Console(width=132)).print(_table(figures))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 from benchmarks import cli
+from benchmarks.catalogue import CATALOGUE, SCENARIOS
 from benchmarks.figure import Figure
 from benchmarks.load import GeneratorProcess, run_load
 from benchmarks.plan import Plan
@@ -116,6 +118,54 @@ def test_a_generator_is_stopped_with_its_figures():
         generator.go()
         generator.stop()
         assert generator.result()["interrupted"]
+
+
+def test_a_table_is_printed_and_json_goes_where_it_is_asked_for(capsys, monkeypatch, tmp_path):
+    class Good:
+        @staticmethod
+        def measure(plan):
+            good = figure(notes={"profile": "long"})
+            good.add(1, 2)
+            return [good]
+
+    monkeypatch.setattr(importlib, "import_module", {"good": Good}.get)
+    monkeypatch.setattr(cli, "SCENARIOS", {"good": "good"})
+    out = tmp_path / "report.json"
+    assert cli.main(["good", "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert "0.50" in said.out
+    assert "{" not in said.out
+    assert str(out) in said.err
+    report = json.loads(out.read_text())
+    assert report["figures"][0]["notes"] == {"profile": "long"}
+    assert cli.main(["good", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["figures"] == report["figures"]
+
+
+@pytest.mark.parametrize("command", [["-m", "benchmarks"], ["manage.py", "benchmark"]])
+def test_the_help_says_what_each_name_measures(command):
+    done = subprocess.run(
+        [sys.executable, *command, "--help"],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    for name, entry in CATALOGUE.items():
+        (line,) = [one for one in lines if one.split()[:1] == [name]]
+        assert line.endswith(entry.about)
+        assert ("*" in line) == entry.drawn
+        assert len(line) <= 100
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_what_is_drawn_says_so(name):
+    """Which are drawn is told without importing them all."""
+    module = importlib.import_module(SCENARIOS[name])
+    assert ("Comparison" in vars(module)) == CATALOGUE[name].drawn
 
 
 def test_unknown_figures_are_named(capsys):

@@ -6,6 +6,7 @@ Runs on the command's main thread; everything it measures runs in processes of t
 from __future__ import annotations
 
 import sys
+from argparse import RawDescriptionHelpFormatter
 from importlib import import_module
 from typing import Any
 
@@ -13,11 +14,20 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 
 class Command(BaseCommand):
-    help = (
-        "Measure Collector against baselines taken in the same run (`python -m benchmarks`). "
-        "This installation's data is not touched."
-    )
+    help = """\
+Measure Collector against baselines taken in the same run (`python -m benchmarks`). This
+installation's data is not touched.
+"""
     requires_system_checks: list[str] = []
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(
+            prog_name,
+            subcommand,
+            formatter_class=RawDescriptionHelpFormatter,
+            epilog=self._benchmarks().told(),
+            **kwargs,
+        )
 
     def add_arguments(self, parser: CommandParser) -> None:
         self._benchmarks().add_arguments(parser)
