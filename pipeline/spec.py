@@ -20,7 +20,8 @@ class PipelineSpec:
     the pipeline then holds its records and delivers nothing.  Without `dead_letters`, records that
     can never be stored are dropped and counted.  An `internal` one is the program's own: where
     there are no others, what it does not take is refused, as without any sink.  One that `listens`
-    acts on records that are meant for others, and is no place for them to go.
+    acts on records that are meant for others, and is no place for them to go.  `capped` names the
+    settings that are at what the sink bears: more of them would not help.
     """
 
     key: str
@@ -35,3 +36,4 @@ class PipelineSpec:
     fingerprint: str = ""
     misconfigured: str = ""
     dead_letters: DeadLetterBox | None = None
+    capped: frozenset[str] = frozenset()

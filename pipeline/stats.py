@@ -170,6 +170,7 @@ def _pipeline_stats(
         "low_watermark": spec.settings.low_watermark,
         "shed_watermark": spec.settings.shed_watermark,
         "internal": spec.internal,
+        "capped": sorted(spec.capped),
         "batch_limit": batch_limit,
         "write_limit": write_limit,
         "scaled_up": scaled[0],

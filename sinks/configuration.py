@@ -6,7 +6,6 @@ makes that row's pipeline `misconfigured`, with the reason, and nothing else.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable
@@ -24,6 +23,7 @@ from sinks.base import BaseSink
 from sinks.deadletters.box import box_for
 from sinks.guard import GuardedSink
 from sinks.internal import internal_types
+from sinks.limits import capped_by, within_limits
 from sinks.models import SinkConfig
 from sinks.options import OptionsError, decode_options, secret_names
 from sinks.registry import BackendError, load_backend, make_sink
@@ -65,16 +65,7 @@ def pipeline_settings(row: SinkConfig, sink: BaseSink[Any] | None = None) -> Pip
         merged = overrides.applied_to(defaults)
     except ValueError as error:
         raise BackendError(f'sink "{row.name}": {error}') from None
-    if sink is not None and not sink.supports_concurrent_writes:
-        merged = dataclasses.replace(merged, min_workers=1, max_workers=1)
-    if sink is not None and sink.max_batch_records is not None:
-        most = sink.max_batch_records
-        merged = dataclasses.replace(
-            merged,
-            max_records=min(merged.max_records, most),
-            adaptive=merged.adaptive.within(most),
-        )
-    return merged
+    return merged if sink is None else within_limits(merged, sink)
 
 
 def spec_for(row: SinkConfig) -> PipelineSpec:
@@ -82,9 +73,11 @@ def spec_for(row: SinkConfig) -> PipelineSpec:
     problem = ""
     sink: BaseSink[Any] | None = None
     merged: PipelineSettings = settings.COLLECTOR.pipeline
+    capped: frozenset[str] = frozenset()
     try:
         sink = build_sink(row)
         merged = pipeline_settings(row, sink)
+        capped = capped_by(sink, merged)
     except BackendError as error:
         problem = str(error)
     except Exception as error:  # a third party's constructor may fail in any way
@@ -104,6 +97,7 @@ def spec_for(row: SinkConfig) -> PipelineSpec:
         settings=merged,
         fingerprint=sink_fingerprint(row),
         misconfigured=problem,
+        capped=capped,
         dead_letters=box_for(
             str(row.id), row.name, str(row.pipeline.get("dead_letters", "database"))
         ),

@@ -8,7 +8,6 @@ them.  Filled at `ready()`; the registries have their own locks.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from pipeline.spec import PipelineSpec
 from sinks.base import BaseSink
 from sinks.deadletters.box import box_for
 from sinks.guard import GuardedSink
+from sinks.limits import capped_by, within_limits
 
 PREFIX = "internal-"
 
@@ -50,15 +50,7 @@ class InternalSink:
         """What the engine is told."""
         tuned = self.tune(settings.COLLECTOR.pipeline)
         sink = self.make()
-        if not sink.supports_concurrent_writes:
-            tuned = dataclasses.replace(tuned, min_workers=1, max_workers=1)
-        if sink.max_batch_records is not None:
-            most = sink.max_batch_records
-            tuned = dataclasses.replace(
-                tuned,
-                max_records=min(tuned.max_records, most),
-                adaptive=tuned.adaptive.within(most),
-            )
+        tuned = within_limits(tuned, sink)
         return PipelineSpec(
             key=self.key,
             name=self.name,
@@ -68,6 +60,7 @@ class InternalSink:
             internal=True,
             listens=self.listens,
             settings=tuned,
+            capped=capped_by(sink, tuned),
             fingerprint=self.key,
             dead_letters=box_for(self.key, self.name, "database"),
         )

@@ -202,13 +202,21 @@ def _levels(chart: TimeChart, scale: Scale) -> list[overlays.DrawnLevel]:
     return [
         overlays.DrawnLevel(
             y=scale.y(level.value),
-            share=number(100 - level.value / scale.top * 100),
-            name=level.name,
             css=f"c{(level.colour - 1) % COLOURS + 1}",
         )
         for level in chart.levels
         if 0 < level.value <= scale.top
     ]
+
+
+def _level_labels(chart: TimeChart, scale: Scale) -> list[overlays.LevelLabel]:
+    return overlays.level_labels(
+        [
+            (100 - level.value / scale.top * 100, level)
+            for level in chart.levels
+            if 0 < level.value <= scale.top
+        ]
+    )
 
 
 def describe(chart: TimeChart) -> str:
@@ -251,6 +259,7 @@ def render(chart: TimeChart) -> SafeString:
         "marks": _marks(chart, scale) if has_values else [],
         "hovers": _hovers(chart, count) if has_values else [],
         "levels": _levels(chart, scale) if has_values else [],
+        "level_labels": _level_labels(chart, scale) if has_values else [],
         "events": [number(share / 100 * WIDTH) for share, _ in events],
         "event_labels": overlays.labels(events),
         "steps": overlays.steps(chart.steps) if has_values else [],

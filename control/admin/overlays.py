@@ -15,6 +15,8 @@ from datetime import datetime
 
 # Labels closer than this many percent of the width would lie on each other.
 APART = 3.0
+# The same for the labels of levels, of the height; a label is 12 of 148 px high.
+LEVELS_APART = 8.2
 UP, DOWN = "up", "down"
 _GLYPHS = {UP: "\N{BLACK UP-POINTING TRIANGLE}", DOWN: "\N{BLACK DOWN-POINTING TRIANGLE}"}
 
@@ -40,9 +42,13 @@ class Event:
 @dataclass(frozen=True, kw_only=True)
 class DrawnLevel:
     y: str
+    css: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelLabel:
     share: str
     name: str
-    css: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +94,25 @@ def labels(placed: Sequence[tuple[float, Event]]) -> list[DrawnEvent]:
         first, last = group[0][1].number, group[-1][1].number
         label = first if len(group) == 1 else f"{first}\N{EN DASH}{last}"
         drawn.append(DrawnEvent(share=_share(group[0][0]), label=label))
+    return drawn
+
+
+def level_labels(placed: Sequence[tuple[float, Level]]) -> list[LevelLabel]:
+    """One label for a level, or for several that lie too close for one each, at the highest.
+
+    Each stands with its place in percent from the top.  "min = max", or "refuse, shed".
+    """
+    groups: list[list[tuple[float, Level]]] = []
+    for share, one in sorted(placed, key=lambda pair: pair[0]):
+        if groups and share - groups[-1][0][0] < LEVELS_APART:
+            groups[-1].append((share, one))
+        else:
+            groups.append([(share, one)])
+    drawn = []
+    for group in groups:
+        same = all(one.value == group[0][1].value for _, one in group)
+        names = (" = " if same else ", ").join(one.name for _, one in group)
+        drawn.append(LevelLabel(share=_share(group[0][0]), name=names))
     return drawn
 
 

@@ -71,6 +71,8 @@ class PipelineView:
     scaled_up: int = 0
     scaled_down: int = 0
     marks: Marks = Marks()
+    # Settings that are at what the sink bears.
+    capped: frozenset[str] = frozenset()
     waiting_tenants: int = 0
     waiting_requests: int = 0
     internal: bool = False
@@ -162,6 +164,9 @@ class PipelineView:
         self.batch_limit = max(self.batch_limit, int_of(data, "batch_limit"))
         self.waiting_tenants = max(self.waiting_tenants, int_of(data, "waiting_tenants"))
         self.marks = Marks.of(data)
+        capped = data.get("capped")
+        if isinstance(capped, list):
+            self.capped |= frozenset(map(str, capped))
         self.oldest_s = max(self.oldest_s, float_of(data, "oldest_s") or 0.0)
         self._add_state(str(data.get("state") or ""))
         self._add_latency(data.get("write_latency"))

@@ -166,17 +166,25 @@ def _growing(pipeline: PipelineView, pace: str) -> Narrow:
 
 def _at_most(pipeline: PipelineView, pace: str, *, full_batches: bool) -> Narrow:
     workers = pipeline.workers
-    larger = ""
-    if full_batches:
-        larger = (
-            f", or max_records, as every batch is full ({compact(pipeline.batch_limit)} records) "
-            "and a write may cost the same whatever it holds"
+    may_grow = full_batches and "max_records" not in pipeline.capped
+    larger = (
+        f"max_records, as every batch is full ({compact(pipeline.batch_limit)} records) "
+        "and a write may cost the same whatever it holds"
+    )
+    if "max_workers" in pipeline.capped:
+        return Narrow(
+            cause="Its one worker is busy, and the sink takes no more than one write at a time. "
+            f"{pace}".strip(),
+            remedy=f"{f'Raise {larger}. ' if may_grow else ''}More workers would not help: send "
+            "less, or give it a store that takes several writes at once. A larger queue only "
+            "delays this.",
         )
     count = f"All {workers} workers are" if workers != 1 else "Its one worker is"
     return Narrow(
         cause=f"{count} busy, and there may be no more (max_workers). {pace}".strip(),
-        remedy=f"Raise max_workers if the sink bears more writes at once{larger}. Otherwise send "
-        "less: a larger queue only delays this.",
+        remedy="Raise max_workers if the sink bears more writes at once"
+        f"{f', or {larger}' if may_grow else ''}. Otherwise send less: a larger queue only delays "
+        "this.",
     )
 
 

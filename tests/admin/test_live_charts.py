@@ -192,3 +192,17 @@ def test_the_queue_is_drawn_as_full_as_it_was_between_samples() -> None:
 
 def sample_of_queue(*, ago_s: float = 5, **changes: Any) -> dict[str, Any]:
     return sample(0, at=ENDS - timedelta(seconds=ago_s), **changes)
+
+
+def test_labels_of_levels_never_lie_on_each_other() -> None:
+    def named(*levels: tuple[float, str]) -> list[str]:
+        one = chart(levels=[Level(value=v, name=n) for v, n in levels], ceiling=1.0)
+        figure = ET.fromstring(render(one))
+        return [str(span.text) for span in figure.findall(".//div[@class='chart-levels']/span")]
+
+    assert named((1.0, "min"), (1.0, "max")) == ["min = max"]
+    assert named((0.8, "refuse"), (0.75, "shed"), (0.7, "hint"), (0.6, "admit again")) == [
+        "refuse, shed",
+        "hint",
+        "admit again",
+    ]

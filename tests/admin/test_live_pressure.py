@@ -135,3 +135,16 @@ def test_a_queue_that_was_full_between_two_samples_is_told_so() -> None:
     problem = refusal(full, "")
     assert problem is not None
     assert "moments ago" not in problem.cause
+
+
+def test_what_the_sink_caps_is_not_advised() -> None:
+    one = view(workers=1, busy_workers=1, max_workers=1, capped=["max_workers"])
+    one.history = PipelineHistory(key="k", name="db", per_batch=[4_990.0])
+    found = narrowest(one)
+    assert "the sink takes no more than one write at a time" in found.cause
+    assert "Raise max_workers" not in found.remedy
+    assert "More workers would not help" in found.remedy
+    assert "Raise max_records" in found.remedy
+    both = view(workers=1, busy_workers=1, max_workers=1, capped=["max_records", "max_workers"])
+    both.history = one.history
+    assert "Raise" not in narrowest(both).remedy

@@ -180,6 +180,7 @@ def test_a_sink_with_one_writer_has_one_worker(service, monkeypatch):
     service.start("test")
     settings = service.engine.pipelines[0].spec.settings
     assert (settings.min_workers, settings.max_workers, settings.max_records) == (1, 1, 100)
+    assert service.stats()["pipelines"][0]["capped"] == ["max_records", "max_workers"]
 
 
 def test_a_size_that_finds_itself_stays_within_what_the_sink_takes_at_once(service, monkeypatch):
