@@ -10,11 +10,16 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from pipeline.batching.order import TenantOrder
+from pipeline.batching.order import Place, TenantOrder
 from pipeline.delivery.waiting import WaitingBatches
 from pipeline.record import Batch, Part
 from pipeline.settings import PipelineSettings
 from pipeline.source import Chore, Source
+
+MIB = 1024 * 1024
+# What may wait for its next attempt where each tenant's batches are its own.
+WAITING_BATCHES = 1_000
+WAITING_BYTES = 64 * MIB
 
 
 class Backlog:
@@ -94,16 +99,19 @@ class Backlog:
         """Later records of a batch's tenants have to wait for its end."""
         if self._order is None or batch.redrive is not None:
             return
-        tenants = {part.tenant for part in batch.parts}
-        self._order.hold(batch.log_id, batch.number, tenants)
+        firsts: dict[str, Place] = {}
+        for part in batch.parts:
+            place = part.frame.position, part.start
+            firsts[part.tenant] = min(place, firsts.get(part.tenant, place))
+        self._order.hold(batch.log_id, batch.number, firsts)
         if (source := self.source_of(batch)) is not None:
-            source.batcher.park(tenants)
+            source.batcher.park(firsts)
 
     def _hold_replays(self, source: Source) -> None:
         if self._order is not None:
             for replay in source.replays():
-                self._order.hold(source.log.log_id, replay.number, replay.tenants)
-                source.batcher.park(replay.tenants)
+                self._order.hold(source.log.log_id, replay.number, replay.firsts)
+                source.batcher.park(replay.firsts)
 
     def ended(self, source: Source, number: int) -> None:
         """A batch has ended: what waited for that may go."""
@@ -124,7 +132,15 @@ class Backlog:
 
         Two may wait even where one worker is all there is, so that no single batch holds it up.
         """
-        return len(self.waiting) < max(2, self._settings.max_workers)
+        settings = self._settings
+        if len(self.waiting) < max(2, settings.max_workers):
+            return True
+        # Where tenants are apart, those that fail must not hold up the others.
+        return (
+            (settings.ordered or settings.partition_by == "tenant")
+            and len(self.waiting) < WAITING_BATCHES
+            and sum(batch.nbytes for batch in self.waiting) < WAITING_BYTES
+        )
 
     def due_s(self, now: float, *, shutdown: bool) -> float | None:
         """Seconds until there is something to do; None while there is nothing, nor will be."""
@@ -150,12 +166,16 @@ class Backlog:
         if not self._may_batch():
             return None
         for index, source in enumerate(self._sources):
+            if self._order is not None and (held_back := source.take_held_back()) is not None:
+                self._hold(held_back)
+                self.waiting.push(held_back, now)
             if source.due_s(now, shutdown=shutdown) != 0:
                 continue
             found: Batch | Chore | None = source.chore(now)
             if found is None and source.batcher.due_s(now, shutdown=shutdown) == 0:
-                found = source.take(shutdown=shutdown)
-                self._hold(found)
+                found = source.take(shutdown=shutdown) or source.chore(now)
+                if isinstance(found, Batch):
+                    self._hold(found)
             if found is not None:
                 # The others come first next time.
                 self._sources = self._sources[index + 1 :] + self._sources[: index + 1]

@@ -94,11 +94,11 @@ class Drops:
             part: Part | None = None
             chore: Chore | None = None
             with state.lock:
-                if own.batcher.head_file() == file:
-                    part = own.batcher.take_oldest()
-                elif own.batcher.lags:
+                if own.batcher.lags:
                     chore = own.chore(state.clock.monotonic())
                     state.chores += chore is not None
+                elif own.batcher.head_file() == file:
+                    part = own.batcher.take_oldest()
                 done = self.drop_unread(own, part, "backlog") if part is not None else []
             if part is not None:
                 dropped += part.count

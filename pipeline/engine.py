@@ -273,13 +273,22 @@ class Engine:
     def _look(self) -> None:
         """The watchdog's round."""
         for pipeline in (*self.pipelines, *self.retired):
-            pipeline.look()
+            try:
+                pipeline.look()
+            except Exception:  # no pipeline keeps the watchdog from the others
+                log.exception("sink %s: the watchdog could not look at it", pipeline.spec.name)
         if self._adoption is not None and not self._stopped:
             self._adoption.finish()
 
     def _scale(self) -> float:
         """The autoscaler's round; returns the seconds until the next."""
-        return min((pipeline.scale() for pipeline in self.pipelines), default=SCALE_REST_S)
+        due = [SCALE_REST_S]
+        for pipeline in self.pipelines:
+            try:
+                due.append(pipeline.scale())
+            except Exception:
+                log.exception("sink %s could not be scaled; the others are", pipeline.spec.name)
+        return min(due)
 
     def stop_scaling(self, timeout_s: float) -> bool:
         """End the autoscaler: the workers stay as many as they are.
@@ -521,18 +530,20 @@ class Engine:
         traceparent: str = "",
         durable: bool = False,
         key: str = "",
+        sheddable: bool = True,
     ) -> Receipt:
         """Accept records of one type and tenant, all or none.
 
         With `durable` it returns once they are in the log's files; `Receipt.logged` tells how safe
         that is.  A frame with a `key` stays in the files until `key_recorded`.  What the sinks
-        shed of the lowest levels is no part of what is accepted: `Receipt.shed` counts it.  Raises
-        Saturated, Draining, NoSink or LogUnavailable (come back), or TooLarge (send less).
+        shed of the lowest levels is no part of what is accepted: `Receipt.shed` counts it; records
+        without a level of their own are not `sheddable`.  Raises Saturated, Draining, NoSink or
+        LogUnavailable (come back), or TooLarge (send less).
         """
         offered = records
         while True:
             targets = self._targets(type, tenant)
-            shedding = shed(targets, offered)
+            shedding = shed(targets, offered) if sheddable else None
             if shedding is not None:
                 records = shedding.kept
             payload = encode_records(records)
@@ -597,6 +608,7 @@ class Engine:
         return self._inlets.make(
             tenant=tenant,
             offer=lambda records: self.offer(type=type, tenant=tenant, records=records),
+            drop=lambda records, reason, why: self._drop_unrouted(tenant, records, reason, why),
             max_records=max_records,
         )
 

@@ -129,12 +129,31 @@ class Source:
             self.log.end_lost(self.sink, ends)
         return self.batch(chore.parts, "replay", replay.number)
 
-    def take(self, *, shutdown: bool) -> Batch:
-        """The next batch, noted in the manifest; only when one is due."""
+    def take(self, *, shutdown: bool) -> Batch | None:
+        """The next batch, noted in the manifest; only when one is due.
+
+        None if what was due has left memory this moment, and has to be loaded first.
+        """
         parts, reason = self.batcher.take(shutdown=shutdown)
+        if not parts:
+            return None
         number = self.log.form(self.sink, parts, self.batcher.read)
         self.batcher.formed()
         return self.batch(parts, reason, number)
+
+    def take_held_back(self) -> Batch | None:
+        """A batch of what is held back, noted in the manifest, if that stands in the way.
+
+        It waits for the earlier ones of its tenant; the log can be let go of up to it.
+        """
+        if not self.batcher.stands:
+            return None
+        parts = self.batcher.take_held_back()
+        if not parts:
+            return None
+        number = self.log.form(self.sink, parts, self.batcher.read)
+        self.batcher.formed()
+        return self.batch(parts, "size", number)
 
     def replays(self) -> list[Replay]:
         """The batches of a process that is gone which are not read yet."""

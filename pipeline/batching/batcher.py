@@ -21,14 +21,22 @@ from pipeline.settings import PipelineSettings
 MIB = 1024 * 1024
 # What is read ahead of the batches for tenants to take turns (bytes), if a batch is not larger.
 AHEAD_BYTES = 8 * MIB
+# One batch of so many may be one of newcomers alone.
+TURN_EVERY = 4
+# What is read of tenants that are held back, so that those behind them in the log can go on.
+PARKED_BYTES = 64 * MIB
+PARKED_RECORDS = 200_000
+# How many frames may be delivered beyond one that is held back, as each is remembered till then.
+REMEMBERED_FRAMES = 20_000
 
 
 class Batcher:
     """Cuts one sink's frames into batches of at most `max_records` and `max_bytes`.
 
     A single record larger than `max_bytes` becomes a batch of its own.  The reason of a batch is
-    size, bytes, time, flush, shutdown, or partitions: there were too many of them, or too much in
-    them, and one had to go early.
+    size, bytes, time, flush, shutdown, turn: tenants that had nothing waiting go ahead of a backlog
+    by themselves, as a small batch is written soon; or partitions: there were too many of them, or
+    too much in them, and one had to go early.
     """
 
     def __init__(self, *, log: Log, cursor: Cursor, settings: PipelineSettings) -> None:
@@ -39,6 +47,8 @@ class Batcher:
         self._limit: int | None = None
         self._queue = FairQueue()
         self._flush_below = 0
+        # How many batches there have been since one was of newcomers alone.
+        self._since_turn = TURN_EVERY
         self.configure(settings)
 
     def configure(self, settings: PipelineSettings) -> None:
@@ -90,11 +100,16 @@ class Batcher:
 
     @property
     def full(self) -> bool:
-        """Whether a batch can close for its size alone, as far as can be told without a look."""
-        return (
-            self.waiting_records >= self.max_records
-            or self._cursor.unread_bytes + self._queue.nbytes >= self._settings.max_bytes
-        )
+        """Whether a batch can close for its size alone, as far as can be told without a look.
+
+        What is held back fills none.
+        """
+        cursor, queue = self._cursor, self._queue
+        records = queue.records - queue.parked_records
+        nbytes = queue.nbytes - queue.parked_bytes
+        if not queue.parked_records:
+            records, nbytes = records + cursor.unread_records, nbytes + cursor.unread_bytes
+        return records >= self.max_records or nbytes >= self._settings.max_bytes
 
     def oldest_arrival_s(self) -> float | None:
         """When the oldest waiting record arrived, on the monotonic clock."""
@@ -142,8 +157,9 @@ class Batcher:
         return (
             self._cursor.head is None
             and self._cursor.line_frames > 0
-            and self._queue.records < self.max_records
-            and self._queue.nbytes < self._settings.max_bytes
+            and self._queue.records - self._queue.parked_records < self.max_records
+            and self._queue.nbytes - self._queue.parked_bytes < self._settings.max_bytes
+            and self._ahead_room() is not None
         )
 
     def fill(self) -> tuple[Counter[str], int]:
@@ -195,8 +211,17 @@ class Batcher:
 
     @property
     def _ahead_is_full(self) -> bool:
-        most = max(AHEAD_BYTES, 2 * self._settings.max_bytes)
-        return self._queue.nbytes >= most or self._queue.records >= self._ahead_records
+        return self._ahead_room() is None
+
+    def _ahead_room(self) -> tuple[int, int] | None:
+        """How much may be read ahead, in records and bytes; None for nothing."""
+        queue = self._queue
+        if queue.parked_records >= PARKED_RECORDS or queue.parked_bytes >= PARKED_BYTES:
+            return None
+        records = self._ahead_records - (queue.records - queue.parked_records)
+        nbytes = max(AHEAD_BYTES, 2 * self._settings.max_bytes)
+        nbytes -= queue.nbytes - queue.parked_bytes
+        return (records, nbytes) if records > 0 and nbytes > 0 else None
 
     @property
     def _ahead_records(self) -> int:
@@ -218,11 +243,10 @@ class Batcher:
 
         Returns whether there was anything.
         """
-        if not self._cursor.overtaking and (self._cursor.head is None or self._ahead_is_full):
+        room = self._ahead_room()
+        if not self._cursor.overtaking and (self._cursor.head is None or room is None):
             return False
-        room = self._ahead_records - self._queue.records
-        most = max(AHEAD_BYTES, 2 * self._settings.max_bytes) - self._queue.nbytes
-        overtaking, line = self._log.read_many(self._cursor, room, most)
+        overtaking, line = self._log.read_many(self._cursor, *(room or (0, 0)))
         taken = [(frame, share, True) for frame, share in overtaking]
         taken += [(frame, share, False) for frame, share in line]
         if overtaking and line:
@@ -243,8 +267,21 @@ class Batcher:
         elif not self._apart and self._alone:
             parts, closed_by = self._take_in_line()
         else:
-            parts, closed_by = self._take_in_turns()
+            parts, closed_by = self._take_in_turns(backlog=reason in ("size", "bytes"))
         return parts, closed_by or reason
+
+    @property
+    def stands(self) -> bool:
+        """Whether so much was delivered beyond what is held back that it has to move on."""
+        return self._queue.remembered >= REMEMBERED_FRAMES and self._queue.parked_records > 0
+
+    def take_held_back(self) -> list[Part]:
+        """The parts of a batch of the tenant that is held back and was first, to be sent later."""
+        first = self._queue.first()
+        if first is None:
+            return []
+        limits = self.max_records, self._settings.max_bytes
+        return self._queue.take_of(first.tenant, *limits)[0]
 
     def formed(self) -> None:
         """What was taken is in the manifest."""
@@ -256,8 +293,10 @@ class Batcher:
             return "shutdown"
         if self._flush_wanted():
             return "flush"
+        if not self.full:
+            return "time"
         # What is left of a frame that was read in part weighs about so much until it is decoded.
-        return "bytes" if self.full else "time"
+        return "size" if self.waiting_records >= self.max_records else "bytes"
 
     @property
     def _alone(self) -> bool:
@@ -269,8 +308,17 @@ class Batcher:
             return True
         return not cursor.unread_tenants or queue.tenants == list(cursor.unread_tenants)
 
-    def _take_in_turns(self) -> tuple[list[Part], str]:
+    def _take_in_turns(self, *, backlog: bool) -> tuple[list[Part], str]:
         parts: list[Part] = []
+        self._since_turn += 1
+        if backlog and self._since_turn >= TURN_EVERY:
+            self._read_ahead()
+            if self._queue.newcomers:
+                limits = self.max_records, self._settings.max_bytes
+                parts, closed_by = self._queue.take(*limits, newcomers=True)
+                if parts:
+                    self._since_turn = 0
+                    return sorted(parts, key=_position), closed_by or "turn"
         room_records, room_bytes = self.max_records, self._settings.max_bytes
         closed_by = ""
         while not closed_by:
@@ -285,13 +333,13 @@ class Batcher:
         return parts, closed_by
 
     def _take_partition(self, reason: str) -> tuple[list[Part], str]:
-        """A batch of one tenant: one that is full, or else the oldest, or the largest."""
+        """A batch of one tenant: one that is full, or else the oldest."""
         self._read_ahead()
         tenant, closed_by = self._find_full(), ""
-        if tenant is None and reason == "bytes":
+        if tenant is None and reason in ("size", "bytes"):
             reason = "time"  # all together are full, and none of them is
         if tenant is None and reason == "time" and self._crowded:
-            tenant, closed_by = self._queue.largest_free_tenant(), "partitions"
+            closed_by = "partitions"
         if tenant is None:
             tenant = self._queue.oldest_free_tenant()
         assert tenant is not None, "a batch is taken only when one is due"
@@ -338,6 +386,8 @@ class Batcher:
 
     def take_oldest(self) -> Part | None:
         """The oldest waiting records, for a sink that has to let some go."""
+        if self.lags:
+            return None  # what is older than all that is at hand has to be loaded first
         self._read_overtaking()
         head, queued = self._cursor.head, self._queue.first()
         if queued is not None and (head is None or queued.frame.position < head.position):

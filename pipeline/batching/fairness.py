@@ -2,11 +2,12 @@
 
 Records that were read from the log wait here in a queue for each tenant.  A batch of all tenants
 is filled by deficit round robin: in each round a tenant may take its quantum, and what it takes
-beyond that, as a frame is left whole where it can be, it owes in the next rounds.  A tenant that
-had nothing waiting goes before the others, once: who sends little is served in the next batch,
-however much the others have waiting.  A quantum of each batch is the others' all the same.  With
-partitions a batch is filled from one
-queue alone, which is due by its own size and age.
+beyond that, as a frame is left whole where it can be, it owes in the next rounds, also when it
+comes back after a while.  A tenant that had nothing waiting, and owes nothing, goes before the
+others, once: who sends little is served in the next batch, however much the others have waiting.
+A quantum of each batch is the others' all the same.
+
+With partitions a batch is filled from one queue alone, which is due by its own size and age.
 
 Within a tenant the order of the log is kept.  A tenant that is parked, as an earlier batch of its
 records has not ended, is passed over until it is released; the others go on.
@@ -21,6 +22,9 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 
 from pipeline.record import Part
+
+# How many tenants' debts are remembered while they have nothing waiting.
+MAX_DEBTS = 10_000
 
 
 class _Queue:
@@ -47,6 +51,9 @@ class FairQueue:
         self.records = 0
         self.nbytes = 0
         self.held_bytes = 0
+        # Of these what is parked.
+        self.parked_records = 0
+        self.parked_bytes = 0
         self._queues: dict[str, _Queue] = {}
         self._parked: set[str] = set()
         # Those that had nothing waiting, and all others; by tenant, who is next first.
@@ -61,13 +68,14 @@ class FairQueue:
         self._aged = False
         self._ages: list[tuple[float, int, str]] = []
         self._full: deque[_Queue] = deque()
+        # What tenants without anything waiting owe, and since when; and how many records each
+        # tenant was entitled to up to now, by which debts are paid.
+        self._debts: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._entitled = 0
 
     def __len__(self) -> int:
         """How many tenants have something waiting."""
         return len(self._queues)
-
-    def __contains__(self, tenant: str) -> bool:
-        return tenant in self._queues
 
     def by_tenant(self) -> Counter[str]:
         """Records that wait, by tenant."""
@@ -86,16 +94,23 @@ class FairQueue:
         queue = self._queues.get(part.tenant)
         if queue is None:
             queue = self._queues[part.tenant] = _Queue(part.tenant)
+            queue.debt = self._debt_of(part.tenant)
         queue.parts.append(part)
         queue.records += part.count
         queue.nbytes += part.nbytes
-        self.records += part.count
-        self.nbytes += part.nbytes
-        self.held_bytes += part.held_bytes
+        self._count(part, 1)
         if len(queue.parts) == 1:
             self._note_age(queue)
             if part.tenant not in self._parked:
-                self._enter(queue, self._new if overtaken else self._old)
+                self._enter(queue, self._new if overtaken and not queue.debt else self._old)
+
+    def _count(self, part: Part, sign: int) -> None:
+        self.records += sign * part.count
+        self.nbytes += sign * part.nbytes
+        self.held_bytes += sign * part.held_bytes
+        if part.tenant in self._parked:
+            self.parked_records += sign * part.count
+            self.parked_bytes += sign * part.nbytes
 
     def _enter(self, queue: _Queue, ring: OrderedDict[str, _Queue]) -> None:
         """Be the last of a ring."""
@@ -112,9 +127,13 @@ class FairQueue:
     def park(self, tenants: Iterable[str]) -> None:
         """Take nothing of these tenants until they are released."""
         for tenant in tenants:
+            if tenant in self._parked:
+                continue
             self._parked.add(tenant)
             if (queue := self._queues.get(tenant)) is not None:
                 self._leave(queue)
+                self.parked_records += queue.records
+                self.parked_bytes += queue.nbytes
 
     def release(self, tenants: Iterable[str]) -> None:
         """These tenants take their turns again."""
@@ -125,10 +144,8 @@ class FairQueue:
             if (queue := self._queues.get(tenant)) is not None:
                 self._enter(queue, self._old)
                 self._note_age(queue)
-
-    @property
-    def parked(self) -> frozenset[str]:
-        return frozenset(self._parked)
+                self.parked_records -= queue.records
+                self.parked_bytes -= queue.nbytes
 
     # --- what is due -----------------------------------------------------------------------
 
@@ -184,26 +201,30 @@ class FairQueue:
         """The tenant whose oldest record has waited longest, of those that may be taken."""
         return self._ages[0][2] if self.oldest_free_s() is not None else None
 
-    def largest_free_tenant(self) -> str | None:
-        """The tenant that has the most waiting, of those that may be taken."""
-        free = [queue for queue in self._queues.values() if queue.ring is not None]
-        return max(free, key=lambda queue: queue.nbytes).tenant if free else None
-
     # --- going out -------------------------------------------------------------------------
 
+    @property
+    def newcomers(self) -> bool:
+        """Whether some tenants go before others."""
+        return bool(self._new and self._old)
+
     def take(
-        self, max_records: int, max_bytes: int, *, first: bool = True
+        self, max_records: int, max_bytes: int, *, first: bool = True, newcomers: bool = False
     ) -> tuple[list[Part], str]:
         """Parts of a batch of all tenants in turns, and which limit closed it, "" for none.
 
-        The `first` part of a batch may be a record that is larger than the batch.
+        The `first` part of a batch may be a record that is larger than the batch.  With
+        `newcomers`, of those alone that go before the others.
         """
         parts: list[Part] = []
         room_records, room_bytes = max_records, max_bytes
         quantum = max(1, max_records // max(1, len(self._queues)))
+        self._entitled += quantum
         others = quantum if self._old else 0
         while room_records > 0 and room_bytes > 0:
-            queue = self._turn(quantum, others_first=room_records <= others)
+            if newcomers and not self._new:
+                return parts, ""
+            queue = self._turn(quantum, others_first=room_records <= others and not newcomers)
             if queue is None:
                 return parts, ""
             part, closed_by = self._next(queue, room_records, room_bytes, first=first and not parts)
@@ -212,6 +233,8 @@ class FairQueue:
                 room_records -= part.count
                 room_bytes -= part.nbytes
                 queue.debt += part.count
+                if not queue.parts:
+                    self._remember(queue)
             if closed_by:
                 return parts, closed_by
         return parts, "size" if room_records <= 0 else "bytes"
@@ -269,13 +292,12 @@ class FairQueue:
         queue = self._queues.get(rest.tenant)
         if queue is None:
             queue = self._queues[rest.tenant] = _Queue(rest.tenant)
+            queue.debt = self._debt_of(rest.tenant)
         self._left[rest.frame.position] = rest
         queue.parts.appendleft(rest)
         queue.records += rest.count
         queue.nbytes += rest.nbytes
-        self.records += rest.count
-        self.nbytes += rest.nbytes
-        self.held_bytes += rest.held_bytes
+        self._count(rest, 1)
         if queue.ring is None and rest.tenant not in self._parked:
             self._enter(queue, self._old)
         self._note_age(queue)
@@ -285,15 +307,24 @@ class FairQueue:
         del self._left[part.frame.position]
         queue.records -= part.count
         queue.nbytes -= part.nbytes
-        self.records -= part.count
-        self.nbytes -= part.nbytes
-        self.held_bytes -= part.held_bytes
+        self._count(part, -1)
         if queue.parts:
             self._note_age(queue)
         else:
             del self._queues[queue.tenant]
             self._leave(queue)
         return part
+
+    def _remember(self, queue: _Queue) -> None:
+        """A tenant that has nothing more waiting owes what it took."""
+        self._debts[queue.tenant] = queue.debt, self._entitled
+        if len(self._debts) > MAX_DEBTS:
+            self._debts.popitem(last=False)
+
+    def _debt_of(self, tenant: str) -> int:
+        """What a tenant that comes back still owes."""
+        debt, since = self._debts.pop(tenant, (0, 0))
+        return max(0, debt - (self._entitled - since))
 
     def _note_age(self, queue: _Queue) -> None:
         if not self._aged:
@@ -339,6 +370,11 @@ class FairQueue:
         if first is None or first.frame.position >= line_position:
             return None
         return first.frame.position, first.start
+
+    @property
+    def remembered(self) -> int:
+        """How many frames are remembered because an earlier one has records that wait here."""
+        return len(self._line) + len(self._overtaken)
 
     def first(self) -> Part | None:
         """The part of the frame that came first."""

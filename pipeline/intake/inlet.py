@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from pipeline.errors import Draining, Refused
+from pipeline.errors import Draining, Refused, TooLarge
 from pipeline.record import Record
 from pipeline.runtime.clock import Clock
 
@@ -31,15 +31,20 @@ MAX_WAIT_S = 0.005
 AGAIN_S = 0.01
 
 Offer = Callable[[Sequence[Record]], object]
+Drop = Callable[[Sequence[Record], str, str], object]
 
 
 class Inlet:
     """See the module's text.  Made by `Engine.inlet`."""
 
-    def __init__(self, *, offer: Offer, max_records: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, *, offer: Offer, drop: Drop, max_records: int, wake: Callable[[], None]
+    ) -> None:
+        """`drop` is told of records that can never be taken in: these, the reason, why."""
         if max_records < 1:
             raise ValueError("max_records must be at least 1")
         self._offer = offer
+        self._drop = drop
         self._max = max_records
         self._wake = wake
         self._lock = threading.Lock()
@@ -61,11 +66,24 @@ class Inlet:
         records = self._records
         if len(records) >= self._max:
             self.flush()
-        if self._closed:
+        if self._is_closed():
             raise Draining("the inlet is closed", retry_after_s=5.0)
         records.append(record)
-        if len(records) == 1:
-            self._wake()
+        if self._is_closed() and self._take_back(record):
+            raise Draining("the inlet is closed", retry_after_s=5.0)
+        self._wake()
+
+    def _is_closed(self) -> bool:
+        return self._closed
+
+    def _take_back(self, record: Record) -> bool:
+        """Whether a record is still here that came while the inlet was closed."""
+        with self._lock:
+            for index, one in enumerate(self._records):
+                if one is record:
+                    del self._records[index]
+                    return True
+        return False
 
     def flush(self) -> None:
         """Offer all that was put; raises what `Engine.offer` does, and keeps the records then."""
@@ -78,12 +96,29 @@ class Inlet:
         taken = [records.popleft() for _ in range(min(len(records), self._max))]
         self._under_way = len(taken)
         try:
-            self._offer(taken)
+            while taken:
+                some = self._offer_some(taken)
+                del taken[:some]
+                self._under_way = len(taken)
         except BaseException:
             records.extendleft(reversed(taken))
             raise
         finally:
             self._under_way = 0
+
+    def _offer_some(self, records: list[Record]) -> int:
+        """Offer the first records, as many as a sink may hold at all; returns how many."""
+        count = len(records)
+        while True:
+            try:
+                self._offer(records[:count])
+                return count
+            except TooLarge as error:
+                if count == 1:
+                    log.error("a record can never be taken in, and is dropped: %s", error)
+                    self._drop(records[:1], "too_large", str(error))
+                    return 1
+                count //= 2
 
     def close(self) -> None:
         """Take nothing more; what is held can still be flushed."""
@@ -117,8 +152,8 @@ class Inlets:
         """Records in all inlets."""
         return sum(inlet.held for _, inlet in self._inlets)
 
-    def make(self, *, tenant: str, offer: Offer, max_records: int) -> Inlet:
-        inlet = Inlet(offer=offer, max_records=max_records, wake=self._call)
+    def make(self, *, tenant: str, offer: Offer, drop: Drop, max_records: int) -> Inlet:
+        inlet = Inlet(offer=offer, drop=drop, max_records=max_records, wake=self._call)
         with self._wake:
             if self._stopped:
                 inlet.close()
@@ -130,7 +165,7 @@ class Inlets:
         return inlet
 
     def _call(self) -> None:
-        """An inlet that was empty has a record."""
+        """An inlet has a record."""
         if not self._due:
             with self._wake:
                 self._due = True

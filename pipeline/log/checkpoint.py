@@ -58,12 +58,14 @@ class Split(msgspec.Struct, array_like=True, tag="split"):
 
 
 class Ended(msgspec.Struct, array_like=True, tag="ended"):
-    """Records have ended: those of a batch (`number`, 0 for none), or some that were in none."""
+    """Records have ended: those of a batch (`number`, 0 for none), or those of `extents`, which
+    were in none."""
 
     number: int
     sink: str
     read: Read | None
     tallies: list[TallyEntry]
+    extents: tuple[Extent, ...] = ()
 
 
 class Cut(msgspec.Struct, array_like=True, tag="cut"):
@@ -98,7 +100,7 @@ def replay(checkpoint: Checkpoint, entries: list[Entry]) -> tuple[Manifest, Ledg
             case Ended():
                 manifest.forget(entry.number)
                 if entry.read is not None:
-                    manifest.advance(entry.sink, (), entry.read)
+                    manifest.advance(entry.sink, entry.extents, entry.read)
                 for one in entry.tallies:
                     ledger.carry_on(one.sink, one.tenant, one.tally)
             case Cut():

@@ -19,8 +19,8 @@ from pipeline.log.segment import Segment
 from pipeline.log.segmentfile import Place
 
 MIB = 1024 * 1024
-# What may overtake and not be in a batch yet.
-OVERTAKING_FRAMES = 20_000
+# How many may overtake a line that stands, and what of them may be in no batch yet.
+OVERTAKING_FRAMES = 200_000
 OVERTAKING_BYTES = 16 * MIB
 
 

@@ -362,9 +362,10 @@ class Log:
             self._count(sink, ends)
             if number:
                 self.manifest.settle(number)
+            extents = extents_of(parts) if read is not None else ()
             if read is not None:
-                self.manifest.advance(sink, (), read)
-            self._note_end(sink, {end.tenant for end in ends}, number, read)
+                self.manifest.advance(sink, extents, read)
+            self._note_end(sink, {end.tenant for end in ends}, number, read, extents)
             return self._settle(sink, parts)
 
     def end_lost(self, sink: str, ends: Sequence[End], *, number: int = 0) -> None:
@@ -398,10 +399,17 @@ class Log:
         if self.files is not None:
             self.files.journal.queue(entry)
 
-    def _note_end(self, sink: str, tenants: set[str], number: int, read: Read | None) -> None:
+    def _note_end(
+        self,
+        sink: str,
+        tenants: set[str],
+        number: int,
+        read: Read | None,
+        extents: tuple[Extent, ...] = (),
+    ) -> None:
         if self.files is not None:
             tallies = [TallyEntry(sink, *self.ledger.tally_of(sink, t)) for t in tenants]
-            self._note(Ended(number, sink, read, tallies))
+            self._note(Ended(number, sink, read, tallies, extents))
 
     def settle(self, sink: str, parts: list[Part]) -> list[tuple[Frame, Share]]:
         """The records of `parts` have ended for `sink`, with nothing noted of how."""

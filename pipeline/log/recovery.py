@@ -59,6 +59,8 @@ class Replay:
     extents: list[Extent] = field(default_factory=list)
     place: Place | None = None
     tenants: Counter[str] = field(default_factory=Counter)
+    # Where the first record of each tenant stands: its frame's position, its place in the share.
+    firsts: dict[str, tuple[int, int]] = field(default_factory=dict)
     nbytes: int = 0
 
     @property
@@ -297,6 +299,7 @@ class _Reader:
             one = self._replays[number]
             one.extents.append(extent)
             one.tenants[tenant] += extent[2]
+            one.firsts[tenant] = min(extent[:2], one.firsts.get(tenant, extent[:2]))
             one.nbytes += share.weight(extent[2])
             one.place = one.place or place
             owed += extent[2]

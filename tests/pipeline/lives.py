@@ -164,7 +164,9 @@ class Life:
             return True
         if source.batcher.due_s(now, shutdown=True) != 0:
             return False
-        held.batches[sink].append(source.take(shutdown=True))
+        batch = source.take(shutdown=True)
+        assert batch is not None, "one was due"
+        held.batches[sink].append(batch)
         return True
 
     def _run(self, held: Held, source: Source, chore: Chore) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.delivery.retry import RetryPolicy
 from pipeline.engine import Engine
 from pipeline.errors import LogUnavailable, PermanentError, RetryableError
 from pipeline.ids import RecordIds
@@ -194,6 +195,31 @@ def test_what_a_dead_process_took_in_is_delivered_once(
         assert again[number].reason == "replay"
     assert second.stop(PATIENCE_S)
     assert [path.name for path in service.root.iterdir()] == []
+
+
+def test_order_within_a_tenant_outlives_a_crash(service: Service) -> None:
+    """The batch that was under way goes before what its tenant sent after it, however it fails."""
+    down = Table(always=RetryableError("down"))
+    ordered: dict[str, Any] = {
+        "max_records": 5,
+        "max_wait_s": 0.0,
+        "ordered": True,
+        "max_workers": 3,
+    }
+    first = service.engine(spec(down, key="all", **ordered))
+    offered = records(30)
+    for start in range(0, 30, 5):
+        first.offer(type="log", tenant="t", records=offered[start : start + 5], durable=True)
+    service.signals[0].wait_for(lambda s: len(s.retries) >= 1, timeout_s=PATIENCE_S)
+    service.abandon(first)
+    failing_once = Table(RetryableError("once more"), RetryableError("and once more"))
+    second = service.engine(
+        spec(failing_once, key="all", retry=RetryPolicy(base_s=0.05, cap_s=0.05), **ordered),
+        adopt_every_s=0.05,
+    )
+    service.await_finished(first, second)
+    delivered = [one.message for batch in failing_once.batches for one in batch.records]
+    assert delivered == [one.message for one in offered]
 
 
 def test_the_ledger_of_an_adopted_log_balances_all_the_time(service: Service) -> None:

@@ -99,6 +99,32 @@ def test_what_a_large_frame_took_too_much_is_paid_back() -> None:
     assert abs(taken["large"] - taken["small"]) <= 100
 
 
+def test_who_sends_one_large_request_after_the_other_gets_no_more_than_its_share() -> None:
+    """It has nothing waiting each time it comes, but owes what it took before."""
+    queue = Queue()
+    for _ in range(100):
+        for number in range(10):
+            queue.offer(f"other-{number}", 100)
+    taken: Counter[str] = Counter()
+    for _ in range(60):
+        if "greedy" not in queue.tenants:
+            queue.offer("greedy", 900, overtaken=True)
+        taken.update(counts(queue.take(1_000, MIB)[0]))
+    assert taken["greedy"] <= 60_000 // 11 + 2 * 900
+
+
+def test_a_debt_is_paid_by_waiting() -> None:
+    queue = Queue()
+    queue.offer("large", 900, overtaken=True)
+    queue.take(1_000, MIB)
+    for _ in range(10):
+        queue.offer("other", 1_000)
+        queue.take(1_000, MIB)
+    queue.offer("other", 1_000)
+    queue.offer("large", 10, overtaken=True)
+    assert queue.newcomers, "it has had no part in ten batches"
+
+
 def test_a_tenants_own_order_is_the_logs() -> None:
     queue = Queue()
     for number in range(30):
@@ -201,8 +227,23 @@ def test_a_record_that_comes_behind_a_flood_is_in_the_next_batch() -> None:
         bench.offer(records(20), tenant="flood")
     bench.offer(records(1), tenant="quiet")
     parts, reason = bench.take()
-    assert reason == "size"
-    assert counts(parts)["quiet"] == 1
+    assert (counts(parts), reason) == ({"quiet": 1}, "turn")
+    later = [bench.take() for _ in range(3)]
+    assert [(counts(parts), reason) for parts, reason in later] == [({"flood": 100}, "size")] * 3
+
+
+def test_newcomers_go_by_themselves_once_in_four_batches_and_with_the_others_else() -> None:
+    """A sink whose every write takes long would else be kept busy with small ones."""
+    bench = Bench(max_records=100)
+    for _ in range(500):
+        bench.offer(records(20), tenant="flood")
+    taken = []
+    for number in range(9):
+        bench.offer(records(1), tenant=f"quiet-{number}")
+        parts, reason = bench.take()
+        assert f"quiet-{number}" in counts(parts)
+        taken.append(reason)
+    assert taken == ["turn", "size", "size", "size"] * 2 + ["turn"]
 
 
 def test_it_is_so_although_the_flood_is_far_longer_than_what_is_read_ahead() -> None:
@@ -213,7 +254,7 @@ def test_it_is_so_although_the_flood_is_far_longer_than_what_is_read_ahead() -> 
     bench.take()
     bench.offer(records(1), tenant="quiet")
     assert "quiet" in counts(bench.take()[0])
-    assert bench.batcher.waiting_records == 30_000 + 1 - 20
+    assert bench.batcher.waiting_records == 30_000 - 10
 
 
 def test_what_overtook_is_not_read_again_when_the_line_comes_to_it() -> None:
@@ -262,10 +303,11 @@ def test_partitions_never_mix_and_close_by_their_own_size_and_age() -> None:
     assert (counts(parts), reason) == ({"c": 1}, "shutdown")
 
 
-def test_a_partition_too_many_sends_the_largest_early() -> None:
+def test_a_partition_too_many_sends_the_oldest_early() -> None:
     bench = Bench(partition_by="tenant", max_partitions=3)
-    for tenant, count in (("a", 1), ("b", 5), ("c", 2)):
+    for tenant, count in (("b", 5), ("a", 1), ("c", 2)):
         bench.offer(records(count), tenant=tenant)
+        bench.now += 0.001
     assert bench.due() != 0
     bench.offer(records(1), tenant="d")
     parts, reason = bench.take()
@@ -298,18 +340,44 @@ def test_ten_thousand_partitions_fill_and_go() -> None:
     assert served == 10_000
 
 
+def test_what_is_held_back_does_not_send_the_others_one_by_one() -> None:
+    bench = Bench(ordered=True, max_records=10)
+    bench.batcher.park(["a"])
+    bench.offer(records(50), tenant="a")
+    bench.offer(records(1), tenant="b")
+    assert bench.due() == pytest.approx(0.1)
+    assert not bench.batcher.full
+    bench.offer(records(9), tenant="b")
+    parts, reason = bench.take()
+    assert (counts(parts), reason) == ({"b": 10}, "size")
+
+
 # --- order within tenants ----------------------------------------------------------------------
 
 
 def test_a_later_batch_of_a_tenant_waits_for_the_earlier() -> None:
     order = TenantOrder()
-    order.hold("log", 1, ["a", "b"])
-    order.hold("log", 2, ["b"])
-    order.hold("other", 3, ["a"])
+    order.hold("log", 1, {"a": (0, 0), "b": (1, 0)})
+    order.hold("log", 2, {"b": (2, 0)})
+    order.hold("other", 3, {"a": (9, 0)})
     assert [order.may_go("log", 1), order.may_go("log", 2)] == [True, False]
     assert order.may_go("other", 3), "no order is known between two logs"
+    assert sorted(order.held("log")) == ["a", "b"]
     assert order.release("log", 1) == ["a"]
     assert order.may_go("log", 2)
     assert order.release("log", 2) == ["b"]
     assert order.release("log", 2) == []
-    assert order.held("log") == []
+    assert (order.held("log"), order.held("other")) == ([], ["a"])
+
+
+def test_what_a_batch_is_cut_into_keeps_its_place() -> None:
+    """The halves of a half are numbered after the other half, and go before it."""
+    order = TenantOrder()
+    order.hold("log", 2, {"a": (0, 0)})
+    order.hold("log", 3, {"a": (0, 5)})
+    order.hold("log", 4, {"a": (0, 0)})
+    order.hold("log", 5, {"a": (0, 2)})
+    order.release("log", 2)
+    assert [order.may_go("log", n) for n in (3, 4, 5)] == [False, True, False]
+    order.release("log", 4)
+    assert [order.may_go("log", n) for n in (3, 5)] == [False, True]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from pipeline.errors import Draining, Saturated
+from pipeline.errors import Draining, Saturated, TooLarge
 from pipeline.intake.inlet import Inlet
 from pipeline.record import Record
 from tests.pipeline.rig import Rig
@@ -19,16 +20,26 @@ class Door:
     def __init__(self) -> None:
         self.offers: list[list[Record]] = []
         self.full = False
+        self.largest = 1_000
+        self.dropped: list[tuple[list[Record], str]] = []
 
-    def __call__(self, of: list[Record]) -> None:
+    def __call__(self, of: Sequence[Record]) -> None:
         if self.full:
             raise Saturated("no room")
-        self.offers.append(of)
+        if len(of) > self.largest or any(one.message == "huge" for one in of):
+            raise TooLarge("never", limit="capacity_records")
+        self.offers.append(list(of))
+
+    def drop(self, of: Sequence[Record], reason: str, why: str) -> None:
+        self.dropped.append((list(of), reason))
+
+    def inlet(self, *, max_records: int = 3, wake: Callable[[], object] = int) -> Inlet:
+        return Inlet(offer=self, drop=self.drop, max_records=max_records, wake=wake)
 
 
 def test_records_are_offered_once_there_are_enough() -> None:
-    door, calls = Door(), []
-    inlet = Inlet(offer=door, max_records=3, wake=lambda: calls.append(1))  # type: ignore[arg-type]
+    door = Door()
+    inlet = door.inlet()
     of = records(7)
     for one in of:
         inlet.put(one)
@@ -36,13 +47,12 @@ def test_records_are_offered_once_there_are_enough() -> None:
     assert inlet.held == 1
     inlet.flush()
     assert door.offers[-1] == of[6:]
-    assert len(calls) == 3, "whoever flushes what stays is called when an empty one gets something"
 
 
 def test_without_room_it_holds_so_many_and_no_more() -> None:
     door = Door()
     door.full = True
-    inlet = Inlet(offer=door, max_records=3, wake=lambda: None)  # type: ignore[arg-type]
+    inlet = door.inlet()
     of = records(4)
     for one in of[:3]:
         inlet.put(one)
@@ -57,7 +67,60 @@ def test_without_room_it_holds_so_many_and_no_more() -> None:
 
 def test_an_inlet_needs_room_for_one() -> None:
     with pytest.raises(ValueError, match="max_records must be at least 1"):
-        Inlet(offer=Door(), max_records=0, wake=lambda: None)  # type: ignore[arg-type]
+        Door().inlet(max_records=0)
+
+
+def test_whoever_flushes_what_stays_is_called_for_every_record() -> None:
+    """Two threads that put at the same moment both see two records: none may rely on the other."""
+    calls: list[int] = []
+    inlet = Door().inlet(wake=lambda: calls.append(1))
+    for one in records(2):
+        inlet.put(one)
+    assert len(calls) == 2
+
+
+def test_a_record_put_while_the_inlet_closes_is_taken_back_or_kept() -> None:
+    door = Door()
+    inlet = door.inlet()
+    late = record("late")
+
+    class Closing:
+        """Closes the inlet between the look and the putting."""
+
+        looked = False
+
+        def __call__(self) -> bool:
+            was, self.looked = self.looked, True
+            return was
+
+    inlet._is_closed = Closing()  # type: ignore[method-assign]
+    with pytest.raises(Draining):
+        inlet.put(late)
+    assert inlet.give_up() == []
+
+
+def test_more_than_a_sink_may_hold_is_offered_in_pieces() -> None:
+    door = Door()
+    door.largest = 2
+    inlet = door.inlet(max_records=8)
+    of = records(7)
+    for one in of:
+        inlet.put(one)
+    inlet.flush()
+    assert [one for offer in door.offers for one in offer] == of
+    assert max(map(len, door.offers)) <= 2
+
+
+def test_a_record_that_never_fits_is_dropped_with_a_reason_and_holds_nothing_up() -> None:
+    door = Door()
+    inlet = door.inlet(max_records=8)
+    of = [record("a"), record("huge"), record("b")]
+    for one in of:
+        inlet.put(one)
+    inlet.flush()
+    assert [one.message for offer in door.offers for one in offer] == ["a", "b"]
+    assert door.dropped == [([of[1]], "too_large")]
+    assert inlet.held == 0
 
 
 def test_what_nobody_fills_up_is_offered_after_a_moment(rig: Rig) -> None:

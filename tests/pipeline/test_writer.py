@@ -342,6 +342,7 @@ def test_all_files_together_take_at_most_max_bytes(tmp_path: Path) -> None:
         bench.append(nbytes=3500)
     source = bench.life.own.sources["all"]
     batch = source.take(shutdown=True)
+    assert batch is not None
     bench.life.own.batches["all"].append(batch)
     assert [part.frame for part in batch.parts] == frames
     bench.life._end(bench.life.own, batch, "stored")
