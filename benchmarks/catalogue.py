@@ -34,7 +34,7 @@ CATALOGUE = {
     ),
     "overload": Entry("overload", "twice the load that the sink takes: goodput, delay, its cost"),
     "workers": Entry("workers", "four workers against one, and as many as the autoscaler finds"),
-    "adaptive": Entry("adaptive", "batches and writes that find their size, on and off", drawn=True),
+    "adaptive": Entry("adaptive", "batches and writes that find their size: on, off", drawn=True),
     "probing": Entry("probing", "probes a second of the checker, against a bare client"),
 }  # fmt: skip
 SCENARIOS = {name: f"benchmarks.scenarios.{entry.module}" for name, entry in CATALOGUE.items()}

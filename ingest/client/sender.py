@@ -38,12 +38,7 @@ class Sender:
         """`head` ends where the Content-Length's number belongs."""
         if self._sock is not None and self._is_stale(self._sock):
             self.close()
-        try:
-            sock = self._sock or self._connect()
-        except OSError as error:
-            raise NoAnswer(
-                f"cannot connect to {self._target.url}: {_said(error)}", connected=False
-            ) from None
+        sock = self.connect()
         try:
             try:
                 sock.sendall(b"%s%s%s" % (head, rest_of_head(len(body), key=key), body))
@@ -59,6 +54,15 @@ class Sender:
         if not (sent and response.keep_alive):
             self.close()
         return response
+
+    def connect(self) -> socket.socket:
+        """The connection, made if there is none; raises NoAnswer if nobody is there."""
+        try:
+            return self._sock or self._connect()
+        except OSError as error:
+            raise NoAnswer(
+                f"cannot connect to {self._target.url}: {_said(error)}", connected=False
+            ) from None
 
     def _connect(self) -> socket.socket:
         sock = socket.create_connection(

@@ -10,8 +10,12 @@ import logging
 import threading
 from collections.abc import Callable
 
+from pipeline.delivery import verdict
+from pipeline.errors import RetryableError
 from pipeline.observer import Observer
 from pipeline.record import Batch
+
+_ATTEMPTS = verdict.__name__
 
 
 class Progress:
@@ -20,10 +24,17 @@ class Progress:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._lock = threading.Lock()
+        self._hushed = False
 
     def say(self, line: str) -> None:
         with self._lock:
-            self._say(line)
+            if not self._hushed:
+                self._say(line)
+
+    def hush(self) -> None:
+        """Say nothing more."""
+        with self._lock:
+            self._hushed = True
 
 
 class Flushes(Observer):
@@ -64,7 +75,10 @@ class Flushes(Observer):
 
 
 class EngineLines(logging.Handler):
-    """While entered, what the engine logs is said here as plain lines, and nowhere else."""
+    """While entered, what the engine logs is said here as plain lines, and nowhere else.
+
+    But not each attempt that is made again: what troubles a sink is told once, by the session.
+    """
 
     def __init__(self, progress: Progress) -> None:
         super().__init__(level=logging.INFO)
@@ -73,6 +87,8 @@ class EngineLines(logging.Handler):
         self._before = (self._logger.level, self._logger.propagate)
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name == _ATTEMPTS and RetryableError.__name__ in (record.args or ()):
+            return
         try:
             self._progress.say(record.getMessage())
         except Exception:

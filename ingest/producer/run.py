@@ -20,6 +20,7 @@ from ingest.producer.slowsink import Tally
 from pipeline.batching.adaptive import AdaptiveSettings
 from pipeline.delivery.autoscaler import AutoscaleSettings
 from pipeline.delivery.breaker import BreakerSettings
+from pipeline.delivery.retry import RetryPolicy
 from pipeline.engine import Engine
 from pipeline.ids import RecordIds
 from pipeline.runtime.clock import Clock
@@ -31,6 +32,9 @@ TENANT = "default"
 # How long the producer's thread and the autoscaler's may take to end; neither does any I/O.
 THREAD_STOP_S = 5.0
 _MAX_BATCH_BYTES = 64 << 20
+# A batch that was refused stands by for the next turn: how often the server is asked is not its
+# own affair.
+_RETRY_CAP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,7 @@ class RunOptions:
             attempt_timeout_s=self.attempt_timeout_s,
             # A server that asks to come back later is not failing.
             breaker=BreakerSettings(enabled=False),
+            retry=RetryPolicy(cap_s=_RETRY_CAP_S),
             autoscale=AutoscaleSettings(
                 interval_s=self.autoscale_interval_s,
                 up=self.scale_up,
@@ -105,6 +110,8 @@ class Outcome:
         return self.settled and not self.imbalance and self.produced == self.processed
 
     def line(self) -> str:
+        if self.equal and not self.produced:
+            return "[RESULT] Produced=0 | Processed=0 | no log was made"
         if self.equal:
             return (
                 f"[RESULT] Produced={self.produced} | Processed={self.processed} | "
@@ -116,6 +123,9 @@ class Outcome:
             f"[RESULT] Produced={self.produced} | Processed={self.processed} | NOT equal: {what}"
             f" (the engine counts {self.stored} stored, imbalance {self.imbalance})"
         )
+
+
+NOTHING_MADE = Outcome(produced=0, processed=0, stored=0, imbalance=0, settled=True)
 
 
 class Run:

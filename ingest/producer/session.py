@@ -15,7 +15,8 @@ from rich.live import Live
 
 from ingest.producer.progress import EngineLines, Progress
 from ingest.producer.run import Outcome, Run
-from ingest.producer.samples import History, Sample, metrics_line
+from ingest.producer.samples import History, metrics_line
+from ingest.producer.troubles import Troubles
 from ingest.producer.watch import Picture
 
 _METRICS_EVERY_S = 1.0
@@ -38,8 +39,13 @@ class Session:
         self.fatal = ""
 
     def fail(self, reason: str) -> None:
-        """The run cannot go on; called by any thread."""
+        """The run cannot go on; called by any thread.
+
+        The reason and the result say it all: what the end in a hurry looks like from within is not
+        told.
+        """
         self.fatal = self.fatal or reason
+        self.progress.hush()
         self._over.set()
         self._hurried.set()
 
@@ -60,9 +66,10 @@ class Session:
             elif not self.fatal:
                 self.progress.say(f"The producer has ended: {run.why}")
             outcome = self._stop(run)
+        # Not by way of `progress`, which may be hushed.
+        self._say(outcome.line())
         if not self.fatal:
-            self.progress.say(outcome.line())
-            self.progress.say("Program finished")
+            self._say("Program finished")
         return outcome
 
     def _say(self, line: str) -> None:
@@ -78,7 +85,7 @@ class Session:
         while not self._over.wait(_METRICS_EVERY_S):
             after = run.sample()
             self.progress.say(metrics_line(before, after))
-            if said := troubles.new(after, run):
+            if said := troubles.new(after, run.last_error):
                 self.progress.say(said)
             before = after
 
@@ -94,7 +101,7 @@ class Session:
                 while not self._over.wait(_DRAW_EVERY_S):
                     sample = run.sample()
                     self._history.add(sample)
-                    if said := troubles.new(sample, run):
+                    if said := troubles.new(sample, run.last_error):
                         self.progress.say(said)
                     live.refresh()
         finally:
@@ -135,17 +142,3 @@ class Session:
                 stack.callback(signal.signal, number, signal.signal(number, received))
             except ValueError:
                 return  # not the main thread: a caller inside a program handles signals itself
-
-
-class Troubles:
-    """What a failing sink says, each thing once while it lasts."""
-
-    def __init__(self) -> None:
-        self._told = ""
-
-    def new(self, sample: Sample, run: Run) -> str:
-        error = run.last_error if sample.retries else ""
-        if not error or error == self._told:
-            return ""
-        self._told = error
-        return f"The sink fails, its batches are tried again: {error}"

@@ -332,11 +332,51 @@ def test_a_server_that_will_never_do_ends_it(answer, complaint):
         over_http(server)
 
 
-def test_a_server_that_is_not_there_ends_it():
+def fails(*arguments):
+    """What it says before it fails, and why it fails."""
+    out = StringIO()
+    with pytest.raises(CommandError) as failed:
+        call_command("produce", *arguments, stdout=out)
+    return out.getvalue().splitlines(), str(failed.value)
+
+
+def test_where_nobody_listens_nothing_is_begun():
     with RecordingServer() as server:
         url = server.url
-    with pytest.raises(CommandError, match=r"cannot connect.*Is the server running there\?"):
-        produce("--url", url, "--count", "7", "--rate", "1us", "--batch-timeout", "1ms")
+    lines, why = fails("--url", url, "--count", "7", "--rate", "1us", "--batch-timeout", "1ms")
+    assert lines == ["[RESULT] Produced=0 | Processed=0 | no log was made"]
+    assert re.fullmatch(r"cannot connect to \S+: .+\. Is the server running there\?", why)
+
+
+def test_a_missing_key_is_said_in_one_sentence_under_the_result():
+    answer = Answer(401, body=b'{"detail":"an API key is needed"}')
+    with RecordingServer(lambda _: answer) as server:
+        lines, why = fails("--url", server.url, *WAITS)
+    assert [line for line in lines if not METRICS.match(line)] == [lines[-1]]
+    assert re.fullmatch(
+        r"\[RESULT\] Produced=(\d+) \| Processed=0 \| NOT equal: \1 logs were not processed .*",
+        lines[-1],
+    )
+    assert why.startswith("the server answered 401: an API key is needed. Is COLLECTOR_API_KEY set")
+
+
+def test_refusals_are_told_once_and_not_by_the_attempt():
+    """Each says other figures, as the server's own do."""
+
+    def answer(received):
+        if received.number < 20:
+            detail = b'{"detail":"sink 1 holds %d records"}' % (1000 + received.number)
+            return Answer(429, body=detail, headers={"Retry-After": "0"})
+        return accept(received)
+
+    with RecordingServer(answer) as server:
+        status, lines = produce(
+            "--url", server.url, "--rate", "1us", "--count", "400", "--channel-size", "60"
+        )
+    assert status == 0
+    assert len(server.requests) >= 28
+    assert not [line for line in lines if "attempt" in line]
+    assert len([line for line in lines if "tried again" in line]) <= 1
 
 
 def test_a_slow_server_slows_the_producer_down():

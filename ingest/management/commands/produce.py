@@ -16,11 +16,12 @@ from rich.console import Console
 
 from ingest.client.arguments import with_ack
 from ingest.client.response import request_head
+from ingest.client.sender import NoAnswer
 from ingest.client.target import TargetError, require_loopback, resolve
 from ingest.producer.arguments import add_end, add_load, add_server, add_workers, run_options
 from ingest.producer.durations import format_duration
 from ingest.producer.httpsink import HttpSink
-from ingest.producer.run import Run
+from ingest.producer.run import NOTHING_MADE, Run
 from ingest.producer.session import Session
 from ingest.producer.slowsink import SlowSink, Tally
 from pipeline.runtime.clock import SystemClock
@@ -90,6 +91,9 @@ class Command(BaseCommand):
             )
         except (TargetError, ValueError) as error:
             raise CommandError(str(error)) from None
+        except NoAnswer as error:
+            self.stdout.write(NOTHING_MADE.line())
+            raise CommandError(str(error)) from None
         outcome = session.carry_out(run, where)
         if session.fatal:
             raise CommandError(session.fatal)
@@ -100,7 +104,7 @@ class Command(BaseCommand):
     def _sink(
         options: dict[str, Any], tally: Tally, session: Session
     ) -> tuple[Callable[[], Sink], str]:
-        """What makes the sink, and where it leads, in words."""
+        """What makes the sink, and where it leads, in words; raises NoAnswer if nobody is there."""
         if not options["url"]:
             latency_s = options["sink_latency"]
             where = f"a sink that takes {format_duration(latency_s)} a batch"
@@ -120,7 +124,9 @@ class Command(BaseCommand):
             run=f"produce-{secrets.token_hex(12)}",
             tally=tally,
             fatal=session.fail,
+            clock=SystemClock(),
         )
+        sink.reach()
         return lambda: sink, target.url + "/logs"
 
 
