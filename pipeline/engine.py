@@ -603,7 +603,8 @@ class Engine:
     def inlet(self, *, type: str, tenant: str, max_records: int = MAX_RECORDS) -> Inlet:
         """A way in for records of one type and tenant that come one at a time; see `Inlet`.
 
-        What it holds is taken in by a drain or a stop.
+        Keep it for as long as such records come, and close it then.  What it holds is taken in by a
+        drain or a stop.
         """
         return self._inlets.make(
             tenant=tenant,

@@ -38,7 +38,7 @@ class Inlet:
     """See the module's text.  Made by `Engine.inlet`."""
 
     def __init__(
-        self, *, offer: Offer, drop: Drop, max_records: int, wake: Callable[[], None]
+        self, *, offer: Offer, drop: Drop, max_records: int, wake: Callable[[], object]
     ) -> None:
         """`drop` is told of records that can never be taken in: these, the reason, why."""
         if max_records < 1:
@@ -121,8 +121,14 @@ class Inlet:
                 count //= 2
 
     def close(self) -> None:
-        """Take nothing more; what is held can still be flushed."""
+        """Take nothing more; what is held is still taken in."""
         self._closed = True
+        self._wake()
+
+    @property
+    def done(self) -> bool:
+        """Whether it is closed and empty."""
+        return self._closed and not self.held
 
     def give_up(self) -> list[Record]:
         """Take out what is held, as nobody will offer it any more."""
@@ -158,7 +164,7 @@ class Inlets:
             if self._stopped:
                 inlet.close()
                 return inlet
-            self._inlets = [*self._inlets, (tenant, inlet)]
+            self._inlets = [*(one for one in self._inlets if not one[1].done), (tenant, inlet)]
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="inlets", daemon=True)
                 self._thread.start()
@@ -204,14 +210,17 @@ class Inlets:
                 while not self._stopped and (left := due - self._clock.monotonic()) > 0:
                     self._clock.wait(self._wake, left)
                 self._due = False
+            refused = False
             for _, inlet in self._inlets:
                 try:
                     inlet.flush()
                 except Refused:
-                    self._again()
+                    refused = True
                 except Exception:
                     log.exception("an inlet could not be flushed; its records stay in it")
-                    self._again()
+                    refused = True
+            if refused:
+                self._again()
 
     def _again(self) -> None:
         with self._wake:

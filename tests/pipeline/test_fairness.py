@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from pipeline.batching.fairness import FairQueue
 from pipeline.batching.order import TenantOrder
+from pipeline.log import cursor
 from pipeline.record import Part
-from tests.pipeline.support import frame, records, share
+from tests.pipeline.support import frame, records, share, weight
 from tests.pipeline.test_batcher import Bench
 
 MIB = 1024 * 1024
@@ -277,6 +278,23 @@ def test_the_books_by_tenant_hold_while_records_overtake() -> None:
         left -= Counter(counts(bench.batcher.take(shutdown=False)[0]))
         with bench.log.lock:
             assert bench.batcher.waiting_by_tenant() == left
+
+
+@pytest.mark.parametrize("bound", ["OVERTAKING_FRAMES", "OVERTAKING_BYTES"])
+def test_so_many_overtake_and_the_others_join_the_line(
+    bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in memory beside the line; without a bound, a line that stands would fill it."""
+    monkeypatch.setattr(
+        cursor, bound, 3 if bound == "OVERTAKING_FRAMES" else 3 * weight(records(1))
+    )
+    bench = Bench(max_records=1_000)
+    bench.offer(records(1), tenant="first")
+    for number in range(8):
+        bench.offer(records(1), tenant=f"t{number}")
+    assert len(bench.log.cursor("a").overtaking) in (3, 4)
+    bench.now += 1
+    assert sum(counts(bench.take()[0]).values()) == 9
 
 
 # --- partitions --------------------------------------------------------------------------------

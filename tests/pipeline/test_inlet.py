@@ -65,6 +65,53 @@ def test_without_room_it_holds_so_many_and_no_more() -> None:
     assert inlet.held == 1
 
 
+def test_what_was_refused_keeps_its_order() -> None:
+    door = Door()
+    inlet = door.inlet(max_records=8)
+    of = records(6)
+    for one in of[:4]:
+        inlet.put(one)
+    door.full = True
+    with pytest.raises(Saturated):
+        inlet.flush()
+    for one in of[4:]:
+        inlet.put(one)
+    door.full = False
+    inlet.flush()
+    assert [one for offer in door.offers for one in offer] == of
+
+
+def test_a_refused_inlet_is_tried_again_without_anybodys_help(rig: Rig) -> None:
+    sink = rig.held_sink()
+    engine = rig.start(
+        spec(sink, max_records=1, max_wait_s=0.0, capacity_records=2, high_watermark=1.0,
+             low_watermark=0.5)
+    )  # fmt: skip
+    rig.offer(records(2))
+    inlet = engine.inlet(type="log", tenant="t")
+    inlet.put(record("later"))
+    rig.clock.await_waiting(1)
+    rig.clock.advance(1.0)
+    assert inlet.held == 1
+    sink.let_go()
+    sink.await_stored(2)
+    while inlet.held:
+        rig.clock.advance(0.1)
+    sink.await_stored(3)
+
+
+def test_a_closed_inlet_is_emptied_and_forgotten(rig: Rig) -> None:
+    sink = ScriptedSink()
+    engine = rig.start(spec(sink, max_records=1))
+    inlet = engine.inlet(type="log", tenant="t")
+    inlet.put(record("a"))
+    inlet.close()
+    while not inlet.done:
+        rig.clock.advance(0.1)
+    engine.inlet(type="log", tenant="t")
+    assert len(engine._inlets._inlets) == 1
+
+
 def test_an_inlet_needs_room_for_one() -> None:
     with pytest.raises(ValueError, match="max_records must be at least 1"):
         Door().inlet(max_records=0)
