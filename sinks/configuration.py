@@ -6,6 +6,7 @@ makes that row's pipeline `misconfigured`, with the reason, and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterable
@@ -82,6 +83,10 @@ def spec_for(row: SinkConfig) -> PipelineSpec:
         problem = str(error)
     except Exception as error:  # a third party's constructor may fail in any way
         problem = f'sink "{row.name}": {type(error).__name__} while it was made'
+    if problem:
+        # What is held until it is set right is bounded as the row says, if it says it well.
+        with contextlib.suppress(BackendError):
+            merged = pipeline_settings(row)
     return PipelineSpec(
         key=str(row.id),
         name=row.name,

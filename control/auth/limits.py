@@ -31,11 +31,13 @@ class KeyLimit:
     have; it may be less than the key's due, never more.
     """
 
-    __slots__ = ("_bucket", "burst", "window_s")
+    __slots__ = ("_bucket", "burst", "quota", "rate_per_s", "window_s")
 
     def __init__(self, bucket: Bucket, *, rate_per_s: int, burst: int) -> None:
         self._bucket = bucket
-        self.burst = burst
+        self.rate_per_s, self.burst = rate_per_s, burst
+        # What may be sent in how many seconds: a burst that is less is full again within one.
+        self.quota = max(burst, rate_per_s)
         self.window_s = max(1, math.ceil(burst / rate_per_s))
 
     def due_s(self) -> float:

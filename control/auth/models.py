@@ -96,7 +96,8 @@ class ApiKey(models.Model):
         null=True,
         blank=True,
         validators=[MinValueValidator(1)],
-        help_text="Records at once, after a while without any. Empty: ten seconds' worth.",
+        help_text="Records at once, after a while without any; a larger request is taken whole, "
+        "and waited for afterwards. Empty: ten seconds' worth.",
     )
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)

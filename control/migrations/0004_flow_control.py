@@ -14,7 +14,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='apikey',
             name='burst',
-            field=models.PositiveIntegerField(blank=True, help_text="Records at once, after a while without any. Empty: ten seconds' worth.", null=True, validators=[django.core.validators.MinValueValidator(1)]),
+            field=models.PositiveIntegerField(blank=True, help_text="Records at once, after a while without any; a larger request is taken whole, and waited for afterwards. Empty: ten seconds' worth.", null=True, validators=[django.core.validators.MinValueValidator(1)]),
         ),
         migrations.AddField(
             model_name='apikey',

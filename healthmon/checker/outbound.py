@@ -151,7 +151,9 @@ class Outbound:
                 logger.info("the log takes what the checker finds again")
 
     def _offer(self, type: str, records: Sequence[Record], *, durable: bool) -> None:
-        self._engine().offer(type=type, tenant=TENANT, records=records, durable=durable)
+        self._engine().offer(
+            type=type, tenant=TENANT, records=records, durable=durable, sheddable=False
+        )
 
     def _say(self, error: Exception) -> None:
         """Once for as long as it fails in the same way."""

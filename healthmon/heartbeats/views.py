@@ -146,6 +146,7 @@ def _taken_in(
             records=[record],
             request_id=request_id_of(request),
             durable=True,
+            sheddable=False,
         )
     except Refused as error:
         status = 429 if isinstance(error, Saturated) else 503

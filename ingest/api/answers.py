@@ -10,6 +10,7 @@ from django.http import HttpResponse
 
 from control.web.problem import problem, title_of
 from ingest.api.keyed import KeyPending, KeysAway
+from ingest.api.ratelimit import RateLimited
 from ingest.wire.decode import Decoded
 from ingest.wire.errors import Rejection, RequestError
 from pipeline.errors import Draining, LogUnavailable, NoSink, Refused, TooLarge
@@ -139,8 +140,15 @@ def turned_away(error: Refused, *, request_id: str) -> HttpResponse:
         detail=str(error),
         code=error.reason,
         request_id=request_id,
-        headers={"Retry-After": str(retry_after(error.retry_after_s))},
+        headers={"Retry-After": str(_come_back(error))},
     )
+
+
+def _come_back(error: Refused) -> int:
+    """`Retry-After` of a refusal: an API key's own time is known, and is nobody else's."""
+    if isinstance(error, RateLimited):
+        return min(max(1, math.ceil(error.retry_after_s)), MAX_RETRY_AFTER_S)
+    return retry_after(error.retry_after_s)
 
 
 def retry_after(seconds: float) -> int:

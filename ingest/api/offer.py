@@ -112,6 +112,7 @@ class Offer:
                     traceparent=self._traceparent,
                     durable=self.durable,
                     key=self._claimed.frame_key(tenant) if self._claimed is not None else "",
+                    sheddable=self._kind.levelled,
                 )
             except Saturated:
                 if not may_wait or not self._patience.try_again(tenant, len(records), self._nbytes):

@@ -5,10 +5,11 @@ The fields are those of draft-ietf-httpapi-ratelimit-headers-10, structured fiel
     RateLimit-Policy: "key";q=10000;w=10;qu="records"
     RateLimit: "key";r=2500;t=8, "room";r=120000;t=4
 
-`"key"` is the rate limit of the API key: `q` records may be sent at once and come back within `w`
-seconds.  `"room"` is what the scarcest required sink of this process still takes in, told from its
-hint mark on; it has no policy, as it depends on how fast the sink is.  `r` is what is left, `t`
-the seconds until there is all of it again, or in a refusal when to come back.
+`"key"` is the rate limit of the API key: `q` records may be sent in `w` seconds, which is its burst
+in the time in which that comes back, or what a second gives where the burst is less.  `"room"` is
+what the scarcest required sink of this process still takes in, told from its hint mark on; it has
+no policy, as it depends on how fast the sink is.  `r` is what is left, `t` the seconds until there
+is all of it again, or in a refusal when to come back.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class RateLimited(Refused):
 
 def rate_limited(limit: KeyLimit, due_s: float) -> RateLimited:
     return RateLimited(
-        "the API key has used up its rate: it may send "
-        f"{limit.burst:,} records in {limit.window_s} s",
+        f"the API key has used up its rate: it may send {limit.rate_per_s:,} records a second, "
+        f"at most {limit.burst:,} at once",
         retry_after_s=due_s,
     )
 
@@ -68,7 +69,7 @@ def tell_refused(response: HttpResponse, limit: KeyLimit | None, error: Refused)
 
 
 def _policy(limit: KeyLimit) -> str:
-    return f'"key";q={limit.burst};w={limit.window_s};qu="records"'
+    return f'"key";q={limit.quota};w={limit.window_s};qu="records"'
 
 
 def _item(name: str, remaining: int, reset_s: float) -> str:

@@ -20,24 +20,33 @@ class Kind:
 
     `decode` makes a typed struct of one line or raises; `build` makes records of structs, their
     lines and the time of arrival, or raises RecordError, TypeError; `read` does the same for one
-    record's fields, patiently.  `text` tells whether a bare line of text can be a record.
+    record's fields, patiently.  `text` tells whether a bare line of text can be a record,
+    `levelled` whether a record says how much it matters: what does not is never shed.
     """
 
     type: str
     scope: str
     text: bool
+    levelled: bool
     decode: Callable[[bytes], Any]
     build: Callable[[list[Any], list[bytes], int], list[Record]]
     read: Callable[[dict[str, Any], bytes, int], Record]
 
 
 LOGS = Kind(
-    type="log", scope="logs", text=True, decode=logs.decode, build=logs.build, read=logs.read
+    type="log",
+    scope="logs",
+    text=True,
+    levelled=True,
+    decode=logs.decode,
+    build=logs.build,
+    read=logs.read,
 )
 HEALTH = Kind(
     type="health",
     scope="health",
     text=False,
+    levelled=False,
     decode=health.decode,
     build=health.build,
     read=health.read,
@@ -46,6 +55,7 @@ EVENTS = Kind(
     type="event",
     scope="events",
     text=False,
+    levelled=False,
     decode=events.decode,
     build=events.build,
     read=events.read,
@@ -54,6 +64,7 @@ COUNTERS = Kind(
     type="counter",
     scope="counters",
     text=False,
+    levelled=False,
     decode=counters.decode,
     build=counters.build,
     read=counters.read,

@@ -197,7 +197,8 @@ class Consumer:
             for orphan in orphans:
                 if orphan.permit is not None:
                     state.breaker.failed(orphan.permit, now, "the sink hangs in a write")
-                state.tuning.pressed(orphan.batch, state.spec.settings.attempt_timeout_s, now)
+                if orphan.sink == state.sinks:  # of a sink that was replaced it says nothing
+                    state.tuning.pressed(orphan.batch, state.spec.settings.attempt_timeout_s, now)
                 state.backlog.waiting.push(orphan.batch, now + RECOVER_S)
             if not state.pool.stuck(state.spec.settings.max_hung_workers):
                 state.grow_to_least()

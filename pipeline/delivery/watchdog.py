@@ -35,11 +35,12 @@ LOOK_EVERY_S = 1.0
 
 
 class Orphan(NamedTuple):
-    """A batch that was taken from a worker that hangs, and the permit of that attempt."""
+    """A batch that was taken from a worker that hangs; the permit and the sink of that attempt."""
 
     worker: str
     batch: Batch
     permit: Permit | None
+    sink: int
 
 
 class AttemptWatch:
@@ -75,7 +76,7 @@ class AttemptWatch:
                 batch.batch_id,
                 len(self._pool.hung),
             )
-            orphans.append(Orphan(worker.name, batch, permit))
+            orphans.append(Orphan(worker.name, batch, permit, worker.sink))
         return orphans
 
 

@@ -51,6 +51,13 @@ def test_a_burst_is_ten_seconds_worth_unless_told() -> None:
     assert short is not None
     assert (plain.burst, plain.window_s, plain.remaining) == (1_000, 10, 1_000)
     assert (short.burst, short.window_s, short.remaining) == (250, 3, 250)
+    assert (plain.quota, short.quota) == (1_000, 250)
+
+
+def test_a_burst_below_the_rate_leaves_the_rate_what_it_is() -> None:
+    limit = KeyLimits(monotonic=FakeClock().monotonic).of(principal(rate=20, burst=5))
+    assert limit is not None
+    assert (limit.quota, limit.window_s, limit.remaining) == (20, 1, 5)
 
 
 def test_processes_share_a_rate() -> None:

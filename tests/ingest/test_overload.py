@@ -12,6 +12,7 @@ from control.auth.keys import create_key, keyring
 from control.auth.limits import KeyLimits, key_limits
 from control.auth.models import Tenant
 from ingest.api.patience import Places
+from pipeline.record import ERROR
 from pipeline.runtime.clock import FakeClock
 from tests.ingest.front import Front
 
@@ -93,6 +94,23 @@ def test_what_is_shed_is_told_and_not_accepted(front: Front) -> None:
     assert (pipeline["dropped"], pipeline["held_records"]) == ({"shed": 1}, 80)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/counters", {"counter": "orders"}),
+        ("/health", {"service": "s", "status": "up"}),
+        ("/event", {"user_id": "u", "action": "paid"}),
+    ],
+)
+def test_what_has_no_level_of_its_own_is_not_shed(
+    front: Front, path: str, body: dict[str, str]
+) -> None:
+    pipelines: Any = front.engine.pipelines
+    pipelines[0].admission.shed_below = ERROR
+    answer = json.loads(front.post(path, body).content)
+    assert (answer["accepted"], answer.get("shed")) == (1, None)
+
+
 # --- waiting ---------------------------------------------------------------------------------
 
 
@@ -171,6 +189,23 @@ def test_a_key_may_send_its_burst_and_then_its_rate(front: Front, limits: KeyLim
     assert response.headers["RateLimit-Policy"] == '"key";q=20;w=2;qu="records"'
     limits.clock.advance(1.2)  # type: ignore[attr-defined]
     assert send(front, 1, **sender).status_code == 202
+
+
+def test_a_burst_below_the_rate_is_no_smaller_rate(front: Front, limits: KeyLimits) -> None:
+    sender = key(front, rate_per_s=20, burst=5)
+    response = send(front, 45, **sender)
+    assert response.headers["RateLimit-Policy"] == '"key";q=20;w=1;qu="records"'
+    response = send(front, 1, **sender)
+    assert "it may send 20 records a second, at most 5 at once" in response.content.decode()
+
+
+def test_a_keys_own_time_to_come_back_is_told_as_it_is(front: Front, limits: KeyLimits) -> None:
+    sender = key(front, rate_per_s=2, burst=2)
+    assert send(front, 79, **sender).headers["RateLimit"].startswith('"key";r=0;t=40,')
+    for _ in range(20):
+        response = send(front, 1, **sender)
+        assert response.headers["Retry-After"] == "39", "half a second before all is there"
+        assert response.headers["RateLimit"] == '"key";r=0;t=39'
 
 
 def test_a_request_larger_than_the_burst_is_not_refused_for_ever(

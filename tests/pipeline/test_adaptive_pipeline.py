@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 from pipeline.batching.adaptive import AdaptiveSettings
 from pipeline.delivery.breaker import BreakerSettings
+from pipeline.delivery.consumer import RECOVER_S
 from pipeline.delivery.retry import RetryPolicy
+from pipeline.delivery.watchdog import GRACE_S
 from pipeline.errors import PermanentError, RetryableError, SinkFault
 from pipeline.record import Batch
 from pipeline.settings import PipelineSettings
@@ -209,6 +211,22 @@ def test_another_sink_is_found_out_about_anew(rig: Rig) -> None:
     engine.configure([changed(first, max_wait_s=0.5)])
     assert rig.pipeline()["batch_limit"] == found
     engine.configure([dataclasses.replace(first, fingerprint="2")])
+    assert rig.pipeline()["batch_limit"] == 100
+
+
+def test_a_write_that_hangs_in_the_sink_of_before_says_nothing_of_this_one(rig: Rig) -> None:
+    held = rig.held_sink(obeys_abort=False)
+    first = spec(held, adaptive=SIZE, attempt_timeout_s=60.0)
+    engine = rig.start(first)
+    rig.offer(records(100))
+    held.await_writes(1)
+    engine.configure([dataclasses.replace(spec(ScriptedSink(), adaptive=SIZE), fingerprint="2")])
+    (pipeline,) = engine.pipelines
+    for seconds in (61.0, GRACE_S + 1.0):
+        rig.clock.advance(seconds)
+        pipeline.look()
+    rig.clock.advance(RECOVER_S)
+    rig.signals.wait_for(lambda s: s.stored == 100)
     assert rig.pipeline()["batch_limit"] == 100
 
 

@@ -50,6 +50,21 @@ def test_offers_are_refused_from_the_high_mark_until_the_low_one(clock: FakeCloc
     assert (room.held_records, room.refused) == (61, 2)
 
 
+def test_a_refusal_says_when_it_is_over(clock: FakeClock) -> None:
+    room = admission(clock, capacity_records=100, backlog_max_bytes=1_000)
+    room.reserve(80, 100, tenant="t")
+    refused = room.check("t")
+    assert str(refused) == (
+        "sink 'a' holds 80 records of 100 and 100 bytes of 1000, and drains 0 records a second; "
+        "it admits again once it holds at most 60 records"
+    )
+    room.release(19, 0, tenant="t")
+    room.fits(0, 800, tenant="t")
+    assert str(room.check("t")).endswith("at most 60 records and 600 bytes")
+    room.release(60, 0, tenant="t")
+    assert str(room.check("t")).endswith("at most 600 bytes")
+
+
 def test_bytes_have_marks_of_their_own(clock: FakeClock) -> None:
     room = admission(clock)
     room.reserve(1, 8_000, tenant="t")

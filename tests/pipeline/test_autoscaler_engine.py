@@ -71,6 +71,22 @@ def test_workers_come_under_pressure_and_leave_when_it_is_over(
     sink.await_stored(710)
 
 
+def test_the_watchdog_goes_on_to_the_next_pipeline(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.configure([small(ScriptedSink(), key="first"), small(ScriptedSink(), key="second")])
+    first, second = engine.pipelines
+    looked: list[str] = []
+
+    def breaks() -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(first, "look", breaks)
+    monkeypatch.setattr(second, "look", lambda: looked.append("second"))
+    engine._look()
+    assert looked == ["second"]
+
+
 def test_a_sink_that_needs_none_does_not_slow_another_ones_growth(
     engine: Engine, signals: Signals
 ) -> None:

@@ -14,7 +14,7 @@ from control.models import Process
 from control.processes import heart
 from healthmon.truth.changes import Change
 from healthmon.truth.changes import record_of as flip_record
-from pipeline.errors import NoSink
+from pipeline.errors import NoSink, Saturated
 from pipeline.record import ERROR
 from sinks import backlog, snapshot
 from sinks.backends.memory import MemorySink
@@ -145,6 +145,14 @@ def test_a_bad_row_is_misconfigured_and_nothing_else(service):
     SinkConfig.objects.filter(name="broken").update(required=True)
     service.apply()
     assert "broken is misconfigured" in service.readiness()
+
+
+def test_a_misconfigured_sink_is_bounded_by_its_own_settings(service):
+    row("foreign", backend="os.path.join", pipeline={"capacity_records": 100, "max_records": 10})
+    service.start("test")
+    offer(service, 81)
+    with pytest.raises(Saturated, match="81 records of 100"):
+        offer(service, 1)
 
 
 def test_routes_choose_by_type_tenant_and_level(service):
