@@ -84,7 +84,8 @@ class PipelineSettings:
             ),
             (
                 0 < self.low_watermark <= self.high_watermark <= 1,
-                "watermarks must satisfy 0 < low_watermark <= high_watermark <= 1",
+                f"watermarks must satisfy 0 < low_watermark ({self.low_watermark:g}) <= "
+                f"high_watermark ({self.high_watermark:g}) <= 1",
             ),
             (0 < self.hint_watermark <= 1, "hint_watermark must be above 0 and at most 1"),
             (
@@ -99,7 +100,8 @@ class PipelineSettings:
             (self.max_partitions >= 1, "max_partitions must be at least 1"),
             (
                 1 <= self.min_workers <= self.max_workers,
-                "workers must satisfy 1 <= min_workers <= max_workers",
+                f"workers must satisfy 1 <= min_workers ({self.min_workers}) <= "
+                f"max_workers ({self.max_workers})",
             ),
             (self.attempt_timeout_s > 0, "attempt_timeout_s must be positive"),
             (self.max_hung_workers >= 1, "max_hung_workers must be at least 1"),

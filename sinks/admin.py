@@ -38,10 +38,13 @@ from sinks.forms import OPTION, TUNING, BackendForm, SinkForm, form_for
 from sinks.models import SinkConfig
 from sinks.registry import Backend, BackendError, available_backends, load_backend
 from sinks.trial import try_sink
+from sinks.tuninggroups import GROUPS, Group
 
 __all__ = ["SinkConfigAdmin", "letters_admin", "taskadmin"]
 
 MAX_TRIED = 10
+# What a field of the pipeline's settings holds that sets nothing.
+UNSET = ("", "default", "database")
 # Within this a process has seen the row and written its figures.
 STARTING = timedelta(seconds=10)
 
@@ -119,18 +122,14 @@ class SinkConfigAdmin(ModelAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: SinkConfig | None = None) -> Any:
         made = form_for(self._backend(request, obj))
         options = [OPTION + option.name for option in made.option_fields]
-        tuning = [TUNING + option.name for option in made.tuning_fields]
         sets: list[Any] = [
             (None, {"fields": ["name", "required", "enabled"]}),
             ("Takes", {"fields": ["route_types", "route_tenants", "min_level"]}),
         ]
         if options:
             sets.insert(1, ("Options", {"fields": options}))
-        if tuning:
-            about = "Empty: as the installation's settings say."
-            sets.append(
-                ("Pipeline", {"fields": tuning, "classes": ["collapse"], "description": about})
-            )
+        if made.tuning_fields:
+            sets += [_tuning_set(group, request, obj) for group in GROUPS]
         return sets
 
     def add_view(
@@ -273,6 +272,22 @@ class SinkConfigAdmin(ModelAdmin):
     def _need_change(self, request: HttpRequest) -> None:
         if not self.has_change_permission(request):
             raise PermissionDenied
+
+
+def _tuning_set(group: Group, request: HttpRequest, row: SinkConfig | None) -> Any:
+    """A group of the pipeline's settings: open where any is set (Django opens it for errors)."""
+    stored = row.pipeline if row is not None else {}
+    is_set = any(
+        name in stored or request.POST.get(TUNING + name, "") not in UNSET for name in group.labels
+    )
+    return (
+        f"Pipeline: {group.title.lower()}",
+        {
+            "fields": [TUNING + name for name in group.labels],
+            "classes": ["tuning"] if is_set else ["tuning", "collapse"],
+            "description": f"{group.about} Empty: as the installation has it, shown in grey.",
+        },
+    )
 
 
 def _who(request: HttpRequest) -> str:

@@ -12,6 +12,7 @@ import pwd
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
@@ -21,6 +22,7 @@ from sinks.differences import Difference, difference, shown
 from sinks.models import SinkChange, SinkConfig
 from sinks.options import describe_options
 from sinks.registry import BackendError, load_backend
+from sinks.tuning import as_overrides
 
 KEPT = timedelta(days=90)
 # A page tells of so many at most, a row of so many settings, each so long.
@@ -37,6 +39,8 @@ _SWITCHES = {
 }
 # Long lists (tenants) say more by their size than by the beginning of what they hold.
 _COUNTED = 5
+# The name under which the value of a setting that was left out is written down.
+DEFAULT = "default"
 
 
 def register() -> None:
@@ -99,7 +103,7 @@ def told_since(moment: datetime) -> list[SettingsChange]:
 
 
 def words(row: SinkChange) -> list[str]:
-    """What was changed, a line each: "max_workers: default → 8"."""
+    """What was changed, a line each: "max_workers: 4 (default) → 8"."""
     if row.action == SinkChange.REMOVED:
         return ["sink removed"]
     if row.action == SinkChange.ADDED:
@@ -118,20 +122,40 @@ def words(row: SinkChange) -> list[str]:
 
 def _fields(before: SinkConfig | None, after: SinkConfig | None) -> Difference:
     changed = difference(_flat(before), _flat(after))
-    return {name: (_short(old), _short(new)) for name, (old, new) in changed.items()}
+    row = after or before
+    if row is None or before is None or after is None:
+        return {name: (_short(old), _short(new)) for name, (old, new) in changed.items()}
+    defaults = _in_force(row)
+    return {
+        name: (_told(old, defaults.get(name)), _told(new, defaults.get(name)))
+        for name, (old, new) in changed.items()
+    }
+
+
+def _in_force(row: SinkConfig) -> dict[str, Any]:
+    """What holds where a setting is left out, at this moment."""
+    options = {f"options.{name}": value for name, value in _defaults(row).items()}
+    return {**options, **as_overrides(settings.COLLECTOR.pipeline)}
+
+
+def _told(value: Any, default: Any) -> Any:
+    """A value to write down; what was left out, with what held in its place."""
+    if value in (None, "default") and default is not None:
+        return {DEFAULT: _short(default)}
+    return _short(value)
 
 
 def _flat(row: SinkConfig | None) -> dict[str, Any]:
     """The settings, those of the pipeline one by one, by their own names."""
     if row is None:
         return {}
-    settings = {"name": row.name, **shown(row)}
+    told_of = {"name": row.name, **shown(row)}
     for name, default in _defaults(row).items():
         # A form leaves out what is as ever: that is no change.
-        if settings.get(f"options.{name}") == default:
-            del settings[f"options.{name}"]
-    pipeline = settings.pop("pipeline")
-    return {**settings, **pipeline}
+        if told_of.get(f"options.{name}") == default:
+            del told_of[f"options.{name}"]
+    pipeline = told_of.pop("pipeline")
+    return {**told_of, **pipeline}
 
 
 def _defaults(row: SinkConfig) -> dict[str, Any]:
@@ -156,8 +180,12 @@ def _short(value: Any) -> Any:
 def _text(value: Any) -> str:
     if value is None:
         return "default"
+    if isinstance(value, dict):
+        return f"{_text(value.get(DEFAULT))} (default)"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
     return str(value) or "none"
 
 

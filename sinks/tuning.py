@@ -6,6 +6,7 @@ Pure: decoded from a sink's row by `sinks.configuration`, shown as a form by `si
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -20,6 +21,16 @@ _SWITCHES = {
     "adaptive_batch": "adaptive_batch",
     "adaptive_concurrency": "adaptive_concurrency",
 }
+
+_PARTS = ("retry", "breaker", "autoscale", "adaptive")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A broken rule, with the settings that it is about."""
+
+    text: str
+    names: tuple[str, ...]
 
 
 class PipelineOverrides(SinkOptions, frozen=True, kw_only=True):
@@ -276,6 +287,30 @@ class PipelineOverrides(SinkOptions, frozen=True, kw_only=True):
 
     def applied_to(self, defaults: PipelineSettings) -> PipelineSettings:
         """The defaults with what is set here.  Raises ValueError where they do not fit together."""
+        own, nested = self._given(defaults)
+        made = {
+            part: dataclasses.replace(getattr(defaults, part), **values)
+            for part, values in nested.items()
+        }
+        return dataclasses.replace(defaults, **own, **made)
+
+    def problems(self, defaults: PipelineSettings) -> list[Problem]:
+        """Every rule that is broken by what is set here over the defaults."""
+        own, nested = self._given(defaults)
+        found = []
+        for part, values in nested.items():
+            try:
+                dataclasses.replace(getattr(defaults, part), **values)
+            except ValueError as error:
+                found += [_problem(text, part) for text in str(error).split("; ")]
+        try:
+            dataclasses.replace(defaults, **own)
+        except ValueError as error:
+            found += [_problem(text, "") for text in str(error).split("; ")]
+        return found
+
+    def _given(self, defaults: PipelineSettings) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What is set, by the names that the settings have; by part where they are nested."""
         given = {name: getattr(self, name) for name in self.__struct_fields__}
         given = {name: value for name, value in given.items() if value is not None}
         del given["dead_letters"]  # not the engine's concern
@@ -287,20 +322,39 @@ class PipelineOverrides(SinkOptions, frozen=True, kw_only=True):
                 del given[name]
         if given.get("partition_by") == "none":
             given["partition_by"] = ""
-        retry, given = _of("retry_", given)
-        breaking, given = _of("breaker_", given)
-        autoscale, given = _of("autoscale_", given)
-        adaptive, given = _of("adaptive_", given)
+        nested = {}
+        for part in _PARTS:
+            nested[part], given = _of(f"{part}_", given)
         if "max_workers" in given:
             given.setdefault("min_workers", min(defaults.min_workers, given["max_workers"]))
-        return dataclasses.replace(
-            defaults,
-            **given,
-            retry=dataclasses.replace(defaults.retry, **retry),
-            breaker=dataclasses.replace(defaults.breaker, **breaking),
-            autoscale=dataclasses.replace(defaults.autoscale, **autoscale),
-            adaptive=dataclasses.replace(defaults.adaptive, **adaptive),
-        )
+        return given, nested
+
+
+def as_overrides(settings: PipelineSettings) -> dict[str, Any]:
+    """What settings say, each by the name and in the words that an override of it has."""
+    said: dict[str, Any] = {"dead_letters": "database"}
+    for name in PipelineOverrides.__struct_fields__:
+        if name == "dead_letters":
+            continue
+        stands_for = _SWITCHES.get(name, name)
+        part, _, rest = stands_for.partition("_")
+        if part in _PARTS:
+            value = getattr(getattr(settings, part), rest)
+        else:
+            value = getattr(settings, stands_for)
+        if name in _SWITCHES:
+            value = "on" if value else "off"
+        elif name == "partition_by":
+            value = value or "none"
+        said[name] = value
+    return said
+
+
+def _problem(text: str, part: str) -> Problem:
+    """Which overrides a broken rule names; those of a part are named without its prefix."""
+    known = PipelineOverrides.__struct_fields__
+    words = [f"{part}_{word}" if part else word for word in re.findall(r"[a-z_]+", text)]
+    return Problem(text=text, names=tuple(word for word in words if word in known))
 
 
 def _of(prefix: str, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -63,7 +63,8 @@ class AdaptiveSettings:
         rules = (
             (
                 1 <= self.min_records <= self.start_records <= self.max_records,
-                "adaptive must satisfy 1 <= min_records <= start_records <= max_records",
+                f"adaptive must satisfy 1 <= min_records ({self.min_records}) <= "
+                f"start_records ({self.start_records}) <= max_records ({self.max_records})",
             ),
             (self.flush_deadline_s > 0, "adaptive flush_deadline_s must be positive"),
         )

@@ -43,7 +43,10 @@ class AutoscaleSettings:
         """Every broken rule, each naming its field."""
         rules = (
             (self.interval_s > 0, "autoscale interval_s must be positive"),
-            (0 <= self.down < self.up <= 1, "autoscale must satisfy 0 <= down < up <= 1"),
+            (
+                0 <= self.down < self.up <= 1,
+                f"autoscale must satisfy 0 <= down ({self.down:g}) < up ({self.up:g}) <= 1",
+            ),
             (self.up_batches >= 0, "autoscale up_batches must not be negative"),
             (self.cooldown_s >= 0, "autoscale cooldown_s must not be negative"),
         )

@@ -256,6 +256,22 @@ OUTSIDE = """() => [...document.querySelectorAll(
   .filter(([name, right, edge]) => right > edge)"""
 
 
+# Each word, with its no-break spaces, that does not lie in one line.
+BROKEN_WORDS = """
+selector => [...document.querySelectorAll(selector)].flatMap(label => {
+  const text = label.firstChild, broken = [];
+  for (const word of text.data.matchAll(/[^ \\n]+/g)) {
+    const range = document.createRange();
+    range.setStart(text, word.index);
+    range.setEnd(text, word.index + word[0].length);
+    const tops = new Set([...range.getClientRects()].map(box => Math.round(box.top)));
+    if (tops.size > 1) broken.push(word[0]);
+  }
+  return broken;
+})
+"""
+
+
 @pytest.mark.parametrize("backend", ["postgres.PostgresSink", "file.FileSink"])
 def test_no_field_of_the_sink_form_is_cut_off(open_page: OpenPage, backend: str) -> None:
     path = f"{reverse('admin:sinks_sinkconfig_add')}?backend=sinks.backends.{backend}"
@@ -266,6 +282,22 @@ def test_no_field_of_the_sink_form_is_cut_off(open_page: OpenPage, backend: str)
         assert page.locator("#id_route_types, [name=route_types]").first.is_visible()
         assert page.evaluate(OUTSIDE) == []
         assert not too_wide(page)
+
+
+def test_no_label_of_the_sink_form_breaks_within_a_word_or_a_unit(open_page: OpenPage) -> None:
+    path = f"{reverse('admin:sinks_sinkconfig_add')}?backend=sinks.backends.null.NullSink"
+    page = open_page(path, width=1_280)
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    broken = page.evaluate(BROKEN_WORDS, "[class*=field-pipeline_] label")
+    assert broken == []
+
+
+def test_a_counters_tenant_stands_within_its_panel(open_page: OpenPage) -> None:
+    page = open_page(_counter(), width=1_280)
+    padding = page.locator(".panel-figures > p").evaluate(
+        "one => [getComputedStyle(one).paddingLeft, getComputedStyle(one).paddingTop]"
+    )
+    assert all(float(side.removesuffix("px")) >= 8 for side in padding)
 
 
 def test_the_list_of_sinks_fits_a_common_screen(open_page: OpenPage) -> None:

@@ -146,9 +146,9 @@ def test_the_reason_tells_the_figures_that_decided() -> None:
     ("wrong", "problem"),
     [
         ({"interval_s": 0.0}, "interval_s must be positive"),
-        ({"up": 0.2}, "0 <= down < up <= 1"),
-        ({"up": 1.1}, "0 <= down < up <= 1"),
-        ({"down": -0.1}, "0 <= down < up <= 1"),
+        ({"up": 0.2}, r"0 <= down \([-0-9.]+\) < up \([0-9.]+\) <= 1"),
+        ({"up": 1.1}, r"0 <= down \([-0-9.]+\) < up \([0-9.]+\) <= 1"),
+        ({"down": -0.1}, r"0 <= down \([-0-9.]+\) < up \([0-9.]+\) <= 1"),
         ({"up_batches": -1}, "up_batches must not be negative"),
         ({"cooldown_s": -1.0}, "cooldown_s must not be negative"),
     ],

@@ -103,7 +103,7 @@ def test_config_apply_is_a_change_by_the_account_that_ran_it() -> None:
     document: dict[str, Any] = {"sinks": [entry, {"name": "new", "backend": MEMORY}]}
     apply(plan(document, prune=True))
     assert told(row) == [
-        (changes.command_user(), ("max_wait_s: default \N{RIGHTWARDS ARROW} 2.0", "paused"))
+        (changes.command_user(), ("max_wait_s: 0.2 (default) \N{RIGHTWARDS ARROW} 2.0", "paused"))
     ]
     assert "(config apply)" in changes.command_user()
     actions = dict(SinkChange.objects.exclude(name="db").values_list("name", "action"))
@@ -133,3 +133,21 @@ def test_only_those_who_may_see_sinks_are_told() -> None:
     since = timezone.now() - timedelta(minutes=1)
     assert changes_since(since, allows=lambda permission: permission != changes.PERMISSION) == []
     assert len(changes_since(since, allows={changes.PERMISSION}.__contains__)) == 1
+
+
+def test_a_change_from_or_to_the_default_tells_its_value(admin_client: Client) -> None:
+    row = sink()
+    page = reverse("admin:sinks_sinkconfig_change", args=[row.pk])
+    form = {"name": "db", "required": "on", "enabled": "on", "option_keep_records": "100000"}
+    changed = {"pipeline_capacity_records": "6000", "pipeline_ordered": "on"}
+    assert admin_client.post(page, form | changed).status_code == 302
+    assert admin_client.post(page, form | {"option_keep_records": "50"}).status_code == 302
+    first, second = [set(what) for _, what in told(row)]
+    assert first >= {
+        "capacity_records: 10,000,000 (default) \N{RIGHTWARDS ARROW} 6,000",
+        "ordered: off (default) \N{RIGHTWARDS ARROW} on",
+    }
+    assert second >= {
+        "capacity_records: 6,000 \N{RIGHTWARDS ARROW} 10,000,000 (default)",
+        "options.keep_records: 100,000 (default) \N{RIGHTWARDS ARROW} 50",
+    }
