@@ -13,6 +13,10 @@ from datetime import UTC, datetime
 RUN_FIELD = "loadtest_run"
 SEQUENCE_FIELD = "loadtest_seq"
 SERVICE = "loadtest"
+# A run counts on so many counters of its own, and leaves them behind.
+COUNTED = "loadtest"
+PART_LABEL = "part"
+PARTS = 10
 
 _LEVELS = ("INFO", "INFO", "INFO", "INFO", "INFO", "DEBUG", "DEBUG", "WARN", "WARN", "ERROR")
 _ROUTES = ("/api/cart", "/api/checkout", "/api/search", "/login")
@@ -42,10 +46,18 @@ def _event(run: str, timestamp: str, n: int) -> str:
     )
 
 
+def _increment(run: str, timestamp: str, n: int) -> str:
+    return (
+        f'{{"timestamp":"{timestamp}","counter":"{COUNTED}","by":1,'
+        f'"labels":{{"{RUN_FIELD}":"{run}","{PART_LABEL}":{n % PARTS}}}}}'
+    )
+
+
 MAKERS: dict[str, Callable[[str, str, int], str]] = {
     "/logs": _log,
     "/health": _health,
     "/event": _event,
+    "/counters": _increment,
 }
 PATHS = tuple(MAKERS)
 

@@ -21,7 +21,8 @@ from ingest.loadtest.records import RUN_FIELD, SEQUENCE_FIELD
 from ingest.loadtest.tally import ACKNOWLEDGED, MAYBE, Tally
 from pipeline.ids import first_id_at
 
-MODELS = {"/logs": "LogRecord", "/health": "HealthPing", "/event": "AuditEvent"}
+MODELS = {"/logs": "LogRecord", "/health": "HealthPing", "/event": "AuditEvent",
+          "/counters": "Counter"}  # fmt: skip
 _CHUNK = 50_000
 _EXAMPLES = 10
 # Ids carry the server's clock, which may have been set back a little since.
@@ -76,15 +77,17 @@ class Verdict:
 class Verifier:
     def __init__(self, *, path: str, run: str, since_us: int, clock: Clock) -> None:
         self._model = apps.get_model("ingest", MODELS[path])
-        self._run = run
         self._first_id = first_id_at(since_us - _CLOCK_MARGIN_US)
+        self._chosen = self._filter(run=run, first_id=self._first_id)
         self._clock = clock
 
     def rows(self) -> QuerySet[Any]:
-        rows: QuerySet[Any] = self._model._default_manager.using("records").filter(
-            id__gte=self._first_id, **{f"payload__{RUN_FIELD}": self._run}
-        )
+        rows: QuerySet[Any] = self._model._default_manager.using("records").filter(**self._chosen)
         return rows
+
+    def stored(self) -> int:
+        """How many of the run's records are there by now."""
+        return self.rows().count()
 
     def wait_until_stored(
         self, expected: int, *, timeout_s: float, on_progress: Callable[[int], None]
@@ -94,7 +97,7 @@ class Verifier:
         seen = -1
         while True:
             asked = self._clock.now()
-            stored = self.rows().count()
+            stored = self.stored()
             now = self._clock.now()
             on_progress(stored)
             if stored >= expected:
@@ -110,6 +113,9 @@ class Verifier:
         verdict = judge(tally, self._stored_sequences())
         verdict.database = searched()
         return verdict
+
+    def _filter(self, *, run: str, first_id: int) -> dict[str, object]:
+        return {"id__gte": first_id, f"payload__{RUN_FIELD}": run}
 
     def _stored_sequences(self) -> Any:
         rows = (

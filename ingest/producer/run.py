@@ -31,6 +31,8 @@ from pipeline.spec import PipelineSpec
 TENANT = "default"
 # How long the producer's thread and the autoscaler's may take to end; neither does any I/O.
 THREAD_STOP_S = 5.0
+# What writes under way get to notice that they are aborted: those that do not are told as hanging.
+ABANDON_S = 1.0
 _MAX_BATCH_BYTES = 64 << 20
 # A batch that was refused stands by for the next turn: how often the server is asked is not its
 # own affair.
@@ -240,7 +242,7 @@ class Run:
 
     def abandon(self) -> None:
         """Make a `stop` under way return soon, with what is left dropped."""
-        self._engine.stop(0.0)
+        self._engine.stop(ABANDON_S)
 
     def _outcome(self, settled: bool) -> Outcome:
         stats: dict[str, Any] = self._engine.stats()

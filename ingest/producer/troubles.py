@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from ingest.producer.samples import Sample
+from pipeline.errors import RetryableError
 
 # It is over when batches are processed again and none has been tried again for so long: a server
 # that limits a key's rate refuses every few seconds and takes something in between.
@@ -42,6 +43,7 @@ class Troubles:
 
     def _failing(self, error: str) -> str:
         # The same trouble with other figures in it is no news.
+        error = error.removeprefix(f"{RetryableError.__name__}: ")
         kind = _NUMBER.sub("#", error)
         if not error or kind in self._told or len(self._told) >= _KINDS:
             return ""

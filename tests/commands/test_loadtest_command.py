@@ -15,7 +15,10 @@ from django.core.management import CommandError, call_command
 from django.db import connections
 
 from ingest.loadtest.verify import searched
+from ingest.wire.counters import read_increment
+from ingest.wire.kinds import COUNTERS
 from tests.commands.recording import Answer, Drop, RecordingServer, accept, accepted
+from tests.ingest.bodies import take
 from tests.servers.collector import ROOT
 
 
@@ -174,12 +177,25 @@ def test_ten_thousand_records_from_fifty_clients_are_stored_once_each(
         result = json.loads(done.stdout)
         assert result["verify"]["passed"]
         assert result["verify"]["found"] == int(arguments[0])
-    for path in ("/health", "/event") if database == "postgresql" else ():
+    for path in ("/health", "/event", "/counters") if database == "postgresql" else ("/counters",):
         done = run_command(
             server, "loadtest", "500", "5", "--path", path, "--verify", "--json",
             "--url", server.url,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_increments_are_what_the_server_takes():
+    with RecordingServer() as server:
+        status, _ = loadtest("30", "1", "--url", server.url, "--path", "/counters", "--batch", "30")
+    assert status == 0
+    (request,) = server.requests
+    assert request.path == "/counters"
+    decoded = take(request.body.decode(), kind=COUNTERS)
+    assert not decoded.rejections
+    read = [read_increment(record.payload) for record in decoded.records["default"]]
+    assert len({counter for counter, _ in read}) == 10
+    assert {amount for _, amount in read} == {1}
 
 
 def test_the_script_loads_a_running_server():

@@ -144,7 +144,7 @@ def test_a_batch_that_waits_does_not_knock_and_says_why():
 # --- what is said
 
 
-def told(*samples, error="429 full"):
+def told(*samples, error="RetryableError: 429 full"):
     troubles = Troubles()
     return [said for one in samples if (said := troubles.new(one, error))]
 

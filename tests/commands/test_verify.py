@@ -8,8 +8,10 @@ import pytest
 from django.test.utils import CaptureQueriesContext
 
 from ingest.loadtest import verify
+from ingest.loadtest.counted import judge_sums, verifier_for
 from ingest.loadtest.tally import ACKNOWLEDGED, MAYBE, REFUSED, REJECTED, Tally
 from ingest.loadtest.verify import Verifier, judge
+from ingest.models import Counter
 from tests.commands.clocks import SleepingClock
 from tests.commands.stored import store_events, store_logs, store_pings
 
@@ -110,6 +112,48 @@ def test_records_are_found_in_the_table_of_their_path(path, store):
     verdict = verifier(path).verify(tally_of(*[ACKNOWLEDGED] * 20))
     assert verdict.passed
     assert verdict.found == 20
+
+
+def count(found, *, run="r1"):
+    for part, value in found.items():
+        labels = {"loadtest_run": run, "part": str(part)}
+        Counter.objects.using("records").create(
+            key=f"{run}-{part}", tenant="default", name="loadtest", labels=labels, value=value,
+            increments=value, first_at=NOW, last_at=NOW,
+        )  # fmt: skip
+
+
+def counted():
+    return verifier_for("/counters")(path="/counters", run="r1", since_us=0, clock=SleepingClock())
+
+
+@pytest.mark.django_db
+def test_increments_are_found_in_their_sums():
+    count(dict.fromkeys(range(10), 2))
+    count({0: 100}, run="other")
+    assert counted().wait_until_stored(20, timeout_s=0, on_progress=lambda _: None) == 0
+    verdict = counted().verify(tally_of(*[ACKNOWLEDGED] * 20))
+    assert verdict.passed
+    assert verdict.found == verdict.acknowledged == 20
+
+
+@pytest.mark.django_db
+def test_a_sum_that_is_wrong_is_found_out():
+    count({0: 1, 1: 3})
+    verdict = counted().verify(tally_of(*[ACKNOWLEDGED] * 13))
+    assert (verdict.missing, verdict.duplicates) == (10, 1)
+    assert counted().verify(tally_of(*[REFUSED] * 5)).duplicates == 4
+
+
+def test_sums_may_hold_what_was_sent_again_and_some_of_what_was_shed():
+    again = tally_of(ACKNOWLEDGED, ACKNOWLEDGED, allowed={1: 2})
+    assert judge_sums(again, {0: 1, 1: 2}).repeated == 1
+    assert judge_sums(again, {0: 2, 1: 1}).duplicates == 1
+    shed = tally_of(ACKNOWLEDGED, MAYBE, MAYBE, MAYBE)
+    shed.records_accepted = 3
+    assert judge_sums(shed, {0: 1, 1: 1, 3: 1}).passed
+    assert judge_sums(shed, {0: 1, 2: 1}).missing == 1
+    assert judge_sums(shed, {0: 1, 1: 1, 2: 1, 3: 1}).duplicates == 1
 
 
 @pytest.mark.django_db

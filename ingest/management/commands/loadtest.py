@@ -31,11 +31,12 @@ from ingest.client.arguments import add_sending
 from ingest.client.clock import SystemClock
 from ingest.client.options import amount, whole_number
 from ingest.client.target import TargetError, own_url, require_loopback, resolve
+from ingest.loadtest.counted import verifier_for
 from ingest.loadtest.generator import Generator, Load, Unreachable
 from ingest.loadtest.records import PATHS, RecordMaker
 from ingest.loadtest.report import print_report
 from ingest.loadtest.tally import Tally
-from ingest.loadtest.verify import Verdict, Verifier, searched
+from ingest.loadtest.verify import Verdict, searched
 
 MAX_RECORDS = 100_000_000
 MAX_CLIENTS = 1_000
@@ -50,7 +51,8 @@ load is open: requests start when the schedule says, and latency counts from tha
 others meanwhile. Only this machine may be loaded, unless --allow-remote is given.
 
 With --verify each acknowledged record is then looked for in this installation's records database,
-and must be there exactly once. A request that is repeated after its answer was lost may be stored
+and must be there exactly once; increments (--path /counters, ten counters a run, which stay) must
+have come to the right sums. A request that is repeated after its answer was lost may be stored
 twice, which is told and no failure; with --idempotency-keys it must not be.
 
 Exits 0 when every record was accepted (and verified), 1 otherwise.
@@ -200,7 +202,8 @@ class Command(BaseCommand):
     ) -> Verdict:
         expected = tally.records_accepted
         task = progress.add_task("stored", total=expected)
-        verifier = Verifier(path=path, run=run, since_us=since_us, clock=SystemClock())
+        make = verifier_for(path)
+        verifier = make(path=path, run=run, since_us=since_us, clock=SystemClock())
         waited = verifier.wait_until_stored(
             expected,
             timeout_s=timeout_s,
