@@ -267,7 +267,8 @@ class Batcher:
         elif not self._apart and self._alone:
             parts, closed_by = self._take_in_line()
         else:
-            parts, closed_by = self._take_in_turns(backlog=reason in ("size", "bytes"))
+            backlog = reason in ("size", "bytes") and self._more_than_one
+            parts, closed_by = self._take_in_turns(backlog=backlog)
         return parts, closed_by or reason
 
     @property
@@ -307,6 +308,12 @@ class Batcher:
         if not queue.records:
             return True
         return not cursor.unread_tenants or queue.tenants == list(cursor.unread_tenants)
+
+    @property
+    def _more_than_one(self) -> bool:
+        """Whether what waits is more than the next batch takes."""
+        nbytes = self._cursor.unread_bytes + self._queue.nbytes
+        return self.waiting_records > self.max_records or nbytes > self._settings.max_bytes
 
     def _take_in_turns(self, *, backlog: bool) -> tuple[list[Part], str]:
         parts: list[Part] = []
