@@ -149,6 +149,12 @@ def test_the_page_draws_each_window(admin_client: Client, window: str):
     assert html.count('aria-current="true"') == 1
 
 
+def test_the_page_tells_both_ends_of_a_counters_life_in_one_way(admin_client: Client):
+    html = page(admin_client, make_counter())
+    for end in ("First", "Last"):
+        assert re.search(rf"<dt>{end} increment</dt><dd><b>([^<]* ago|now)</b>", html)
+
+
 def test_what_was_taken_away_has_a_line_of_its_own(admin_client: Client):
     counter = make_counter()
     add(counter, now=timezone.now(), m1=10)

@@ -215,4 +215,4 @@ def test_a_change_in_the_admin_reaches_the_page(admin_client: Client) -> None:
     row.pipeline = {"max_workers": 6}
     changes.record(before, row, who="ann")
     told = text_of(page(admin_client).split('<ol class="changes"')[1].split("</ol>")[0])
-    assert "max_workers: default \N{RIGHTWARDS ARROW} 6 by ann" in told
+    assert "max_workers: 4 (default) \N{RIGHTWARDS ARROW} 6 by ann" in told

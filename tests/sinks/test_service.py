@@ -11,6 +11,7 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from control.models import Process
+from control.ports.stats import take_peaks
 from control.processes import heart
 from healthmon.truth.changes import Change
 from healthmon.truth.changes import record_of as flip_record
@@ -189,6 +190,15 @@ def test_a_sink_with_one_writer_has_one_worker(service, monkeypatch):
     settings = service.engine.pipelines[0].spec.settings
     assert (settings.min_workers, settings.max_workers, settings.max_records) == (1, 1, 100)
     assert service.stats()["pipelines"][0]["capped"] == ["max_records", "max_workers"]
+
+
+def test_the_sampler_hears_how_full_each_queue_was(service):
+    made = row(pipeline={"capacity_records": 5_000})
+    service.start("test")
+    service.register_ports()
+    assert offer(service, 3).wait(WAIT_S)
+    assert take_peaks()[str(made.pk)] == 3 / 5_000
+    assert take_peaks()[str(made.pk)] == 0.0
 
 
 def test_a_size_that_finds_itself_stays_within_what_the_sink_takes_at_once(service, monkeypatch):
