@@ -32,8 +32,8 @@ class Admission:
 
     Above the high watermark offers are refused until what is held has fallen to the low one, but
     for those of tenants that hold less than their fair share of the room below the low one: a
-    tenant that floods does not shut the others out.  While another tenant waits, none gets beyond
-    its fair share of the whole.  Alone, a tenant may fill everything.
+    tenant that floods does not shut the others out.  While others wait, the fair shares of the
+    whole that these have are kept for them.  Alone, a tenant may fill everything.
 
     Room is held from before the append until the records have ended, so once nothing is held by a
     closed admission, nothing more will come.
@@ -246,19 +246,29 @@ class Admission:
         """Why an offer is refused now; None when it is not."""
         if self._over(records, nbytes):
             return FULL
-        return self._unfair(tenant, records, nbytes)
+        return self._unfair(tenant, (records, nbytes), (records, nbytes))
 
-    def _unfair(self, tenant: str, records: int, nbytes: int) -> str | None:
-        """Why an offer that fits is refused now; None when it is not."""
+    def _unfair(self, tenant: str, own: tuple[int, int], all: tuple[int, int]) -> str | None:
+        """Why an offer that fits is refused now; None when it is not.
+
+        `own` are the records and bytes by which the tenant would hold more, `all` those by which
+        the sink would.
+        """
         shares = self._shares
         if not self.refusing and not shares.waiting:
             return None
         shares.expire(self._clock.monotonic())
         capacity, room = self._settings.capacity_records, self._settings.backlog_max_bytes
-        if shares.blocked(tenant, records, nbytes, capacity, room):
-            return BEYOND_SHARE
+        if not shares.within(tenant, *own, capacity, room):
+            # What is left beside the shares of those who wait is nobody's: it may be had.
+            left = shares.besides_those_who_wait(tenant)
+            if (
+                self.held_records + all[0] > left * capacity
+                or self.held_bytes + all[1] > left * room
+            ):
+                return BEYOND_SHARE
         low = self._settings.low_watermark
-        if self.refusing and not shares.within(tenant, records, nbytes, low * capacity, low * room):
+        if self.refusing and not shares.within(tenant, *own, low * capacity, low * room):
             return ABOVE_MARK
         return None
 
@@ -307,11 +317,9 @@ class Admission:
     def _admits(self, ticket: Ticket, promised: Promised) -> bool:
         # What others were promised leaves less room, and their shares are no affair of this one's.
         own_records, own_bytes = promised.to(ticket.tenant)
-        records, nbytes = ticket.records, ticket.nbytes
-        return (
-            not self._over(promised.records + records, promised.nbytes + nbytes)
-            and self._unfair(ticket.tenant, own_records + records, own_bytes + nbytes) is None
-        )
+        own = own_records + ticket.records, own_bytes + ticket.nbytes
+        all = promised.records + ticket.records, promised.nbytes + ticket.nbytes
+        return not self._over(*all) and self._unfair(ticket.tenant, own, all) is None
 
     # --- refusals ----------------------------------------------------------------------------
 

@@ -147,16 +147,11 @@ class Shares:
                 if not one.records:
                     del self._tenants[tenant]
 
-    def blocked(
-        self, tenant: str, records: int, nbytes: int, room_records: float, room_bytes: float
-    ) -> bool:
-        """Whether any tenant but this one waits, and this one gets beyond its fair share."""
-        if not self.waiting:
-            return False
+    def besides_those_who_wait(self, tenant: str) -> float:
+        """How much of the room is left beside the fair shares of the others who wait, 0 to 1."""
         one = self._tenants.get(tenant)
-        if self.waiting == (one is not None and one.waits_until != 0.0):
-            return False
-        return not self.within(tenant, records, nbytes, room_records, room_bytes)
+        others = self.waiting - (one is not None and one.waits_until != 0.0)
+        return 1.0 - others / len(self._tenants) if others else 1.0
 
     def within(
         self, tenant: str, records: int, nbytes: int, room_records: float, room_bytes: float

@@ -91,7 +91,8 @@ class WaitingRoom:
         full: set[str] = set()
         while len(full) < len(self._tenants):
             tenant = next(iter(self._tenants))
-            self._tenants.move_to_end(tenant)  # the others come first next time
+            # The others come first next time; without that the loop would not end either.
+            self._tenants.move_to_end(tenant)
             if tenant in full:
                 continue
             ticket = self._tenants[tenant][0]

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import Saturated
 from pipeline.intake.admission import Admission
-from pipeline.intake.shares import MAX_WAITING, PATIENCE_S, Shares
+from pipeline.intake.shares import MAX_WAITING, PATIENCE_S, WINDOW_S, Shares, Tenant
 from pipeline.runtime.clock import FakeClock
 from pipeline.settings import PipelineSettings
 
@@ -79,6 +79,19 @@ def test_a_tenant_that_has_room_again_waits_no_more(clock: FakeClock) -> None:
     assert taken(room, "a")
     assert room.figures()["waiting_tenants"] == 0
     assert taken(room, "a", 50), "nobody waits: beyond its share of 50"
+
+
+def test_what_those_who_wait_cannot_claim_is_anybodys(clock: FakeClock) -> None:
+    room = admission(clock, capacity=1_000)
+    fill(room, "main", 10)
+    refused = sum(not taken(room, f"t{n}") for n in range(300))
+    assert refused == 100, "they wait, and never come back"
+    room.release(700, 0, tenant="main")
+    assert not room.refusing
+    # Of 301 shares those who wait have 100: two thirds of the room are nobody else's.
+    assert room.held_records + fill(room, "main", 10) == 300 + 360
+    with pytest.raises(Saturated, match="100 of 301 active tenants"):
+        room.reserve(10, 0, tenant="main")
 
 
 def test_who_does_not_come_back_is_forgotten(clock: FakeClock) -> None:
@@ -155,6 +168,19 @@ def test_a_blocked_tenants_time_is_that_of_its_own_records(clock: FakeClock) -> 
     assert blocked is not None
     # 780 held, a share of 500, and one more: 281 records at 20 in the second since its first left.
     assert blocked.retry_after_s == pytest.approx(14.05)
+
+
+def test_a_tenants_own_rate_is_that_of_two_windows() -> None:
+    one = Tenant()
+    assert one.drain_rate(100.0) == 0
+    one.left(300, 100.0)
+    assert one.drain_rate(100.5) == 300, "of a second at least"
+    one.left(200, 100.0 + WINDOW_S)
+    now = 100.0 + 2 * WINDOW_S - 1.0
+    assert one.drain_rate(now) == pytest.approx(500 / (2 * WINDOW_S - 1.0))
+    one.left(70, 100.0 + 4 * WINDOW_S)
+    assert one.drain_rate(100.0 + 4 * WINDOW_S) == 70, "what left long ago counts no more"
+    assert one.drain_rate(100.0 + 6 * WINDOW_S) == 0
 
 
 def test_equal_tenants_are_refused_from_mark_to_mark(clock: FakeClock) -> None:

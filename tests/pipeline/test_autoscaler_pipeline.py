@@ -186,6 +186,28 @@ def test_nothing_changes_while_the_breaker_is_open(rig: Rig, scene: Scene, batch
     assert scene.workers == 3
 
 
+def test_nobody_comes_while_the_breaker_lets_one_batch_try(rig: Rig, scene: Scene) -> None:
+    entered, go = threading.Event(), threading.Event()
+
+    def probed(batch: Batch) -> None:
+        entered.set()
+        assert go.wait(PATIENCE_S), "nobody let the write go"
+
+    sink = ScriptedSink(RetryableError("away"), probed)
+    pipeline = scene.start(sink, breaker=BreakerSettings(consecutive=1, open_s=10.0))
+    for _ in range(9):
+        rig.offer(records(10))
+    rig.signals.wait_for(lambda s: len(s.retries) >= 1)
+    rig.clock.await_waiting(1)
+    try:
+        step = scene.look(10.0)
+        assert entered.wait(PATIENCE_S)
+        assert pipeline.breaker.state == "half_open"
+        assert (step, scene.look(), scene.workers) == (0, 0, 1)
+    finally:
+        go.set()
+
+
 def test_nothing_changes_while_the_sink_is_paused(rig: Rig, scene: Scene) -> None:
     sink = ScriptedSink()
     scene.start(sink, paused=True)
