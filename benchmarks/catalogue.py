@@ -33,6 +33,7 @@ CATALOGUE = {
         "serialization", "JSON, MessagePack, protobuf: reading them, and bytes", drawn=True
     ),
     "overload": Entry("overload", "twice the load that the sink takes: goodput, delay, its cost"),
+    "neighbours": Entry("neighbours", "what a quiet tenant notices of one that floods"),
     "workers": Entry("workers", "four workers against one, and as many as the autoscaler finds"),
     "adaptive": Entry("adaptive", "batches and writes that find their size: on, off", drawn=True),
     "probing": Entry("probing", "probes a second of the checker, against a bare client"),
