@@ -28,7 +28,10 @@ class Log:
         self.asked = threading.Event()
         self.taken = threading.Event()
 
-    def offer(self, *, type: str, tenant: str, records: Any, durable: bool) -> None:
+    def offer(
+        self, *, type: str, tenant: str, records: Any, durable: bool, sheddable: bool
+    ) -> None:
+        assert not sheddable, "a result has no level of its own"
         self.asked.set()
         if self.odd is not None:
             raise self.odd
