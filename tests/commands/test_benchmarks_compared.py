@@ -11,9 +11,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import cli, plot, wire
+from benchmarks import cli
 from benchmarks.batchers import WAYS
 from benchmarks.buffers import BUFFERS, Buffer
+from benchmarks.catalogue import SCENARIOS, plot, wire
 from benchmarks.comparison import Comparison, Panel
 from benchmarks.plan import Plan
 from benchmarks.scenarios import batcher, buffer, serialization, sinks, sizes
@@ -237,5 +238,5 @@ def test_what_is_compared_is_in_the_report_and_drawn_where_told(
 def test_every_scenario_can_be_imported() -> None:
     import importlib
 
-    for name in cli.SCENARIOS.values():
+    for name in SCENARIOS.values():
         assert callable(importlib.import_module(name).measure), name

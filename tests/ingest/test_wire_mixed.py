@@ -193,7 +193,13 @@ def test_one_bad_record_is_read_with_patience_and_its_neighbours_are_not(
         return LOGS.decode(line)
 
     kind = Kind(
-        type="log", scope="logs", text=True, decode=counted, build=LOGS.build, read=LOGS.read
+        type="log",
+        scope="logs",
+        text=True,
+        levelled=True,
+        decode=counted,
+        build=LOGS.build,
+        read=LOGS.read,
     )
     good = [json.dumps({"timestamp": "2026-01-31T09:30:00Z", "n": n}).encode() for n in range(500)]
     for bad in BAD[:18]:
