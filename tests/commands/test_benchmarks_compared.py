@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import cli
+from benchmarks import cli, plot, wire
 from benchmarks.batchers import WAYS
 from benchmarks.buffers import BUFFERS, Buffer
-from benchmarks.catalogue import SCENARIOS, plot, wire
+from benchmarks.catalogue import SCENARIOS
 from benchmarks.comparison import Comparison, Panel
 from benchmarks.plan import Plan
 from benchmarks.scenarios import batcher, buffer, serialization, sinks, sizes
