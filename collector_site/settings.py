@@ -143,7 +143,7 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Collector",
-    "DESCRIPTION": "Logs, events and health pings in over HTTP.",
+    "DESCRIPTION": "Logs, events, counters and health pings in over HTTP.",
     "VERSION": "0.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PUBLIC": True,

@@ -29,7 +29,7 @@ from sinks.models import SinkConfig
 from sinks.options import OptionsError, decode_options, secret_names
 from sinks.registry import BackendError, load_backend, make_sink
 from sinks.secrets import SecretError
-from sinks.tuning import PipelineOverrides
+from sinks.tuning import PipelineOverrides, with_words
 
 SEVERITIES = {"": 0, "DEBUG": DEBUG, "INFO": INFO, "WARN": WARN, "ERROR": ERROR, "FATAL": FATAL}
 
@@ -59,7 +59,7 @@ def pipeline_settings(row: SinkConfig, sink: BaseSink[Any] | None = None) -> Pip
     """The installation's settings, the row's own, the sink's limits.  Raises BackendError."""
     defaults: PipelineSettings = settings.COLLECTOR.pipeline
     try:
-        overrides = decode_options(PipelineOverrides, row.pipeline)
+        overrides = decode_options(PipelineOverrides, with_words(row.pipeline))
     except OptionsError as error:
         raise BackendError(f'sink "{row.name}": pipeline {error}') from None
     try:

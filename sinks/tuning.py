@@ -330,6 +330,14 @@ class PipelineOverrides(SinkOptions, frozen=True, kw_only=True):
         return given, nested
 
 
+def with_words(values: dict[str, Any]) -> dict[str, Any]:
+    """Overrides with true and false, as the installation's settings have them, in their words."""
+    return {
+        name: ("on" if value else "off") if name in _SWITCHES and isinstance(value, bool) else value
+        for name, value in values.items()
+    }
+
+
 def as_overrides(settings: PipelineSettings) -> dict[str, Any]:
     """What settings say, each by the name and in the words that an override of it has."""
     said: dict[str, Any] = {"dead_letters": "database"}

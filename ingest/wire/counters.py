@@ -11,6 +11,7 @@ and a sum to which `"value": 5` or `"label": {}` added 1 without labels cannot b
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -24,10 +25,14 @@ MAX_BY = 2**53 - 1
 MAX_LABELS = 16
 MAX_LABEL_NAME = 63
 
-NonEmpty = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
-LabelName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LABEL_NAME)]
+# What a page or a terminal can show: no control characters.
+_SHOWABLE = r"\A[^\x00-\x1f\x7f]*\Z"
+NonEmpty = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME, pattern=_SHOWABLE)]
+LabelName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LABEL_NAME, pattern=_SHOWABLE)]
 LabelNumber = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-LabelValue = Annotated[str, msgspec.Meta(max_length=MAX_NAME)] | LabelNumber | bool
+LabelValue = (
+    Annotated[str, msgspec.Meta(max_length=MAX_NAME, pattern=_SHOWABLE)] | LabelNumber | bool
+)
 
 
 class Increment(Envelope, gc=False, kw_only=True, forbid_unknown_fields=True):
@@ -55,6 +60,7 @@ _SHOWN = 63  # characters of a name that is not known
 decode = msgspec.json.Decoder(Increment).decode
 _decode_stored = msgspec.json.Decoder(_Stored).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
+_is_showable = re.compile(_SHOWABLE).match
 
 
 def build(parsed: list[Increment], lines: list[bytes], arrival_us: int) -> list[Record]:
@@ -75,6 +81,7 @@ def build(parsed: list[Increment], lines: list[bytes], arrival_us: int) -> list[
 def read(fields: dict[str, Any], line: bytes, arrival_us: int) -> Record:
     _check_known(fields)
     name = required_text(fields, "counter")
+    _check_showable("counter", name)
     _check_amount(fields.get("by"))
     _check_labels(fields.get("labels"))
     return Record(
@@ -124,6 +131,11 @@ def _check_amount(by: Any) -> None:
         )
 
 
+def _check_showable(what: str, text: str) -> None:
+    if not _is_showable(text):
+        raise RecordError("bad_value", f"{what} holds control characters: {ascii(text)[:_SHOWN]}")
+
+
 def _check_labels(labels: Any) -> None:
     if labels is None:
         return
@@ -137,6 +149,7 @@ def _check_labels(labels: Any) -> None:
                 "too_long" if name else "missing_field",
                 f"a label's name has {len(name)} characters, it may have 1 to {MAX_LABEL_NAME}",
             )
+        _check_showable("a label's name", name)
         if isinstance(value, bool):
             continue
         if isinstance(value, int):
@@ -153,3 +166,5 @@ def _check_labels(labels: Any) -> None:
                 "too_long",
                 f"labels.{name} has {len(value)} characters, the most is {MAX_NAME}",
             )
+        else:
+            _check_showable(f"labels.{name}", value)

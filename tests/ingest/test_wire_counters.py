@@ -68,6 +68,9 @@ def test_what_is_added(fields: dict[str, Any], amount: int) -> None:
         ({"labels": {f"l{n}": "x" for n in range(MAX_LABELS + 1)}}, "too_long"),
         ({"timestamp": "yesterday"}, "bad_timestamp"),
         ({"labels": {"a": "\0"}}, "nul_character"),
+        ({"counter": "bell\x07"}, "bad_value"),
+        ({"labels": {"line\n": "x"}}, "bad_value"),
+        ({"labels": {"a": "\x1b[31m"}}, "bad_value"),
     ],
 )
 def test_what_is_refused(fields: dict[str, Any], code: str) -> None:

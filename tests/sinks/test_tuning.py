@@ -10,7 +10,7 @@ from pipeline.delivery.breaker import BreakerSettings
 from pipeline.delivery.retry import RetryPolicy
 from pipeline.settings import PipelineSettings
 from sinks.options import OptionsError, decode_options, describe_options
-from sinks.tuning import PipelineOverrides
+from sinks.tuning import PipelineOverrides, with_words
 
 DEFAULTS = PipelineSettings(
     retry=RetryPolicy(base_s=0.5, max_attempts=7), breaker=BreakerSettings(open_s=11.0)
@@ -92,3 +92,10 @@ def test_every_setting_of_breaker_and_retry_policy_that_a_sink_has_is_one_of_the
     assert breaker == own - {"enabled"}
     policy = {field.name for field in dataclasses.fields(RetryPolicy)}
     assert {n.removeprefix("retry_") for n in names if n.startswith("retry_")} < policy
+
+
+def test_switches_may_be_written_as_the_installations_are() -> None:
+    """`ordered = true` is right in [pipeline]; in a sink's own section it must not stop the sink."""
+    said = with_words({"ordered": True, "breaker": False, "max_records": 7})
+    settings = applied(**said)
+    assert (settings.ordered, settings.breaker.enabled, settings.max_records) == (True, False, 7)
