@@ -95,7 +95,7 @@ def test_every_setting_of_breaker_and_retry_policy_that_a_sink_has_is_one_of_the
 
 
 def test_switches_may_be_written_as_the_installations_are() -> None:
-    """`ordered = true` is right in [pipeline]; in a sink's own section it must not stop the sink."""
+    """`ordered = true` is right in [pipeline]; in a sink's section it must not stop the sink."""
     said = with_words({"ordered": True, "breaker": False, "max_records": 7})
     settings = applied(**said)
     assert (settings.ordered, settings.breaker.enabled, settings.max_records) == (True, False, 7)
