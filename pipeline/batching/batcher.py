@@ -414,7 +414,9 @@ class Batcher:
 
     def take_unlogged(self) -> list[Part]:
         """What was read and is in no file, as memory goes."""
-        return self._queue.take_unlogged()
+        unlogged = self._queue.take_unlogged()
+        self.formed()
+        return unlogged
 
 
 def _position(part: Part) -> int:

@@ -297,6 +297,19 @@ def test_so_many_overtake_and_the_others_join_the_line(
     assert sum(counts(bench.take()[0]).values()) == 9
 
 
+def test_what_was_read_ahead_and_is_in_no_file_is_let_go_with_the_memory() -> None:
+    bench = Bench(max_records=10)
+    for tenant in ("a", "b"):
+        for _ in range(10):
+            bench.offer(records(2), tenant=tenant)
+    bench.take()
+    read_ahead = bench.batcher.waiting_records - bench.log.cursor("a").unread_records
+    gone = bench.batcher.take_unlogged()
+    assert sum(part.count for part in gone) == read_ahead > 0
+    assert bench.log.cursor("a").queued_bytes == 0
+    assert bench.batcher.waiting_records == bench.log.cursor("a").unread_records
+
+
 # --- partitions --------------------------------------------------------------------------------
 
 
