@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from pipeline.batching.ahead import ReadAhead
 from pipeline.batching.fairness import FairQueue, fitting_of
 from pipeline.log.cursor import Cursor
 from pipeline.log.frame import Frame
@@ -18,16 +19,8 @@ from pipeline.log.manifest import Read
 from pipeline.record import Part
 from pipeline.settings import PipelineSettings
 
-MIB = 1024 * 1024
-# What is read ahead of the batches for tenants to take turns (bytes), if a batch is not larger.
-AHEAD_BYTES = 8 * MIB
 # One batch of so many may be one of newcomers alone.
 TURN_EVERY = 4
-# What is read of tenants that are held back, so that those behind them in the log can go on.
-PARKED_BYTES = 64 * MIB
-PARKED_RECORDS = 200_000
-# How many frames may be delivered beyond one that is held back, as each is remembered till then.
-REMEMBERED_FRAMES = 20_000
 
 
 class Batcher:
@@ -46,6 +39,7 @@ class Batcher:
         # The count at which a batch closes, where that is not the settings' own.
         self._limit: int | None = None
         self._queue = FairQueue()
+        self._ahead = ReadAhead(log=log, cursor=cursor, queue=self._queue)
         self._flush_below = 0
         # How many batches there have been since one was of newcomers alone.
         self._since_turn = TURN_EVERY
@@ -56,6 +50,8 @@ class Batcher:
         # Whether each tenant's records have a time of their own.
         self._apart = settings.ordered or self._partitioned
         self._queue.track_ages(self._apart)
+        self._ahead.configure(settings)
+        self._ahead.max_records = self.max_records
         self._look_for_full(self._queue.tenants)
 
     @property
@@ -66,6 +62,7 @@ class Batcher:
         """Close batches at this count from now on; None: at the settings' own."""
         shrinks = self._limit is not None and max_records is not None and max_records < self._limit
         self._limit = max_records
+        self._ahead.max_records = self.max_records
         if shrinks:
             self._look_for_full(self._queue.tenants)
 
@@ -104,11 +101,10 @@ class Batcher:
 
         What is held back fills none.
         """
-        cursor, queue = self._cursor, self._queue
-        records = queue.records - queue.parked_records
-        nbytes = queue.nbytes - queue.parked_bytes
-        if not queue.parked_records:
-            records, nbytes = records + cursor.unread_records, nbytes + cursor.unread_bytes
+        records, nbytes = self._ahead.free_records, self._ahead.free_bytes
+        if not self._queue.parked_records:
+            records += self._cursor.unread_records
+            nbytes += self._cursor.unread_bytes
         return records >= self.max_records or nbytes >= self._settings.max_bytes
 
     def oldest_arrival_s(self) -> float | None:
@@ -154,13 +150,8 @@ class Batcher:
     @property
     def lags(self) -> bool:
         """Whether what comes next has to be loaded from the log's files first."""
-        return (
-            self._cursor.head is None
-            and self._cursor.line_frames > 0
-            and self._queue.records - self._queue.parked_records < self.max_records
-            and self._queue.nbytes - self._queue.parked_bytes < self._settings.max_bytes
-            and self._ahead_room() is not None
-        )
+        cursor = self._cursor
+        return cursor.head is None and cursor.line_frames > 0 and self._ahead.wanted
 
     def fill(self) -> tuple[Counter[str], int]:
         """Load about as much as a batch takes; see `Log.fill`.  Does I/O."""
@@ -207,27 +198,7 @@ class Batcher:
     @property
     def _crowded(self) -> bool:
         """Whether a partition has to go early."""
-        return len(self._queue) > self._settings.max_partitions or self._ahead_is_full
-
-    @property
-    def _ahead_is_full(self) -> bool:
-        return self._ahead_room() is None
-
-    def _ahead_room(self) -> tuple[int, int] | None:
-        """How much may be read ahead, in records and bytes; None for nothing."""
-        queue = self._queue
-        if queue.parked_records >= PARKED_RECORDS or queue.parked_bytes >= PARKED_BYTES:
-            return None
-        records = self._ahead_records - (queue.records - queue.parked_records)
-        nbytes = max(AHEAD_BYTES, 2 * self._settings.max_bytes)
-        nbytes -= queue.nbytes - queue.parked_bytes
-        return (records, nbytes) if records > 0 and nbytes > 0 else None
-
-    @property
-    def _ahead_records(self) -> int:
-        if self._partitioned:
-            return max(2 * self.max_records, 100 * self._settings.max_partitions)
-        return 2 * self.max_records
+        return len(self._queue) > self._settings.max_partitions or self._ahead.room is None
 
     def _find_full(self) -> str | None:
         return self._queue.find_full(self.max_records, self._settings.max_bytes)
@@ -239,23 +210,8 @@ class Batcher:
     # --- reading and taking ----------------------------------------------------------------
 
     def _read_ahead(self) -> bool:
-        """Read what is at hand into the tenants' queues, as far as there is room in them.
-
-        Returns whether there was anything.
-        """
-        room = self._ahead_room()
-        if not self._cursor.overtaking and (self._cursor.head is None or room is None):
-            return False
-        overtaking, line = self._log.read_many(self._cursor, *(room or (0, 0)))
-        taken = [(frame, share, True) for frame, share in overtaking]
-        taken += [(frame, share, False) for frame, share in line]
-        if overtaking and line:
-            taken.sort(key=lambda one: one[0].position)  # who came first has the first turn
-        tenants = set()
-        for frame, share, overtaken in taken:
-            part = Part.of_extent(frame, share, share.start, share.unread)
-            self._queue.add(part, overtaken=overtaken)
-            tenants.add(frame.tenant)
+        """Read what is at hand into the tenants' queues; returns whether there was anything."""
+        tenants = self._ahead.read()
         self._look_for_full(tenants)
         return bool(tenants)
 
@@ -274,7 +230,7 @@ class Batcher:
     @property
     def stands(self) -> bool:
         """Whether so much was delivered beyond what is held back that it has to move on."""
-        return self._queue.remembered >= REMEMBERED_FRAMES and self._queue.parked_records > 0
+        return self._ahead.stands
 
     def take_held_back(self) -> list[Part]:
         """The parts of a batch of the tenant that is held back and was first, to be sent later."""
@@ -395,7 +351,7 @@ class Batcher:
         """The oldest waiting records, for a sink that has to let some go."""
         if self.lags:
             return None  # what is older than all that is at hand has to be loaded first
-        self._read_overtaking()
+        self._ahead.read_overtaking()
         head, queued = self._cursor.head, self._queue.first()
         if queued is not None and (head is None or queued.frame.position < head.position):
             part = self._queue.take_first()
@@ -406,11 +362,6 @@ class Batcher:
             return None
         frame, share = read
         return Part.of_extent(frame, share, share.start, share.unread)
-
-    def _read_overtaking(self) -> None:
-        for frame, share in self._log.read_many(self._cursor, 0, 0)[0]:
-            part = Part.of_extent(frame, share, share.start, share.unread)
-            self._queue.add(part, overtaken=True)
 
     def take_unlogged(self) -> list[Part]:
         """What was read and is in no file, as memory goes."""
