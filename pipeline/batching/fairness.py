@@ -21,6 +21,7 @@ import heapq
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 
+from pipeline.batching.positions import Positions
 from pipeline.record import Part
 
 # How many tenants' debts are remembered while they have nothing waiting.
@@ -59,11 +60,7 @@ class FairQueue:
         # Those that had nothing waiting, and all others; by tenant, who is next first.
         self._new: OrderedDict[str, _Queue] = OrderedDict()
         self._old: OrderedDict[str, _Queue] = OrderedDict()
-        # What of each frame is still to be batched; and the frames' positions, ascending, of those
-        # that came in the log's order and of those that overtook others.  The done stay a while.
-        self._left: dict[int, Part] = {}
-        self._line: deque[int] = deque()
-        self._overtaken: deque[int] = deque()
+        self._positions = Positions()
         # When the head of each queue arrived, where somebody asks; entries outlive their heads.
         self._aged = False
         self._ages: list[tuple[float, int, str]] = []
@@ -88,9 +85,7 @@ class FairQueue:
 
         Those that have `overtaken` the line in the log are of a tenant that had nothing waiting.
         """
-        position = part.frame.position
-        self._left[position] = part
-        (self._overtaken if overtaken else self._line).append(position)
+        self._positions.add(part, overtaken=overtaken)
         queue = self._queues.get(part.tenant)
         if queue is None:
             queue = self._queues[part.tenant] = _Queue(part.tenant)
@@ -293,7 +288,7 @@ class FairQueue:
         if queue is None:
             queue = self._queues[rest.tenant] = _Queue(rest.tenant)
             queue.debt = self._debt_of(rest.tenant)
-        self._left[rest.frame.position] = rest
+        self._positions.put_back(rest)
         queue.parts.appendleft(rest)
         queue.records += rest.count
         queue.nbytes += rest.nbytes
@@ -304,7 +299,7 @@ class FairQueue:
 
     def _remove_head(self, queue: _Queue) -> Part:
         part = queue.parts.popleft()
-        del self._left[part.frame.position]
+        self._positions.remove(part)
         queue.records -= part.count
         queue.nbytes -= part.nbytes
         self._count(part, -1)
@@ -348,7 +343,7 @@ class FairQueue:
 
     def take_unlogged(self) -> list[Part]:
         """The records that no file holds."""
-        parts = sorted(self._left.values(), key=lambda part: part.frame.position)
+        parts = self._positions.parts()
         parked, aged = self._parked, self._aged
         self.__init__()  # type: ignore[misc]
         self._parked = parked
@@ -374,17 +369,11 @@ class FairQueue:
     @property
     def remembered(self) -> int:
         """How many frames are remembered because an earlier one has records that wait here."""
-        return len(self._line) + len(self._overtaken)
+        return len(self._positions)
 
     def first(self) -> Part | None:
         """The part of the frame that came first."""
-        left, heads = self._left, []
-        for ring in (self._line, self._overtaken):
-            while ring and ring[0] not in left:
-                ring.popleft()
-            if ring:
-                heads.append(ring[0])
-        return left[min(heads)] if heads else None
+        return self._positions.first()
 
 
 def _fills(queue: _Queue, max_records: int, max_bytes: int) -> bool:
