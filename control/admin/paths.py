@@ -52,6 +52,11 @@ class Scale:
         self.top = top if top > 0 else 1.0
         self.height = height
 
+    @property
+    def width(self) -> str:
+        """How wide a place is."""
+        return number(WIDTH / self.count)
+
     def x(self, index: float) -> str:
         return number((index + 0.5) / self.count * WIDTH)
 
@@ -63,17 +68,19 @@ class Scale:
 
 
 def line_path(values: Values, scale: Scale, *, stepped: bool = False) -> str:
-    """A line with gaps; a value alone between two gaps is a dot (a stroke of no length)."""
+    """A line with gaps; a value alone between two gaps is a stroke as wide as its place."""
     parts = []
     for start, run in runs(values):
+        if len(run) == 1:
+            parts.append(f"M{scale.x(start - 0.5)},{scale.y(run[0])} h{scale.width}")
+            continue
         if stepped:
             later = "".join(
                 f" H{scale.x(start + i)} V{scale.y(v)}" for i, v in enumerate(run[1:], 1)
             )
-            parts.append(f"M{scale.points(start, run[:1])}{later or ' h0'}")
+            parts.append(f"M{scale.points(start, run[:1])}{later}")
             continue
-        points = scale.points(start, run)
-        parts.append(f"M{points} h0" if len(run) == 1 else f"M{points}")
+        parts.append(f"M{scale.points(start, run)}")
     return " ".join(parts)
 
 

@@ -37,7 +37,7 @@ def test_a_gap_splits_the_line_and_a_lone_value_is_a_dot() -> None:
     assert runs(values) == [(0, [1.0, 2.0]), (3, [4.0])]
     scale = Scale(count=5, top=4.0)
     path = line_path(values, scale)
-    assert path == "M100,150 300,100 M700,0 h0"
+    assert path == "M100,150 300,100 M600,0 h200"
     assert area_path(values, scale).count("Z") == 2
 
 

@@ -38,7 +38,7 @@ def drawn(one: TimeChart, group: str) -> list[str]:
 def test_a_stepped_line_has_no_slopes() -> None:
     scale = Scale(count=4, top=4.0)
     assert line_path([1.0, 1.0, 3.0, None], scale, stepped=True) == ("M125,150 H375 V150 H625 V50")
-    assert line_path([2.0, None, None, None], scale, stepped=True) == "M125,100 h0"
+    assert line_path([2.0, None, None, None], scale, stepped=True) == "M0,100 h250"
 
 
 def test_levels_are_drawn_where_they_are_on_the_axis() -> None:
