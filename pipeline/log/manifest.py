@@ -41,6 +41,9 @@ class Manifest:
     def advance(self, sink: str, extents: Iterable[Extent], read: Read) -> None:
         """A sink has read up to `read`, and beyond that the records of `extents`."""
         low, offset = read
+        before, taken = self.reads.get(sink, (-1, 0))
+        if low == before:
+            offset = max(offset, taken)
         ahead = self._ahead.get(sink)
         beyond = {position: start + n for position, start, n in extents if position >= low}
         if beyond:

@@ -39,6 +39,9 @@ class Store:
         self.by_log: Counter[str] = Counter()
         # Records that were in a batch and are not when it comes again.
         self.shrunk: set[int] = set()
+        # Records that were stored while no file held them: of a process that dies before it could
+        # note their end nobody knows that.
+        self.unlogged: set[int] = set()
 
     def write(self, batch: Batch) -> bool:
         """Store a batch once; returns whether it was there already."""
@@ -50,6 +53,9 @@ class Store:
             still = [one for one in known if one in ids]
             assert still == ids, f"batch {batch.batch_id} was {known} and is {ids}"
             return True
+        for part in batch.parts:
+            if part.frame.file < 0:
+                self.unlogged.update(one.id for one in part.records)
         for one in batch.records:
             self.stored[one.id] += 1
             self.messages[one.id] = one.message

@@ -65,3 +65,19 @@ def test_pipelines_that_share_a_log_never_share_a_number() -> None:
     run_all([partial(form, sink) for sink in "abcd"])
     assert sorted(numbers) == list(range(1, 1201))
     assert len(log.manifest.items()) == 1200
+
+
+def test_what_was_taken_of_the_first_frame_is_known_however_often_others_are_read() -> None:
+    """Frames that overtook: the line stands at 1, which is in a batch, while 3 and 5 are taken."""
+    manifest = Manifest()
+    manifest.advance("a", [(0, 0, 2)], (1, 0))
+    manifest.advance("a", [(1, 0, 3)], (1, 0))
+    assert manifest.taken("a", 1) == 3
+    manifest.advance("a", [(3, 0, 2)], (1, 0))
+    manifest.advance("a", [(5, 0, 1)], (1, 0))
+    assert [manifest.taken("a", position) for position in (1, 2, 3, 5)] == [3, 0, 2, 1]
+    assert manifest.ahead() == {"a": {3: 2, 5: 1}}
+    manifest.advance("a", [(2, 0, 4)], (3, 0))
+    assert (manifest.reads["a"], manifest.ahead()) == ((3, 2), {"a": {5: 1}})
+    manifest.advance("a", [], (6, 0))
+    assert (manifest.reads["a"], manifest.ahead()) == ((6, 0), {})
