@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.batching import ahead
 from pipeline.delivery.breaker import BreakerSettings
 from pipeline.errors import PermanentError, RetryableError
 from pipeline.record import Batch
@@ -100,6 +101,34 @@ def test_a_long_backlog_of_a_tenant_that_fails_holds_up_no_other(rig: Rig) -> No
         rig.offer(records(10), tenant="b")
     sink.await_stored(300)
     assert stored(sink) == {"b": 300}
+
+
+def test_what_is_held_back_does_not_have_everything_after_it_remembered(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is put into a batch that waits, so that the log can move on; its order is kept."""
+    monkeypatch.setattr(ahead, "REMEMBERED_FRAMES", 20)
+    refusing = Refusing("a")
+    sink = ScriptedSink(always=refusing)
+    engine = rig.start(spec(sink, breaker=BreakerSettings(enabled=False), **ORDERED))
+    of = records(30)
+    for start in (0, 10, 20):
+        rig.offer(of[start : start + 10], tenant="a")
+    rig.signals.wait_for(lambda s: len(s.retries) == 1)
+    for number in range(60):
+        rig.offer(records(10), tenant="b")
+        sink.await_stored(10 * (number + 1))
+    (source,) = engine.pipelines[0]._state.backlog.sources
+    with engine.pipelines[0].lock:
+        assert source.batcher._queue.remembered <= 21
+        assert len(engine.journal.manifest.ahead().get("a", {})) <= 21
+    refusing.tenants.clear()
+    for _ in range(3):
+        rig.clock.advance(2.0)
+    sink.await_stored(630)
+    of_a = [one.message for batch in sink.batches for p in batch.parts if p.tenant == "a"
+            for one in p.records]  # fmt: skip
+    assert of_a == [one.message for one in of]
 
 
 def test_the_halves_of_a_batch_keep_their_order(rig: Rig) -> None:
