@@ -198,6 +198,11 @@ class Part:
         return part
 
     @classmethod
+    def unread(cls, frame: Frame, share: Share) -> Part:
+        """What a cursor that comes to a share has before it."""
+        return cls.of_extent(frame, share, share.start, share.unread)
+
+    @classmethod
     def of_records(
         cls, frame: Frame, records: list[Record], *, nbytes: int, held_bytes: int = 0
     ) -> Part:

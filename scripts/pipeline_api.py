@@ -164,7 +164,7 @@ def members(thing: type) -> list[str]:
 # What is public to the engine's other files only.
 HIDDEN: dict[str, set[str]] = {
     "Batch": {"halves", "parts_of"},
-    "Part": {"fitting", "of_extent", "of_records", "split"},
+    "Part": {"fitting", "of_extent", "of_records", "split", "unread"},
     "Receipt": {"settled_one"},
     "Route": {"passing"},
     "Engine": {"abandon", "adoption", "journal", "key_recorded", "logs", "names"}

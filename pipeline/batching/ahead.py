@@ -89,12 +89,10 @@ class ReadAhead:
         if overtaking and line:
             taken.sort(key=lambda one: one[0].position)  # who came first has the first turn
         for frame, share, overtaken in taken:
-            part = Part.of_extent(frame, share, share.start, share.unread)
-            self._queue.add(part, overtaken=overtaken)
+            self._queue.add(Part.unread(frame, share), overtaken=overtaken)
         return {frame.tenant for frame, _, _ in taken}
 
     def read_overtaking(self) -> None:
         """Read what has overtaken the line, and nothing of the line."""
         for frame, share in self._log.read_many(self._cursor, 0, 0)[0]:
-            part = Part.of_extent(frame, share, share.start, share.unread)
-            self._queue.add(part, overtaken=True)
+            self._queue.add(Part.unread(frame, share), overtaken=True)

@@ -318,10 +318,9 @@ class Batcher:
         room_bytes = self._settings.max_bytes - sum(part.nbytes for part in parts)
         overtaking, line = self._log.read_many(self._cursor, room_records, room_bytes)
         for frame, share in overtaking:  # they have come this moment
-            part = Part.of_extent(frame, share, share.start, share.unread)
-            self._queue.add(part, overtaken=True)
+            self._queue.add(Part.unread(frame, share), overtaken=True)
         for frame, share in line:
-            part = Part.of_extent(frame, share, share.start, share.unread)
+            part = Part.unread(frame, share)
             if closed_by:
                 self._queue.add(part)
                 continue
@@ -361,7 +360,7 @@ class Batcher:
         if read is None:
             return None
         frame, share = read
-        return Part.of_extent(frame, share, share.start, share.unread)
+        return Part.unread(frame, share)
 
     def take_unlogged(self) -> list[Part]:
         """What was read and is in no file, as memory goes."""

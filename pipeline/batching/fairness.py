@@ -299,6 +299,11 @@ class FairQueue:
 
     def _remove_head(self, queue: _Queue) -> Part:
         part = queue.parts.popleft()
+        self._removed(queue, part)
+        return part
+
+    def _removed(self, queue: _Queue, part: Part) -> None:
+        """A part has left its queue, which may be empty now."""
         self._positions.remove(part)
         queue.records -= part.count
         queue.nbytes -= part.nbytes
@@ -308,7 +313,6 @@ class FairQueue:
         else:
             del self._queues[queue.tenant]
             self._leave(queue)
-        return part
 
     def _remember(self, queue: _Queue) -> None:
         """A tenant that has nothing more waiting owes what it took."""
@@ -343,15 +347,12 @@ class FairQueue:
 
     def take_unlogged(self) -> list[Part]:
         """The records that no file holds."""
-        parts = self._positions.parts()
-        parked, aged = self._parked, self._aged
-        self.__init__()  # type: ignore[misc]
-        self._parked = parked
-        for part in parts:
-            if part.frame.file >= 0:
-                self.add(part)
-        self.track_ages(aged)
-        return [part for part in parts if part.frame.file < 0]
+        unlogged = [part for part in self._positions.parts() if part.frame.file < 0]
+        for part in unlogged:
+            queue = self._queues[part.tenant]
+            queue.parts.remove(part)
+            self._removed(queue, part)
+        return unlogged
 
     # --- how far the log is read -----------------------------------------------------------
 
