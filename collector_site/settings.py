@@ -44,6 +44,7 @@ INSTALLED_APPS = [
     "sinks",
     "ingest",
     "healthmon",
+    "jobs",
     # After the apps, so that what they registered is there when it looks for admin modules.
     "control.admin.apps.CollectorAdminConfig",
 ]

@@ -17,6 +17,7 @@ urlpatterns = [
     path("metrics", probes.metrics, name="metrics"),
     path("", include("ingest.urls")),
     path("", include("healthmon.urls")),
+    path("", include("jobs.urls")),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),

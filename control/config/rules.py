@@ -19,6 +19,7 @@ def mistakes_across(settings: Settings) -> Iterator[Mistake]:
     yield from _server_and_ingest(settings)
     yield from _log(settings)
     yield from _addresses(settings)
+    yield from _jobs(settings)
 
 
 def _server_and_ingest(settings: Settings) -> Iterator[Mistake]:
@@ -143,3 +144,16 @@ def _scheme(url: str) -> str:
         return urlsplit(url).scheme
     except ValueError:
         return ""
+
+
+def _jobs(settings: Settings) -> Iterator[Mistake]:
+    from control.config.settings import Mistake
+
+    jobs = settings.jobs
+    if jobs.min_workers > jobs.max_workers:
+        yield Mistake(
+            id="collector.E030",
+            message=f"jobs: min_workers ({jobs.min_workers}) is more than max_workers "
+            f"({jobs.max_workers}).",
+            hint="Raise COLLECTOR_JOBS_MAX_WORKERS or lower COLLECTOR_JOBS_MIN_WORKERS.",
+        )

@@ -187,6 +187,38 @@ class MonitoringSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobsSettings:
+    """Running jobs: who runs them, how many at once, what is taken in, how long it is kept."""
+
+    run_jobs: bool = setting(True)  # `make run` starts one
+    in_server: bool = setting(False, env="COLLECTOR_JOBS")  # the server's workers run jobs too
+    min_workers: int = setting(1, env="COLLECTOR_JOBS_MIN_WORKERS", low=0, high=1000)
+    max_workers: int = setting(16, env="COLLECTOR_JOBS_MAX_WORKERS", low=1, high=1000)
+    poll_s: float = setting(1.0, env="COLLECTOR_JOBS_POLL_S", low=0.01, high=60)
+    lease_s: float = setting(10.0, env="COLLECTOR_JOBS_LEASE_S", low=1, high=300)
+    stop_s: float = setting(20.0, env="COLLECTOR_JOBS_STOP_S", low=0, high=3600)
+    # Jobs that have not ended: POST /jobs answers 429 from capacity on, down to resume of it.
+    capacity: int = setting(100_000, env="COLLECTOR_JOBS_CAPACITY", low=1)
+    resume: float = setting(0.8, env="COLLECTOR_JOBS_RESUME", low=0.01, high=1)
+    max_payload_bytes: int = setting(
+        256 * KIB, env="COLLECTOR_JOBS_MAX_PAYLOAD_BYTES", low=KIB, high=16 * MIB
+    )
+    max_depth: int = setting(20, env="COLLECTOR_JOBS_MAX_DEPTH", low=2, high=100)
+    max_result_bytes: int = setting(
+        256 * KIB, env="COLLECTOR_JOBS_MAX_RESULT_BYTES", low=KIB, high=16 * MIB
+    )
+    # Dotted paths of functions that steps may run; a * stands for any name.
+    handlers: tuple[str, ...] = setting(("jobs.examples.*",), env="COLLECTOR_JOBS_HANDLERS")
+    # Networks (CIDR) that webhooks and redirects may, and that no call may go to.
+    allow: tuple[str, ...] = setting((), env="COLLECTOR_JOBS_ALLOW")
+    deny: tuple[str, ...] = setting((), env="COLLECTOR_JOBS_DENY")
+    succeeded_days: int = setting(7, env="COLLECTOR_JOBS_SUCCEEDED_DAYS", low=1)
+    dead_days: int = setting(90, env="COLLECTOR_JOBS_DEAD_DAYS", low=1)
+    cancelled_days: int = setting(7, env="COLLECTOR_JOBS_CANCELLED_DAYS", low=1)
+    minutes_days: int = setting(14, env="COLLECTOR_JOBS_MINUTES_DAYS", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     server: ServerSettings = field(default_factory=ServerSettings)
     pipeline: PipelineSettings = field(default_factory=PipelineSettings)
@@ -198,6 +230,7 @@ class Settings:
     databases: DatabaseSettings = field(default_factory=DatabaseSettings)
     sinks: SinksSettings = field(default_factory=SinksSettings)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
+    jobs: JobsSettings = field(default_factory=JobsSettings)
     mistakes: tuple[Mistake, ...] = ()
 
     @property

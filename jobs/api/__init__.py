@@ -1,0 +1,1 @@
+"""`/jobs`: the REST API."""

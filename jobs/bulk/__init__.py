@@ -1,0 +1,1 @@
+"""What an operator does to many jobs at once, in the background."""

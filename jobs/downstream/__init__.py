@@ -1,0 +1,1 @@
+"""Calls to downstream services: HTTP, breakers, limits."""

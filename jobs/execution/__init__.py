@@ -1,0 +1,1 @@
+"""One job's run: its steps, their templates, what they add up to."""

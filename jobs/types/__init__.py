@@ -1,0 +1,1 @@
+"""What operators configure: job types with their steps, downstream services, schedules."""

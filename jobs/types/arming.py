@@ -1,0 +1,11 @@
+"""What this room registers when Django is ready."""
+
+from __future__ import annotations
+
+
+def arm() -> None:
+    """Register everything; harmless when called again."""
+    from control.processes import lifecycle
+    from jobs.types.service import service
+
+    lifecycle.register(service)
