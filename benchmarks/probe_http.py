@@ -118,10 +118,10 @@ async def measure_quietly(one: Probing, urls: list[str], probes: int) -> float:
 
 
 def _probing(ca_file: str, **options: object) -> Probing:
+    from control.outbound.policy import AddressPolicy
     from healthmon.probes.http.kind import probe
     from healthmon.probes.http.options import HttpOptions
     from healthmon.probes.kind import Request
-    from healthmon.probes.net.policy import AddressPolicy
     from healthmon.probes.net.resolver import Resolver
     from healthmon.probes.net.tls import Contexts
     from healthmon.probes.tools import Tools

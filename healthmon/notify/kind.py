@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from healthmon.notify.outbound import Outbound
+from control.outbound.connecting import Outbound
 from sinks.options import SinkOptions
 
 DEADLINE_S = 30.0

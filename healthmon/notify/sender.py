@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 from django.utils import timezone
 
+from control.outbound.connecting import Outbound
+from control.outbound.policy import PolicyError
 from control.outbox.senders import DoubtfulError, Outgoing, Terms
 from healthmon.notify.kind import DEADLINE_S, Delivery, Event, Notification
 from healthmon.notify.models import Channel
 from healthmon.notify.options import decoded, secret_values
-from healthmon.notify.outbound import Outbound
 from healthmon.notify.registry import KindError
-from healthmon.probes.net.policy import PolicyError, policy_from_settings
+from healthmon.probes.net.policy import policy_from_settings
 from healthmon.truth.incidents import notified
 from healthmon.truth.models import Incident
 from pipeline.errors import PermanentError, RetryableError, SinkError

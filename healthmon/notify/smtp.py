@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from healthmon.notify.outbound import Outbound
+from control.outbound.connecting import Outbound
 
 Security = Literal["starttls", "tls", "none"]
 

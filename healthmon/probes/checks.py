@@ -6,8 +6,9 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Error, register
 
+from control.outbound.policy import PolicyError
 from healthmon.probes import registry
-from healthmon.probes.net.policy import PolicyError, policy_from_settings
+from healthmon.probes.net.policy import policy_from_settings
 
 
 @register

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from healthmon.probes.net.policy import AddressPolicy, policy_from_settings
+from control.outbound.policy import AddressPolicy
+from healthmon.probes.net.policy import policy_from_settings
 from healthmon.probes.net.resolver import Resolver
 from healthmon.probes.net.tls import Contexts
 

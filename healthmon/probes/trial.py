@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from control.outbound.policy import PolicyError
 from healthmon.probes.kind import (
     ERROR_CHARS,
     FAILED,
@@ -24,7 +25,6 @@ from healthmon.probes.kind import (
     Result,
 )
 from healthmon.probes.net.dial import deadline_text
-from healthmon.probes.net.policy import PolicyError
 from healthmon.probes.net.resolver import Resolver
 from healthmon.probes.registry import KindError, kind_of
 from healthmon.probes.tools import Tools, tools_from_settings

@@ -14,9 +14,9 @@ from typing import Annotated, Literal, cast
 import msgspec
 
 from control.admin.inert import one_line
+from control.outbound.posting import ANSWER_CHARS
 from healthmon.notify import wording
 from healthmon.notify.kind import ChannelKind, ChannelOptions, Delivery
-from healthmon.notify.posting import ANSWER_CHARS
 from healthmon.notify.smtp import session
 from pipeline.errors import PermanentError, RetryableError
 from sinks.options import Secret

@@ -7,9 +7,9 @@ from typing import Annotated, cast
 import msgspec
 
 from control.admin.inert import one_line
+from control.outbound.posting import post, url_problem
 from healthmon.notify import wording
 from healthmon.notify.kind import ChannelKind, ChannelOptions, Delivery, Event, Notification
-from healthmon.notify.posting import post, url_problem
 from sinks.options import Secret
 
 _COLOURS = {"recovered": "good", "degraded": "warning", "unknown": "warning",

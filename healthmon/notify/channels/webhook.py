@@ -9,15 +9,14 @@ Without a template the body is the whole notification.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from typing import Annotated, Any, cast
 
 import msgspec
 
+from control.outbound.posting import post, url_problem
+from control.outbound.signing import signature
 from healthmon.notify import template, wording
 from healthmon.notify.kind import ChannelKind, ChannelOptions, Delivery
-from healthmon.notify.posting import post, url_problem
 from pipeline.errors import PermanentError
 from sinks.options import Secret
 
@@ -110,11 +109,6 @@ def body_of(delivery: Delivery) -> bytes:
         return template.fill(options.body, values)
     except template.TemplateError as error:
         raise PermanentError(f"its body {error}") from None
-
-
-def signature(secret: str, *, timestamp: int, body: bytes) -> str:
-    signed = str(timestamp).encode() + b"." + body
-    return hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
 
 
 def _is_header_text(text: str) -> bool:

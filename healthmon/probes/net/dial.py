@@ -21,7 +21,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from healthmon.probes.net.policy import AddressPolicy
+from control.outbound.policy import AddressPolicy
 from healthmon.probes.net.resolver import ResolveError, Resolver
 from healthmon.probes.net.tls import handshake_text
 from healthmon.probes.net.transport import TlsWire, Wire

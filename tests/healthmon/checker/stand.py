@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from control.outbound.policy import AddressPolicy
 from healthmon.checker.evenclock import EvenClock
 from healthmon.checker.figures import Figures
 from healthmon.checker.judge import Judge
@@ -15,7 +16,6 @@ from healthmon.checker.runner import Runner
 from healthmon.checker.stall import StallWatch
 from healthmon.checker.statuses import Heard, Statuses
 from healthmon.probes.kind import FAILED, ProbeKind, ProbeOptions, Request, Result
-from healthmon.probes.net.policy import AddressPolicy
 from healthmon.probes.net.resolver import Resolver
 from healthmon.probes.net.tls import Contexts
 from healthmon.probes.tools import Tools

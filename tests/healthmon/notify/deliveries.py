@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from control.outbound.connecting import Outbound
+from control.outbound.policy import AddressPolicy
 from healthmon.notify.kind import ChannelKind, Delivery, Event, Notification
-from healthmon.notify.outbound import Outbound
-from healthmon.probes.net.policy import AddressPolicy
 from sinks.options import decode_options
 
 NOW_S = 1_790_000_000

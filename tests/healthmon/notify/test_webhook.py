@@ -8,8 +8,9 @@ import json
 
 import pytest
 
+from control.outbound.signing import signature
 from control.outbox.senders import DoubtfulError
-from healthmon.notify.channels.webhook import KIND, signature
+from healthmon.notify.channels.webhook import KIND
 from pipeline.errors import PermanentError, RetryableError
 from sinks.options import OptionsError, decode_options
 from tests.healthmon.notify.deliveries import HOSTILE, NOW_S, delivery, event, told

@@ -26,8 +26,9 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
+from control.outbound.policy import AddressPolicy
 from healthmon.probes.kind import FAILED, OK, Request, Result
-from healthmon.probes.net.policy import AddressPolicy
+from healthmon.probes.net.policy import PROBING
 from healthmon.probes.registry import kind_of
 from healthmon.probes.tools import Tools
 from healthmon.probes.trial import run_probe, try_probe
@@ -167,7 +168,8 @@ class ProbeContract:
             return
         with self.good() as case:
             tools = dataclasses.replace(
-                case.tools or stand.tools(), policy=AddressPolicy(deny=["127.0.0.0/8", "::1/128"])
+                case.tools or stand.tools(),
+                policy=AddressPolicy(deny=["127.0.0.0/8", "::1/128"], words=PROBING),
             )
             result = stand.probe(self.kind, case.address, case.options, with_tools=tools)
         assert result.outcome == FAILED

@@ -17,8 +17,8 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from control.outbound.policy import AddressPolicy
 from healthmon.probes.kind import ERROR_CHARS, ProbeKind, ProbeOptions, Request, Result
-from healthmon.probes.net.policy import AddressPolicy
 from healthmon.probes.net.resolver import Resolver
 from healthmon.probes.net.tls import Contexts
 from healthmon.probes.registry import kind_of

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
+from control.outbound.policy import AddressPolicy
 from healthmon.probes.net import dial as dialling
 from healthmon.probes.net.dial import DialError, deadline_text, dial
 from healthmon.probes.net.exchange import Exchange
-from healthmon.probes.net.policy import AddressPolicy
 from tests.healthmon.probes import stand
 from tests.healthmon.probes.listeners.authority import Authority, authority
 from tests.healthmon.probes.listeners.nameserver import Nameserver

@@ -6,8 +6,9 @@ import socket
 
 import pytest
 
+from control.outbound.policy import AddressPolicy
 from healthmon.probes import icmp
-from healthmon.probes.net.policy import AddressPolicy
+from healthmon.probes.net.policy import PROBING
 from healthmon.probes.tcp import MAX_REPLY_BYTES, unescape
 from tests.healthmon.probes import stand
 from tests.healthmon.probes.icmpsupport import can_ping
@@ -206,7 +207,7 @@ def test_a_long_answer_comes_over_tcp(dns):
 
 def test_the_policy_judges_a_server_that_was_named(dns):
     dns.say("x.example.org", "A", ["192.0.2.1"])
-    tools = stand.tools(policy=AddressPolicy(loopback_bound=False))
+    tools = stand.tools(policy=AddressPolicy(loopback_bound=False, words=PROBING))
     result = stand.probe("dns", "x.example.org", {"server": dns.where}, with_tools=tools)
     assert "COLLECTOR_PROBE_ALLOW" in result.error
     assert not dns.asked.is_set()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from healthmon.probes.net.policy import AddressPolicy
+from control.outbound.policy import AddressPolicy
+from healthmon.probes.net.policy import PROBING
 from healthmon.probes.net.resolver import Resolver
 from healthmon.probes.net.tls import Contexts
 from healthmon.probes.tools import Tools
@@ -13,5 +14,8 @@ from healthmon.probes.tools import Tools
 @pytest.fixture
 def tools() -> Tools:
     return Tools(
-        resolver=Resolver(), policy=AddressPolicy(), contexts=Contexts(), max_body_bytes=4096
+        resolver=Resolver(),
+        policy=AddressPolicy(words=PROBING),
+        contexts=Contexts(),
+        max_body_bytes=4096,
     )

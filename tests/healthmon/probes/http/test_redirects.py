@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from control.outbound.policy import AddressPolicy
 from healthmon.probes.kind import Result
-from healthmon.probes.net.policy import AddressPolicy
 from healthmon.probes.tools import Tools
 from tests.healthmon.probes.http.probing import probe_url
 from tests.healthmon.probes.http.scripted import Client, Server, answer, serving

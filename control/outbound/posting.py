@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import httpcore
 
 from control.admin.inert import one_line
+from control.outbound.connecting import Backend, Outbound
 from control.outbox.senders import DoubtfulError
-from healthmon.notify.outbound import Backend, Outbound
 from pipeline.errors import PermanentError, RetryableError
 
 ANSWER_CHARS = 300

@@ -1,12 +1,13 @@
-"""Which addresses may be probed, in whatever form they are written."""
+"""Which addresses may be connected to, in whatever form they are written."""
 
 from __future__ import annotations
 
 import pytest
 
-from healthmon.probes.net import policy as policies
-from healthmon.probes.net.policy import AddressPolicy, PolicyError
+from control.outbound import policy as policies
+from control.outbound.policy import AddressPolicy, PolicyError, Words
 
+WORDS = Words(done="probed", allow="ALLOW_SETTING", deny="DENY_SETTING")
 ALWAYS = [
     "169.254.169.254",
     "169.254.0.1",
@@ -53,21 +54,22 @@ PUBLIC = ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8
 
 @pytest.mark.parametrize("ip", ALWAYS)
 @pytest.mark.parametrize("loopback_bound", [True, False])
-def test_some_are_never_probed_whatever_the_settings_say(ip, loopback_bound):
-    policy = AddressPolicy(allow=["0.0.0.0/0", "::/0"], loopback_bound=loopback_bound)
+def test_some_are_never_used_whatever_the_settings_say(ip, loopback_bound):
+    policy = AddressPolicy(allow=["0.0.0.0/0", "::/0"], loopback_bound=loopback_bound, words=WORDS)
     assert "never probed" in policy.problem(ip)
+    assert "never connected to" in AddressPolicy().problem(ip)
 
 
 @pytest.mark.parametrize("ip", LOCAL)
-def test_local_addresses_are_probed_only_while_the_server_is_local(ip):
+def test_local_addresses_are_used_only_while_the_server_is_local(ip):
     assert AddressPolicy(loopback_bound=True).problem(ip) == ""
-    problem = AddressPolicy(loopback_bound=False).problem(ip)
+    problem = AddressPolicy(loopback_bound=False, words=WORDS).problem(ip)
     assert ip in problem
-    assert "COLLECTOR_PROBE_ALLOW" in problem
+    assert "ALLOW_SETTING" in problem
 
 
 @pytest.mark.parametrize("ip", PUBLIC)
-def test_public_addresses_are_probed(ip):
+def test_public_addresses_are_used(ip):
     assert AddressPolicy(loopback_bound=False).problem(ip) == ""
 
 
@@ -85,19 +87,19 @@ def test_of_the_operators_networks_the_most_specific_decides():
 
 
 def test_a_denied_network_is_denied_inside_ipv6_too():
-    policy = AddressPolicy(deny=["8.8.8.0/24"], loopback_bound=False)
+    policy = AddressPolicy(deny=["8.8.8.0/24"], loopback_bound=False, words=WORDS)
     for ip in ("8.8.8.8", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::"):
-        assert "COLLECTOR_PROBE_DENY" in policy.problem(ip), ip
+        assert "DENY_SETTING" in policy.problem(ip), ip
 
 
-def test_what_is_no_address_is_not_probed():
+def test_what_is_no_address_is_not_used():
     for text in ("", "localhost", "127.1", "0x7f.1", "1.2.3.4.5"):
         assert "not an IP address" in AddressPolicy().problem(text)
 
 
 def test_a_network_that_cannot_be_read_names_its_setting():
-    with pytest.raises(PolicyError, match=r"COLLECTOR_PROBE_DENY: 'ten/8'.*10\.0\.0\.0/8"):
-        AddressPolicy(deny=["ten/8"])
+    with pytest.raises(PolicyError, match=r"DENY_SETTING: 'ten/8'.*10\.0\.0\.0/8"):
+        AddressPolicy(deny=["ten/8"], words=WORDS)
 
 
 def test_what_was_judged_is_bounded(monkeypatch):

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpcore
 
-from healthmon.probes.net.policy import AddressPolicy
+from control.outbound.policy import AddressPolicy
 from pipeline.errors import PermanentError, RetryableError
 
 CONNECT_S = 10.0

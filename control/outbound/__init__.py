@@ -1,0 +1,1 @@
+"""Calling other machines: which addresses may be, how they are connected to, posting."""
