@@ -296,13 +296,16 @@ def _die_with_parent() -> None:
         pass  # not Linux: an orphan then runs on until it is told
 
 
-def programs(*, unprepared: bool = False, checker: bool = True) -> list[Program]:
+def programs(*, unprepared: bool = False, checker: bool = True, jobs: bool = True) -> list[Program]:
     """The processes of this installation; with what goes on preparing it where that is not done."""
     server = (sys.executable, "-m", "gunicorn", "-c", "collector_site/gunicorn_conf.py")
     found = [Program(name="server", command=server, announces=True, reloads=True)]
     if checker:
         checking = (sys.executable, "manage.py", "run_checker")
         found.append(Program(name="checker", command=checking))
+    if jobs:
+        running = (sys.executable, "manage.py", "run_jobs")
+        found.append(Program(name="jobs", command=running))
     if unprepared:
         command = (sys.executable, "manage.py", "prepare", "--until-done")
         found.append(Program(name="preparation", command=command, once=True))
@@ -331,7 +334,9 @@ def main() -> int:
             return status
         supervisor = Supervisor(
             programs=programs(
-                unprepared=status == PUT_OFF, checker=settings.monitoring.run_checker
+                unprepared=status == PUT_OFF,
+                checker=settings.monitoring.run_checker,
+                jobs=settings.jobs.run_jobs,
             ),
             # Past the children's own deadline, so that one that keeps it is never killed.
             stop_deadline_s=server.stop_deadline_s + 2,

@@ -44,7 +44,7 @@ ORDER = 50
 # What a stop takes that waits for nothing but the end of writes under way.
 HURRY_S = 1.0
 # Commands talk to living processes instead of making pipelines of their own.
-ROLES_WITHOUT_ENGINE = frozenset({"command"})
+ROLES_WITHOUT_ENGINE = frozenset({"command", "jobs"})
 WATCH, RESERVE, RENEW = "sinks", "record-id reservation", "record-id lease"
 BEGIN, GONE = "log", "backlog of removed sinks"
 GONE_EVERY_S = 10.0

@@ -11,7 +11,7 @@ from control.ports.readiness import register_readiness
 
 ORDER = 10
 # Commands answer no requests.
-ROLES_WITHOUT_KEYS = frozenset({"command"})
+ROLES_WITHOUT_KEYS = frozenset({"command", "jobs"})
 
 
 class KeyService:

@@ -28,7 +28,7 @@ from pipeline.runtime.clock import Clock, SystemClock
 logger = logging.getLogger(__name__)
 
 ORDER = 20
-ROLES_WITHOUT_REQUESTS = frozenset({"command"})
+ROLES_WITHOUT_REQUESTS = frozenset({"command", "jobs"})
 EXPIRE, SWEEP, CUT = "idempotency-expiry", "idempotency-sweep", "idempotency-cut"
 CUT_INTERVAL_S = 1.0
 

@@ -197,14 +197,20 @@ class WorkerPool:
     def disown(self, worker: Worker) -> Batch | None:
         """Take its batch from a worker that hangs, for good, and count it out of the pool."""
         batch = worker.batch
+        if batch is None or not self.abandon(worker):
+            return None
+        worker.end()
+        return batch
+
+    def abandon(self, worker: Worker) -> bool:
+        """Count a worker that hangs out of the pool; False when it is not in it any more."""
         with self._lock:
-            if batch is None or worker not in self._workers:
-                return None
+            if worker not in self._workers:
+                return False
             self._workers.remove(worker)
             self._hung.append(worker)
         worker.stopping = worker.disowned = True
-        worker.end()
-        return batch
+        return True
 
     def grow(self, *, limit: int) -> bool:
         """Start one more worker unless there are `limit`; returns whether one was started."""

@@ -31,7 +31,7 @@ IMPORT_INTERVAL_S, LOOK_INTERVAL_S = 5.0, 1.0
 IMPORT, LOOK, FIGURES, RETENTION = (
     "dead-letters-import", "dead-letters-redrive", "dead-letters-figures", "dead-letters-retention",
 )  # fmt: skip
-ROLES_WITHOUT = frozenset({"command"})
+ROLES_WITHOUT = frozenset({"command", "jobs"})
 
 
 class DeadLetterService:

@@ -1,0 +1,77 @@
+"""`manage.py run_jobs`: the options, the signals, the exit status.
+
+The main thread waits for a signal; see `jobs.running.runner` for the threads that work.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from argparse import RawDescriptionHelpFormatter
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+
+_DESCRIPTION = """\
+Run the jobs that wait, until SIGTERM or Ctrl-C: jobs in hand may then end for 20 seconds
+(COLLECTOR_JOBS_STOP_S), and what has not ended goes back to the queue at no cost.  A second Ctrl-C
+gives everything back at once.
+
+Start as many as you like, on any machine with the same control database: they share the jobs, and
+when one dies the others run what it held within a lease (COLLECTOR_JOBS_LEASE_S, 10 seconds).
+
+Exit status 0 when everything ended or was given back, 1 when something hung.
+"""
+
+
+class Command(BaseCommand):
+    help = _DESCRIPTION
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(
+            prog_name, subcommand, formatter_class=RawDescriptionHelpFormatter, **kwargs
+        )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--until-idle",
+            action="store_true",
+            help="end when no job is queued, scheduled or running any more",
+        )
+
+    def handle(self, **options: Any) -> None:
+        from control.processes import lifecycle
+
+        told = threading.Event()
+        stopping = False
+
+        def tell(number: int, frame: object) -> None:
+            if stopping and number == signal.SIGINT:
+                # On a thread of its own: a handler must not take locks.
+                threading.Thread(target=lifecycle.hurry, daemon=True).start()
+            told.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, tell)
+        # A terminal that closes is no reason to stop; the supervisor says when.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        lifecycle.start("jobs")
+        try:
+            if options["until_idle"]:
+                while not told.wait(0.5) and not _idle():
+                    pass
+            else:
+                told.wait()
+        finally:
+            stopping = True
+            complete = lifecycle.stop(settings.COLLECTOR.server.stop_deadline_s - 1)
+        if not complete:
+            raise SystemExit(1)
+
+
+def _idle() -> bool:
+    from jobs.states import OPEN
+    from jobs.store.database import store
+
+    return not any(states.get(state) for states in store().counts().values() for state in OPEN)

@@ -1,0 +1,155 @@
+"""The claimer: one thread of a runner that keeps its workers in work.
+
+It claims as many jobs as there is room for, when the waker tells of new ones, when a worker is free
+and more are known to wait, and every `poll_s`, give or take a fifth: the database is the truth, a
+wake-up only saves time.  Scheduled jobs whose time has come are queued on the way.
+
+`_condition` guards the flags; it is never held while the store is asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Collection
+
+from django.db import connections
+
+from control.databases.causes import cause_of, is_loss
+from jobs.store.protocol import Claimed, Store
+from pipeline.runtime.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+MAX_CLAIM = 256
+JITTER = 0.2
+
+
+class Claimer:
+    """`room` says how many jobs to claim, `take` gets them; `types` those that may be claimed."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        runner: Callable[[], str],
+        label: str,
+        room: Callable[[], int],
+        take: Callable[[list[Claimed]], None],
+        types: Callable[[], Collection[int]],
+        poll_s: float,
+        clock: Clock,
+        jitter: Callable[[], float] = random.random,
+        retire: Callable[[], None] = connections.close_all,
+    ) -> None:
+        self._store = store
+        self._runner = runner
+        self._label = label
+        self._room = room
+        self._take = take
+        self._types = types
+        self._poll_s = poll_s
+        self._clock = clock
+        self._jitter = jitter
+        self._retire = retire
+        self._condition = threading.Condition()
+        self._nudged = False
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self.more = False
+        """Whether jobs are known to wait beyond what was claimed."""
+        self.claimed = 0
+        self.failing = ""
+
+    def start(self) -> None:
+        with self._condition:
+            if self._thread is not None:
+                return
+            self._stopping = False
+            self._nudged = True
+            self._thread = threading.Thread(target=self._run, name="jobs-claimer", daemon=True)
+            self._thread.start()
+
+    def stop(self, deadline_s: float) -> bool:
+        """Claim nothing more; True when the thread has ended in time."""
+        with self._condition:
+            thread, self._thread = self._thread, None
+            self._stopping = True
+            self._condition.notify_all()
+        if thread is not None:
+            thread.join(deadline_s)
+        return thread is None or not thread.is_alive()
+
+    def nudge(self) -> None:
+        """There may be something to claim."""
+        with self._condition:
+            self._nudged = True
+            self._condition.notify_all()
+
+    def freed(self) -> None:
+        """A worker has room again: of interest while more jobs are known to wait."""
+        if self.more:
+            self.nudge()
+
+    # --- the thread ------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        promote_at = 0.0
+        try:
+            while True:
+                if not self._pause(promote_at):
+                    return
+                try:
+                    now = self._clock.monotonic()
+                    if now >= promote_at:
+                        promote_at = now + self._poll_s * (1 + JITTER * (2 * self._jitter() - 1))
+                        self._store.promote()
+                    self._fill()
+                except Exception as error:
+                    self._say(error)
+                    promote_at = self._clock.monotonic() + min(self._poll_s, 1.0)
+                else:
+                    self._say(None)
+        finally:
+            self._retire()
+
+    def _pause(self, due: float) -> bool:
+        """Wait until there may be something to do; False when it is to stop."""
+        with self._condition:
+            while not self._stopping:
+                left = due - self._clock.monotonic()
+                if self._nudged or left <= 0:
+                    self._nudged = False
+                    return True
+                self._clock.wait(self._condition, left)
+            return False
+
+    def _fill(self) -> None:
+        while not self._stopping:
+            room = min(self._room(), MAX_CLAIM)
+            if room <= 0:
+                return
+            types = self._types()
+            if not types or not (self.more or self._store.has_queued()):
+                self.more = False
+                return
+            jobs = self._store.claim(self._runner(), self._label, room, types=types)
+            self.more = len(jobs) >= room
+            self.claimed += len(jobs)
+            if jobs:
+                self._take(jobs)
+            if not self.more:
+                return
+
+    def _say(self, error: Exception | None) -> None:
+        words = "" if error is None else cause_of(error)
+        if words == self.failing:
+            return
+        self.failing = words
+        if error is None:
+            logger.info("jobs can be claimed again")
+        elif is_loss(error):
+            logger.warning("jobs cannot be claimed", extra={"cause": words})
+        else:
+            logger.error("jobs cannot be claimed", exc_info=error)
