@@ -49,6 +49,10 @@ class JobMetrics:
         self._names: dict[str, set[str]] = {}
         self._totals: dict[tuple[str, str], int] = {}
         self._gauged: set[str] = set()
+        # By type and outcome: finding a metric's labels costs more than counting.
+        self._ends: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+        self._waits: dict[str, Histogram] = {}
+        self._attempts: dict[tuple[str, str], Counter] = {}
         self._registry = registry
         self.submitted = self._counter("jobs_submitted", "Jobs taken in.", "type")
         self.refused = self._counter("jobs_refused", "Submissions that were refused.", "reason")
@@ -110,19 +114,28 @@ class JobMetrics:
 
     def observe_started(self, type_name: str, waited_s: float) -> None:
         """A job was claimed, so long after it could have run."""
-        self.waited.labels(self._bounded("type", type_name)).observe(max(0.0, waited_s))
+        name = self._bounded("type", type_name)
+        waited = self._waits.get(name)
+        if waited is None:
+            waited = self._waits[name] = self.waited.labels(name)
+        waited.observe(max(0.0, waited_s))
 
     def observe_ended(self, type_name: str, outcome: str, seconds: float) -> None:
         """A job ended; `outcome` is the state it is in now, `seconds` what its attempt took."""
-        name = self._bounded("type", type_name)
-        word = outcome if outcome in ENDS else OTHER
-        self.ended.labels(name, word).inc()
-        self.took.labels(name, word).observe(max(0.0, seconds))
+        key = (self._bounded("type", type_name), outcome if outcome in ENDS else OTHER)
+        end = self._ends.get(key)
+        if end is None:
+            end = self._ends[key] = (self.ended.labels(*key), self.took.labels(*key))
+        end[0].inc()
+        end[1].observe(max(0.0, seconds))
 
     def count_attempt(self, type_name: str, outcome: str) -> None:
         """An attempt is over; `outcome` is one of ATTEMPTS."""
-        word = outcome if outcome in ATTEMPTS else OTHER
-        self.attempts.labels(self._bounded("type", type_name), word).inc()
+        key = (self._bounded("type", type_name), outcome if outcome in ATTEMPTS else OTHER)
+        attempts = self._attempts.get(key)
+        if attempts is None:
+            attempts = self._attempts[key] = self.attempts.labels(*key)
+        attempts.inc()
 
     def count_rescued(self, jobs: int, outcome: str = "queued") -> None:
         """Jobs of a dead runner were queued again; or are dead."""

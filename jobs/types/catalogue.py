@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from jobs.types.models import DownstreamService, JobType, TypeStep
@@ -23,6 +25,9 @@ from jobs.types.spec import (
 )
 
 logger = logging.getLogger(__name__)
+
+# A name that nobody knows is looked up in the database at most so often.
+LOOK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,3 +101,25 @@ def refresh() -> Catalogue:
         logger.error("cannot be used", extra={"what": name, "why": read.broken[name]})
     _current = read
     return read
+
+
+_looking = threading.Lock()
+_looked_at: float | None = None
+
+
+def lookup(name: str, *, monotonic: Callable[[], float] = time.monotonic) -> TypeSpec | None:
+    """The type of that name; None where there is none, or it is broken.
+
+    One that is not known may have been made a moment ago by another process: then the rows are
+    read anew, at most once in `LOOK_AGAIN_S`.  Raises `django.db.Error` where that fails.
+    """
+    global _looked_at
+    found = _current.by_name.get(name)
+    if found is not None:
+        return found
+    with _looking:
+        now = monotonic()
+        if _looked_at is None or now - _looked_at >= LOOK_AGAIN_S:
+            refresh()
+            _looked_at = now
+    return _current.by_name.get(name)
