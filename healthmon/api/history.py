@@ -14,9 +14,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from control.admin.deadline import query_deadline
+from control.web.api import QUERY_DEADLINE_S
+from control.web.paging import BEFORE, choice, moment, page, whole
 from healthmon.api import schema
-from healthmon.api.base import MAX_ID, QUERY_DEADLINE_S, ApiView
-from healthmon.api.paging import BEFORE, choice, moment, page, whole
+from healthmon.api.base import MAX_ID, ApiView
 from healthmon.history import queries
 from healthmon.history.models import ProbeResult
 from healthmon.targets.models import Target

@@ -10,10 +10,10 @@ from django.shortcuts import get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from control.web.paging import BEFORE, choice, flag, page, whole
 from healthmon.api import schema
 from healthmon.api.base import MAX_ID, ApiView
 from healthmon.api.incidentform import CommentSerializer
-from healthmon.api.paging import BEFORE, choice, flag, page, whole
 from healthmon.targets.models import SEVERITIES
 from healthmon.truth import incidents as truth
 from healthmon.truth.models import Incident

@@ -10,6 +10,7 @@ from drf_spectacular.utils import (
     extend_schema_view,
 )
 
+from control.web.openapi import LIMIT, PROBLEM, operation, page_of
 from healthmon.api.incidentform import CommentSerializer
 from healthmon.api.schemabodies import (
     FLIP,
@@ -24,13 +25,9 @@ from healthmon.api.schemaparts import (
     BEFORE,
     BODY,
     FILTERS,
-    LIMIT,
     OUTCOME,
-    PROBLEM,
     REFUSALS,
     TARGET_ID,
-    operation,
-    page_of,
     responses,
 )
 from healthmon.api.targetform import BulkSerializer, TargetSerializer

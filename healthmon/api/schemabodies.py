@@ -7,7 +7,7 @@ from typing import Any
 from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 
-from healthmon.api.schemaparts import page_of
+from control.web.openapi import page_of
 from healthmon.targets.models import SEVERITIES
 
 

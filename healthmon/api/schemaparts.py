@@ -1,32 +1,14 @@
-"""What the operations of `/api/schema` share: parameters, refusals, pages."""
+"""What the operations of `/api/schema` on targets, results and incidents share."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import (
-    OpenApiParameter,
-    OpenApiResponse,
-    extend_schema,
-    inline_serializer,
-)
-from rest_framework import serializers
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 
+from control.web.openapi import refusals
 from healthmon.truth.models import STATUSES
 
-AUTH: Any = [{"ApiKeyBearer": []}, {"ApiKeyHeader": []}, {}]
-PROBLEM = inline_serializer(
-    name="ProblemDocument",
-    fields={
-        "type": serializers.CharField(),
-        "title": serializers.CharField(),
-        "status": serializers.IntegerField(),
-        "detail": serializers.CharField(),
-        "code": serializers.CharField(),
-        "request_id": serializers.CharField(),
-        "errors": serializers.DictField(required=False, help_text="By field, what is wrong."),
-    },
-)
 REFUSALS = {
     400: "Some values are not valid; `errors` names them.",
     401: "No API key, or one that is unknown, expired or revoked.",
@@ -39,7 +21,6 @@ REFUSALS = {
 }
 _LOOKING, BODY = (400, 401, 403, 503), (411, 413, 415)
 
-LIMIT = OpenApiParameter("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 100})
 BEFORE = OpenApiParameter(
     "before",
     {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
@@ -63,21 +44,6 @@ TARGET_ID = OpenApiParameter("target", {"type": "integer", "minimum": 1, "maximu
 OUTCOME = OpenApiParameter("outcome", str, enum=["degraded", "failed", "ok", "void"])
 
 
-def responses(ok: int, body: Any, text: str, *refusals: int) -> dict[Any, Any]:
-    responses: dict[Any, Any] = {ok: OpenApiResponse(body, description=text)}
-    for status in (*_LOOKING, *refusals):
-        responses[(status, "application/problem+json")] = OpenApiResponse(
-            PROBLEM, description=REFUSALS[status]
-        )
-    return responses
-
-
-def page_of(name: str, of: Any) -> Any:
-    return inline_serializer(
-        name=name,
-        fields={"results": of, "next": serializers.URLField(allow_null=True)},
-    )
-
-
-def operation(name: str, summary: str, tag: str, **more: Any) -> Any:
-    return extend_schema(operation_id=name, summary=summary, tags=[tag], auth=AUTH, **more)
+def responses(ok: int, body: Any, text: str, *more: int) -> dict[Any, Any]:
+    answers: dict[Any, Any] = {ok: OpenApiResponse(body, description=text)}
+    return {**answers, **refusals((*_LOOKING, *more), REFUSALS)}

@@ -13,9 +13,9 @@ from rest_framework import exceptions, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from control.web.paging import AFTER, choice, flag, page
 from healthmon.api import schema
 from healthmon.api.base import ApiView
-from healthmon.api.paging import AFTER, choice, flag, page
 from healthmon.api.targetdocument import as_rows, document, documents
 from healthmon.api.targetform import BulkSerializer, TargetSerializer, tags_named
 from healthmon.targets.models import Tag, Target

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import random
 
 import msgspec
 from django.http import HttpResponse
 
 from control.web.problem import problem, title_of
+from control.web.retryafter import MAX_RETRY_AFTER_S, retry_after
 from ingest.api.keyed import KeyPending, KeysAway
 from ingest.api.ratelimit import RateLimited
 from ingest.wire.decode import Decoded
@@ -36,7 +36,6 @@ class _Said(msgspec.Struct, gc=False):
     detail: str
 
 
-MAX_RETRY_AFTER_S = 60
 _encode = msgspec.json.Encoder().encode
 _decode_said = msgspec.json.Decoder(_Said).decode
 
@@ -149,11 +148,3 @@ def _come_back(error: Refused) -> int:
     if isinstance(error, RateLimited):
         return min(max(1, math.ceil(error.retry_after_s)), MAX_RETRY_AFTER_S)
     return retry_after(error.retry_after_s)
-
-
-def retry_after(seconds: float) -> int:
-    """Whole seconds, 1 to 60, spread out so that clients do not all come back at once."""
-    spread = max(seconds, 1.0) * (1.0 + 0.25 * random.random())  # noqa: S311 - not a secret
-    whole = math.ceil(spread) if random.random() < spread % 1.0 else max(1, int(spread))  # noqa: S311
-    # Who would come later than a minute comes so much earlier: else all would come at its end.
-    return min(whole, 2 * MAX_RETRY_AFTER_S - whole)

@@ -170,7 +170,7 @@ def test_a_lost_database_is_told(api, monkeypatch):
         raise error
 
     monkeypatch.setattr(ProbeResult.objects, "all", lost)
-    monkeypatch.setattr("healthmon.api.base.is_loss", lambda error: True)
+    monkeypatch.setattr("control.web.api.is_loss", lambda error: True)
     answer = api("GET", "/api/results")
     assert (answer.status_code, answer.json()["code"]) == (503, "database_away")
     assert answer["Retry-After"] == "5"

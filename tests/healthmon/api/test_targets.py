@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 
-from healthmon.api.base import MAX_BODY_BYTES
+from control.web.api import MAX_BODY_BYTES
 from healthmon.targets.models import Tag, Target, TargetGroup
 from healthmon.targets.options import plain_options
 from healthmon.truth.models import TargetState

@@ -13,9 +13,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from control.admin.deadline import query_deadline
-from healthmon.api.base import MAX_ID, QUERY_DEADLINE_S
+from control.web.api import QUERY_DEADLINE_S
 
 PAGE, MAX_PAGE = 100, 500
+MAX_ID = 2**63 - 1
 # The parameters of `page`.
 BEFORE, AFTER = ("limit", "before"), ("limit", "after")
 
