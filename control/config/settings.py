@@ -192,7 +192,7 @@ class JobsSettings:
 
     run_jobs: bool = setting(True)  # `make run` starts one
     in_server: bool = setting(False, env="COLLECTOR_JOBS")  # the server's workers run jobs too
-    min_workers: int = setting(1, env="COLLECTOR_JOBS_MIN_WORKERS", low=0, high=1000)
+    min_workers: int = setting(1, env="COLLECTOR_JOBS_MIN_WORKERS", low=1, high=1000)
     max_workers: int = setting(16, env="COLLECTOR_JOBS_MAX_WORKERS", low=1, high=1000)
     poll_s: float = setting(1.0, env="COLLECTOR_JOBS_POLL_S", low=0.01, high=60)
     lease_s: float = setting(10.0, env="COLLECTOR_JOBS_LEASE_S", low=1, high=300)
