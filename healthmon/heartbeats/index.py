@@ -1,10 +1,11 @@
 """Which heartbeat targets there are, by the digest of their address and by service: in memory.
 
 Read by requests and by the sinks' workers without a lock: `_held` is replaced whole.  The heart
-refreshes it every REFRESH_S; whoever asks for a digest that is unknown has it read again at once,
-but not more often than every LOOK_AGAIN_S.  `_lock` is held while one thread reads the database, so
-that there is only one.  The last good copy in the data directory (0600, digests only) serves where
-the database has not answered since the start.
+refreshes it every REFRESH_S.  A digest that is unknown is asked for in the database before it is
+called so: its target may have been added this moment, and what is refused is a ping that nobody
+sends again.  `_lock` is held while one thread reads the database, so that there is only one; who
+looks for one digest waits for it no longer than ANSWER_S.  The last good copy in the data
+directory (0600, digests only) serves where the database has not answered since the start.
 """
 
 from __future__ import annotations
@@ -20,17 +21,23 @@ import msgspec
 from django.conf import settings
 from django.db import Error as DatabaseProblem
 
+from control.databases.deadline import answered_within
 from control.processes import heart
 from healthmon.heartbeats.kind import NAME
 from healthmon.heartbeats.stamps import Stamps
 from healthmon.targets.models import Target
+from pipeline.intake.ratelimit import Bucket
 from pipeline.runtime.clock import Clock, SystemClock
 
 logger = logging.getLogger(__name__)
 
 TASK = "heartbeat targets"
 REFRESH_S = 2.0
-LOOK_AGAIN_S = 0.5
+# A database that failed is left alone for so long by those who look for one digest.
+AWAY_S = 0.5
+ANSWER_S = 1.0
+# How often digests may be looked for, whoever guesses them and from how many addresses.
+LOOKS_PER_S, LOOKS_BURST = 20.0, 200.0
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True):
@@ -75,24 +82,42 @@ class HeartbeatIndex:
         self._stamps = Stamps()
         self._read_at = float("-inf")
         self._away = False
+        self._looks = self._unused_looks()
 
     def register(self) -> None:
         """Have the heart keep it fresh."""
         heart.every(TASK, REFRESH_S, self.refresh)
 
     def of_digest(self, digest: str) -> Known | None:
-        """The target of a ping address.
+        """The target of a ping address, from memory.
 
-        Raises IndexUnknown where one that is not known could exist all the same.
+        One that is not found may exist all the same: `look_for` tells.  Raises IndexUnknown.
         """
-        held = self._get()
-        found = held.by_digest.get(digest)
-        if found is not None:
-            return found
-        found = self._look_again().by_digest.get(digest)
-        if found is None and self._away:
+        return self._get().by_digest.get(digest)
+
+    def look_for(self, digest: str) -> Known | None:
+        """The target of an address that is not known: asks the database.
+
+        Raises IndexUnknown where that cannot be told now.
+        """
+        if self._looks.take() or not self._lock.acquire(timeout=ANSWER_S):
             raise IndexUnknown
-        return found
+        try:
+            if self._away and self._clock.monotonic() - self._read_at < AWAY_S:
+                raise IndexUnknown
+            try:
+                with answered_within(ANSWER_S):
+                    if not Target.objects.filter(kind=NAME, ping_digest=digest).exists():
+                        return None
+                    # Whatever its stamp says: it is there.
+                    self._stamps = Stamps()
+                    self._refresh()
+            except DatabaseProblem:
+                self._away, self._read_at = True, self._clock.monotonic()
+                raise IndexUnknown from None
+        finally:
+            self._lock.release()
+        return self._get().by_digest.get(digest)
 
     def of_service(self, service: str, tenant: str) -> tuple[Known, ...]:
         """The targets fed by a service's pings to /health.  Raises IndexUnknown."""
@@ -116,6 +141,10 @@ class HeartbeatIndex:
         with self._lock:
             self._held, self._stamps = None, Stamps()
             self._read_at, self._away = float("-inf"), False
+            self._looks = self._unused_looks()
+
+    def _unused_looks(self) -> Bucket:
+        return Bucket(rate_per_s=LOOKS_PER_S, burst=LOOKS_BURST, monotonic=self._clock.monotonic)
 
     def _refresh(self) -> None:
         try:
@@ -154,17 +183,6 @@ class HeartbeatIndex:
             if self._held is None:
                 raise IndexUnknown
             return self._held
-
-    def _look_again(self) -> _Held:
-        """For what is not known: it may have been added a moment ago."""
-        if self._clock.monotonic() - self._read_at >= LOOK_AGAIN_S and self._lock.acquire(False):
-            try:
-                self._refresh()
-            except DatabaseProblem:
-                pass  # `_away` tells of it
-            finally:
-                self._lock.release()
-        return self._get()
 
     def _load(self) -> _Held | None:
         try:

@@ -97,12 +97,17 @@ def _answered(request: HttpRequest, secret: str, action: str) -> HttpResponse:
         digest = ""
     try:
         target = index().of_digest(digest) if digest else None
+        if target is None:
+            # Before the database is asked: whoever guesses does not get to keep it busy.
+            wait_s = limits.guesses.take(remote)
+            if wait_s:
+                return _later(
+                    request, 429, "too_many_requests", "too many unknown addresses", wait_s
+                )
+            target = index().look_for(digest) if digest else None
     except IndexUnknown:
         return _later(request, 503, "unavailable", "the ping addresses are not known now", 5.0)
     if target is None or said is None:
-        wait_s = limits.guesses.take(remote)
-        if wait_s:
-            return _later(request, 429, "too_many_requests", "too many unknown addresses", wait_s)
         return _refused(request, 404, "not_found", "there is no such ping address")
     wait_s = limits.pings.take(target.id)
     if wait_s:
