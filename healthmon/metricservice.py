@@ -1,14 +1,13 @@
 """Shows a checker's figures at the server's door.
 
 A thread of the checker, "checker-metrics", writes them to a file every two seconds, which the
-server's /metrics adds to its own; see `control.processes.metricfiles`.  The statuses of targets are
-read from the control database, as checkers share them.
+server's /metrics adds to its own; see `control.processes.metricwriter`.  The statuses of targets
+are read from the control database, as checkers share them.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 
 from django.conf import settings
@@ -17,12 +16,12 @@ from django.db.models import Count
 from prometheus_client import REGISTRY
 
 from control.processes.heart import drop_stale_connections
-from control.processes.metricfiles import GREATEST, MetricFile, directory
+from control.processes.metricfiles import GREATEST, directory
+from control.processes.metricwriter import WRITE_EVERY_S, MetricWriter
 from healthmon.metrics import MAX_TARGETS, OWN, ProbeFigures, figures
 
 logger = logging.getLogger(__name__)
 
-WRITE_EVERY_S = 2.0
 STATUSES_EVERY_S = 10.0
 GREATEST_OF_ALL = GREATEST | {"probe_up", "probe_up_omitted", "targets"}
 
@@ -57,63 +56,32 @@ class MetricService:
         self._of = of
         self._every_s = every_s
         self._statuses = statuses
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._writer: MetricWriter | None = None
 
     def start(self, role: str) -> None:
-        if role != "checker" or self._thread is not None:
+        if role != "checker" or self._writer is not None:
             return
         if self._of not in REGISTRY._collector_to_names:
             REGISTRY.register(self._of)
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._run, name="checker-metrics", daemon=True)
-        self._thread.start()
-
-    def stop(self, deadline_s: float) -> None:
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._stopping.set()
-            thread.join(deadline_s)
-
-    def after_fork(self) -> None:
-        self._thread = None
-        self._stopping = threading.Event()
-
-    def _run(self) -> None:
-        from django.db import connections
-
-        file = MetricFile(
+        rounds = max(1, round(STATUSES_EVERY_S / self._every_s))
+        self._writer = MetricWriter(
             folder=directory(settings.COLLECTOR.server.data_dir),
             role="checker",
             collect=REGISTRY.collect,
             own=OWN,
             greatest=GREATEST_OF_ALL,
+            every_s=self._every_s,
+            before=lambda turn: self._read_statuses() if turn % rounds == 0 else None,
         )
-        rounds = max(1, round(STATUSES_EVERY_S / self._every_s))
-        turn = 0
-        opened = ended = False
-        failing = ""
-        try:
-            while not ended:
-                if turn % rounds == 0:
-                    self._read_statuses()
-                turn += 1
-                ended = self._stopping.wait(self._every_s)
-                try:
-                    if not opened:
-                        file.open()
-                        opened = True
-                    file.write()
-                    failing = ""
-                except OSError as error:
-                    if failing != str(error):
-                        failing = str(error)
-                        logger.warning(
-                            "the checker's metrics cannot be written for the server to show",
-                            extra={"error": failing},
-                        )
-        finally:
-            connections.close_all()
+        self._writer.start()
+
+    def stop(self, deadline_s: float) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.stop(deadline_s)
+
+    def after_fork(self) -> None:
+        self._writer = None
 
     def _read_statuses(self) -> None:
         try:

@@ -7,7 +7,7 @@ twice comes once, and what comes every so many minutes goes on doing so.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -85,10 +85,6 @@ def zone_of(name: str) -> ZoneInfo:
         ) from None
 
 
-def late_by(due: datetime, now: datetime) -> timedelta:
-    return max(timedelta(), now - due)
-
-
 def _fields(expression: str) -> str:
     text = expression.strip()
     if len(text) > MAX_CHARS:
@@ -99,7 +95,5 @@ def _fields(expression: str) -> str:
             raise ScheduleError(f"cron {text!r} is not known; known are {', '.join(NAMED)}")
         return known
     if len(text.split()) != FIELDS:
-        raise ScheduleError(
-            "cron has five fields: minute, hour, day of month, month, day of week"
-        )
+        raise ScheduleError("cron has five fields: minute, hour, day of month, month, day of week")
     return text

@@ -213,7 +213,7 @@ def test_only_a_checker_writes_and_its_last_figures_are_there_after_it_stopped(
     figures = ProbeFigures()
     service = MetricService(of=figures, every_s=60, statuses=lambda into: asked.set())
     service.start("server")
-    assert service._thread is None
+    assert service._writer is None
     service.start("checker")
     service.start("checker")
     assert asked.wait(30)

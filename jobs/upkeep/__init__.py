@@ -1,0 +1,1 @@
+"""What is done now and then for all jobs: counting, schedules, forgetting."""

@@ -1,0 +1,13 @@
+"""What this room registers when Django is ready."""
+
+from __future__ import annotations
+
+
+def arm() -> None:
+    """Register everything; harmless when called again."""
+    from control.processes import lifecycle
+    from jobs import metricservice
+    from jobs.upkeep.service import service
+
+    lifecycle.register(metricservice.service)
+    lifecycle.register(service)

@@ -1,0 +1,97 @@
+"""Upkeep in a process: runners do all of it; servers count and forget while no runner is alive.
+
+A server that runs jobs itself is a runner here.  `_lock` guards which rounds there are.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import UTC, datetime
+
+from django.conf import settings
+from django.db import connections
+
+from jobs.schedules.firing import EVERY_S, Firing
+from jobs.store.protocol import Store
+from jobs.upkeep.folding import RUNNER_EVERY_S, SERVER_EVERY_S, Folding, NobodyElse
+from jobs.upkeep.retention import INTERVAL_S, Retention
+from jobs.upkeep.rounds import Rounds, Task
+
+logger = logging.getLogger(__name__)
+
+ORDER = 50
+
+
+def runs_jobs(role: str) -> bool:
+    return role == "jobs" or (role == "server" and settings.COLLECTOR.jobs.in_server)
+
+
+def database_now() -> datetime:
+    """The control database's clock; all processes of all machines go by it."""
+    wrapper = connections["default"]
+    if wrapper.vendor != "postgresql":
+        return datetime.now(UTC)
+    with wrapper.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        found: datetime = cursor.fetchone()[0]
+    return found
+
+
+def runner_tasks(store: Store) -> tuple[Task, ...]:
+    firing = Firing(store=store, now=database_now)
+    folding = Folding(store=store)
+    retention = Retention(store=store, now=database_now, monotonic=time.monotonic)
+    return (
+        Task(name="fold", interval_s=RUNNER_EVERY_S, run=folding.run),
+        Task(name="schedules", interval_s=EVERY_S, run=firing.run),
+        Task(name="retention", interval_s=INTERVAL_S, run=retention.run),
+    )
+
+
+def server_tasks(store: Store) -> tuple[Task, ...]:
+    folding = NobodyElse(store=store, run=Folding(store=store).run)
+    retention = Retention(store=store, now=database_now, monotonic=time.monotonic)
+    forgetting = NobodyElse(store=store, run=retention.run)
+    return (
+        Task(name="fold", interval_s=SERVER_EVERY_S, run=folding.run),
+        Task(name="retention", interval_s=INTERVAL_S, run=forgetting.run),
+    )
+
+
+class UpkeepService:
+    name = "jobs-upkeep"
+    order = ORDER
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._rounds: Rounds | None = None
+
+    def start(self, role: str) -> None:
+        if role not in ("jobs", "server"):
+            return
+        from jobs.store.database import store
+
+        with self._lock:
+            if self._rounds is not None:
+                return
+            tasks = runner_tasks if runs_jobs(role) else server_tasks
+            self._rounds = rounds = Rounds(tasks=tasks(store()))
+        rounds.start()
+
+    def stop(self, deadline_s: float) -> None:
+        with self._lock:
+            rounds, self._rounds = self._rounds, None
+        if rounds is not None and not rounds.stop(deadline_s):
+            logger.warning("upkeep of jobs is still under way; it ends with the process")
+
+    def after_fork(self) -> None:
+        """The parent's thread is not here."""
+        self._reset()
+
+
+service = UpkeepService()
