@@ -1,1 +1,1 @@
-"""The handlers of the example type."""
+"""Handlers of the example types, to try the product with and to copy from."""

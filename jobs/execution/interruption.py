@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pipeline.runtime.clock import Clock
 
 CANCEL, STOP, LOST, DEADLINE = "cancel", "stop", "lost", "deadline"
+DECIDED = "decided"  # to a step: what its job is to be does not depend on it any more
 
 
 class Interrupted(Exception):
-    """The run was told to end; `why` is cancel, stop, lost (its claim) or deadline."""
+    """The run was told to end; `why` is cancel, stop, lost (its claim), deadline or decided."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)

@@ -1,0 +1,395 @@
+"""One attempt of one job: its stages in order, the steps of a stage at the same time.
+
+The worker's own thread runs steps, and helpers of the pool with it.  `_lock` guards the records,
+what runs and what was decided; steps are called and progress is handed in without it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from jobs import tracing
+from jobs.downstream.calls import Delayed
+from jobs.execution import aggregation, outcome, templates
+from jobs.execution.interruption import (
+    CANCEL,
+    DEADLINE,
+    DECIDED,
+    LOST,
+    STOP,
+    Interrupted,
+    Interruption,
+)
+from jobs.execution.outcome import Hindrance
+from jobs.execution.pool import StepPool
+from jobs.execution.results import said
+from jobs.execution.stepcall import StepCaller
+from jobs.states import (
+    STEP_FAILED,
+    STEP_RETRYING,
+    STEP_RUNNING,
+    STEP_SKIPPED,
+    STEP_SUCCEEDED,
+)
+from jobs.store.protocol import Again, Claimed, Ended, Progress, StepRecord
+from jobs.types.spec import StepSpec, TypeSpec
+from pipeline.errors import PermanentError, RetryableError
+from pipeline.runtime.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+# So long those are waited for that were told to end; what hangs longer is left to itself.
+LINGER_S = 2.0
+_ENDED = (STEP_SUCCEEDED, STEP_FAILED)
+_TOLD = {
+    DECIDED: (STEP_SKIPPED, "the job was decided without it"),
+    CANCEL: (STEP_SKIPPED, "the job was cancelled while it ran"),
+    STOP: (STEP_RETRYING, "its runner stopped while it ran"),
+    DEADLINE: (STEP_RETRYING, "the job's deadline passed while it ran"),
+}
+
+
+class Record(Protocol):
+    """Hands progress in to be written, and where `wait`, waits for it; False: fenced off."""
+
+    def __call__(self, progress: Progress, wait: bool, /) -> bool: ...
+
+
+class AttemptRun:
+    def __init__(
+        self,
+        *,
+        job: Claimed,
+        spec: TypeSpec,
+        worker: str,
+        record: Record,
+        interruption: Interruption,
+        caller: StepCaller,
+        pool: StepPool,
+        clock: Clock,
+        claimed_at: float,
+        jitter: Callable[[], float],
+    ) -> None:
+        self._job = job
+        self._spec = spec
+        self._worker = worker
+        self._record = record
+        self._interruption = interruption
+        self._caller = caller
+        self._pool = pool
+        self._clock = clock
+        self._jitter = jitter
+        self._began_at = clock.monotonic()
+        self._due = None if job.deadline_in_s is None else claimed_at + job.deadline_in_s
+        self._last = job.attempts + 1 >= spec.max_attempts
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._records: dict[str, StepRecord] = dict(job.steps)
+        self._unsaid: dict[str, StepRecord] = {}
+        self._hindrances: dict[str, Hindrance] = {}
+        self._running: dict[str, Interruption] = {}
+        self._waiting: deque[StepSpec] = deque()
+        self._began = self._exhausted = self._over = False
+        self._verdict: str | None = None
+        self._why = ""
+
+    # --- the worker's thread ---------------------------------------------------------------
+
+    def run(self) -> Ended | Again | None:
+        self._verdict = aggregation.decided(self._spec, self._records)
+        if self._verdict is None and not self._is_late():
+            with self._interruption.telling(self._tell):
+                self._stages()
+        with self._lock:
+            self._over = True
+            if self._why == LOST:
+                return None
+            return outcome.of(
+                outcome.Attempt(
+                    job=self._job,
+                    spec=self._spec,
+                    worker=self._worker,
+                    records=dict(self._records),
+                    unsaid=list(self._unsaid.values()),
+                    hindrances=list(self._hindrances.values()),
+                    exhausted=self._exhausted,
+                    began=self._began,
+                    why=self._why,
+                    left_s=None if self._due is None else self._due - self._clock.monotonic(),
+                    ran_s=self._clock.monotonic() - self._began_at,
+                ),
+                jitter=self._jitter,
+            )
+
+    def _stages(self) -> None:
+        waits = aggregation.waits_for_stages(self._spec)
+        for stage in sorted({step.stage for step in self._spec.steps}):
+            steps = [one for one in self._spec.steps if one.stage == stage and self._is_due(one)]
+            if self._verdict or self._why or self._is_late():
+                return
+            if steps:
+                self._stage(steps)
+            if waits and not all(self._has_ended(one.name) for one in steps):
+                return
+
+    def _is_due(self, step: StepSpec) -> bool:
+        """Whether it has not ended, and what its templates need has."""
+        if self._has_ended(step.name):
+            return False
+        needed = templates.steps_referred_to(step)
+        return all(
+            self._has_ended(one.name)
+            for one in self._spec.steps
+            if one.stage < step.stage and one.name in needed
+        )
+
+    def _has_ended(self, name: str) -> bool:
+        record = self._records.get(name)
+        return record is not None and record.state in _ENDED
+
+    def _is_late(self) -> bool:
+        return self._due is not None and self._clock.monotonic() >= self._due
+
+    def _stage(self, steps: list[StepSpec]) -> None:
+        with self._lock:
+            self._waiting.extend(steps)
+        offered: list[Callable[[], None]] = []
+        for _ in steps[1:]:
+            context = contextvars.copy_context()
+            offered.append(_in_context(context, self._work))
+            self._pool.offer(offered[-1])
+        try:
+            self._work()
+        finally:
+            for one in offered:
+                self._pool.withdraw(one)
+        self._await_others()
+
+    def _await_others(self) -> None:
+        """Until no helper has a step; those that were told to end are not waited for long."""
+        told_at: float | None = None
+        while True:
+            with self._lock:
+                if not self._running:
+                    return
+                now = self._clock.monotonic()
+                told = bool(self._verdict or self._why)
+                if told and told_at is None:
+                    told_at = now
+                ends = told_at + LINGER_S if told_at is not None else self._due
+                if ends is None or now < ends:
+                    self._clock.wait(self._changed, None if ends is None else ends - now)
+                    continue
+                if told_at is not None:
+                    self._leave_behind()
+                    return
+            self._interruption.interrupt(DEADLINE)
+
+    def _leave_behind(self) -> None:
+        """Go on without those that do not end: what they bring is not looked at any more."""
+        self._over = True
+        why = self._why or DECIDED
+        for name in self._running:
+            logger.warning("a step does not end when told to", extra={"step": name, "why": why})
+            state, text = _TOLD.get(why, _TOLD[DECIDED])
+            record = self._records[name]
+            self._note(
+                replace(
+                    record, state=state, finished_at=self._now(), error=f"{text}, and did not end"
+                )
+            )
+        self._running.clear()
+
+    # --- any thread ------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        """The job's run was interrupted: so are its steps."""
+        with self._lock:
+            self._why = self._why or self._interruption.why
+            why, running = self._why, list(self._running.values())
+            self._changed.notify_all()
+        for one in running:
+            one.interrupt(why)
+
+    def _lose(self) -> None:
+        """Another holds the job by now: nothing of this run counts."""
+        with self._lock:
+            self._why = LOST
+            running = list(self._running.values())
+            self._changed.notify_all()
+        for one in running:
+            one.interrupt(LOST)
+
+    def _work(self) -> None:
+        """Run steps of the stage until none waits."""
+        while (taken := self._take()) is not None:
+            step, began, interruption = taken
+            # Not waited for: it only lets the admin say what runs.
+            if not self._say([began], wait=False):
+                self._lose()
+            self._settle(self._call(step, began, interruption))
+
+    def _take(self) -> tuple[StepSpec, StepRecord, Interruption] | None:
+        with self._lock:
+            if self._verdict or self._why or self._over or not self._waiting:
+                self._waiting.clear()
+                return None
+            step = self._waiting.popleft()
+            before = self._records.get(step.name)
+            began = StepRecord(
+                name=step.name,
+                state=STEP_RUNNING,
+                stage=step.stage,
+                attempts=(before.attempts if before else 0) + 1,
+                started_at=self._now(),
+            )
+            interruption = Interruption(clock=self._clock)
+            self._running[step.name] = interruption
+            self._records[step.name] = began
+            return step, began, interruption
+
+    def _call(self, step: StepSpec, began: StepRecord, interruption: Interruption) -> _Called:
+        started = self._clock.monotonic()
+        with tracing.step_span(step.name) as span:
+            try:
+                brought = self._caller.call(
+                    step, self._job, self._found(step), due=self._due, interruption=interruption
+                )
+            except Exception as error:
+                called = self._failed(step, began, interruption, error)
+                tracing.failed(span, called.record.error)
+            else:
+                called = _Called(
+                    record=replace(
+                        began,
+                        state=STEP_SUCCEEDED,
+                        result=brought.result,
+                        status_code=brought.status,
+                    )
+                )
+        took_ms = (self._clock.monotonic() - started) * 1000
+        record = replace(called.record, finished_at=self._now(), duration_ms=round(took_ms, 3))
+        return replace(called, record=record)
+
+    def _failed(
+        self, step: StepSpec, began: StepRecord, interruption: Interruption, error: Exception
+    ) -> _Called:
+        if isinstance(error, Interrupted):
+            state, text = _TOLD.get(interruption.why or error.why, _TOLD[STOP])
+            return _Called(record=replace(began, state=state, error=text))
+        text = self._text(step, error)
+        if isinstance(error, Delayed):
+            # It was not called, so that this is no attempt of it.
+            record = replace(began, state=STEP_RETRYING, attempts=began.attempts - 1, error=text)
+            return _Called(
+                record=record,
+                hindrance=Hindrance(step=step.name, text=text, asked_s=error.delay_s, held=True),
+            )
+        status = getattr(error, "status", None)
+        record = replace(
+            began,
+            state=STEP_RETRYING,
+            error=text,
+            status_code=status if isinstance(status, int) else None,
+        )
+        if isinstance(error, PermanentError):
+            return _Called(record=replace(record, state=STEP_FAILED))
+        if self._last:
+            text = f"{text} (attempt {self._job.attempts + 1}, the last)"
+            return _Called(
+                record=replace(record, state=STEP_FAILED, error=said(text)), exhausted=True
+            )
+        asked_s = error.retry_after_s if isinstance(error, RetryableError) else None
+        return _Called(
+            record=record,
+            hindrance=Hindrance(step=step.name, text=text, asked_s=asked_s, held=False),
+        )
+
+    def _text(self, step: StepSpec, error: Exception) -> str:
+        if isinstance(error, Delayed | RetryableError):
+            return said(error)
+        if isinstance(error, PermanentError):
+            return said(str(error).removeprefix(f"step {step.name}: "))
+        logger.warning("a step failed unexpectedly", extra={"step": step.name}, exc_info=error)
+        return said(f"{type(error).__name__}: {error}")
+
+    def _found(self, step: StepSpec) -> dict[str, object]:
+        """What the steps of earlier stages brought."""
+        earlier = [one.name for one in self._spec.steps if one.stage < step.stage]
+        with self._lock:
+            records = [self._records[name] for name in earlier if name in self._records]
+        return {one.name: one.result for one in records if one.state == STEP_SUCCEEDED}
+
+    def _settle(self, called: _Called) -> None:
+        name = called.record.name
+        with self._lock:
+            if self._over or name not in self._running:
+                return
+            del self._running[name]
+            self._note(called.record)
+            if called.hindrance is not None:
+                self._hindrances[name] = called.hindrance
+            self._began |= called.hindrance is None or not called.hindrance.held
+            self._exhausted |= called.exhausted
+            self._verdict = self._verdict or aggregation.decided(self._spec, self._records)
+            decided, others = self._verdict is not None, list(self._running.values())
+            unsaid: list[StepRecord] = []
+            if others or not self._is_last(called.record.stage):
+                unsaid, self._unsaid = list(self._unsaid.values()), {}
+            self._changed.notify_all()
+        if decided:
+            for other in others:
+                other.interrupt(DECIDED)
+        if unsaid and not self._say(unsaid, wait=True):
+            self._lose()
+
+    def _is_last(self, stage: int) -> bool:
+        """Whether nothing is begun any more, so that what ended is written with the outcome."""
+        if self._verdict or self._why:
+            return True
+        if self._waiting:
+            return False
+        if self._hindrances and aggregation.waits_for_stages(self._spec):
+            return True
+        return all(one.stage <= stage or self._has_ended(one.name) for one in self._spec.steps)
+
+    def _note(self, record: StepRecord) -> None:
+        self._records[record.name] = record
+        self._unsaid[record.name] = record
+
+    def _say(self, records: list[StepRecord], *, wait: bool) -> bool:
+        """Hand them in; False when the job is another's by now."""
+        progress = Progress(id=self._job.id, claim=self._job.claim, steps=tuple(records))
+        try:
+            return self._record(progress, wait)
+        except Exception:
+            logger.exception("progress could not be written; it is written with the outcome")
+            with self._lock:
+                for one in records:
+                    if self._records.get(one.name) is one:
+                        self._unsaid.setdefault(one.name, one)
+            return True
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.time_us() / 1_000_000, tz=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Called:
+    """What came of one call: `hindrance` where the step is to be called again."""
+
+    record: StepRecord
+    hindrance: Hindrance | None = None
+    exhausted: bool = False
+
+
+def _in_context(context: contextvars.Context, work: Callable[[], None]) -> Callable[[], None]:
+    """Work for another thread, with this one's log fields and span."""
+    return lambda: context.run(work)
