@@ -19,7 +19,7 @@ from typing import IO, Any
 import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
-GENEROUS_S = 90.0
+GENEROUS_S = 180.0
 LOOK_EVERY_S = 0.25
 SERVER = (
     sys.executable,
