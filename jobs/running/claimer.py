@@ -2,7 +2,8 @@
 
 It claims as many jobs as there is room for, when the waker tells of new ones, when a worker is free
 and more are known to wait, and every `poll_s`, give or take a fifth: the database is the truth, a
-wake-up only saves time.  Scheduled jobs whose time has come are queued on the way.
+wake-up only saves time.  Scheduled jobs whose time has come are queued on the way.  A claim that
+raised may have taken jobs all the same: they are given back before the next.
 
 `_condition` guards the flags; it is never held while the store is asked.
 """
@@ -13,6 +14,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Collection
+from uuid import UUID
 
 from django.db import connections
 
@@ -27,7 +29,10 @@ JITTER = 0.2
 
 
 class Claimer:
-    """`room` says how many jobs to claim, `take` gets them; `types` those that may be claimed."""
+    """`room` says how many jobs to claim, `take` gets them; `types` those that may be claimed.
+
+    `holding` are the jobs that the runner has in its hands.
+    """
 
     def __init__(
         self,
@@ -37,6 +42,7 @@ class Claimer:
         label: str,
         room: Callable[[], int],
         take: Callable[[list[Claimed]], None],
+        holding: Callable[[], Collection[UUID]],
         types: Callable[[], Collection[int]],
         poll_s: float,
         clock: Clock,
@@ -48,6 +54,7 @@ class Claimer:
         self._label = label
         self._room = room
         self._take = take
+        self._holding = holding
         self._types = types
         self._poll_s = poll_s
         self._clock = clock
@@ -59,6 +66,7 @@ class Claimer:
         self._thread: threading.Thread | None = None
         self.more = False
         """Whether jobs are known to wait beyond what was claimed."""
+        self._in_doubt = ""  # the runner whose claim raised
         self.claimed = 0
         self.failing = ""
 
@@ -126,6 +134,9 @@ class Claimer:
             return False
 
     def _fill(self) -> None:
+        if self._in_doubt:
+            self._store.give_back(self._in_doubt, keep=self._holding())
+            self._in_doubt = ""
         while not self._stopping:
             room = min(self._room(), MAX_CLAIM)
             if room <= 0:
@@ -134,7 +145,9 @@ class Claimer:
             if not types or not (self.more or self._store.has_queued()):
                 self.more = False
                 return
-            jobs = self._store.claim(self._runner(), self._label, room, types=types)
+            runner = self._in_doubt = self._runner()
+            jobs = self._store.claim(runner, self._label, room, types=types)
+            self._in_doubt = ""
             self.more = len(jobs) >= room
             self.claimed += len(jobs)
             if jobs:

@@ -135,6 +135,11 @@ class Hands:
             found = self._busy.get(job_id)
             return found or next((one for one in self._waiting if one.job.id == job_id), None)
 
+    def ids(self) -> set[UUID]:
+        """The jobs in hand, begun or not."""
+        with self.lock:
+            return {*self._busy, *(run.job.id for run in self._waiting)}
+
     def withdraw(self, run: Run) -> bool:
         """Take a job that was not begun out of the line; False when it is not there."""
         with self.lock:

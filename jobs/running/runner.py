@@ -82,6 +82,7 @@ class Runner:
             label=self._label,
             room=lambda: self.hands.room(len(self.pool.staying)),
             take=self._take,
+            holding=self.hands.ids,
             types=self._claimable,
             poll_s=poll_s,
             clock=clock,

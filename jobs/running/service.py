@@ -1,6 +1,6 @@
 """The runner of a process: started with role `jobs`, and with a server that runs jobs too.
 
-Started after the heart and the catalogue, stopped first of all: what it holds needs the database.
+Started after the heart and the catalogue; stopped at the same time as the sinks drain.
 `_lock` guards which runner there is.
 """
 
@@ -27,7 +27,7 @@ from pipeline.runtime.clock import SystemClock
 
 logger = logging.getLogger(__name__)
 
-ORDER = 60
+ORDER = 50
 PART = "jobs"
 ROLE = "jobs"
 # Of the process's stop deadline, for all that stops after the runner.

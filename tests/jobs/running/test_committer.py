@@ -1,4 +1,4 @@
-"""The committer: groups, joined writes, a database that goes away, one that refuses a single write."""
+"""The committer: groups, joined writes, a database that goes away, a write that it refuses."""
 
 from __future__ import annotations
 
