@@ -14,7 +14,7 @@ from pipeline.runtime.clock import FakeClock
 from sinks.conservation import ALARM_AFTER_S, ConservationService, ConservationWatch
 from sinks.metricset import Metrics
 
-PATIENCE_S = 30.0
+PATIENCE_S = 180.0
 
 
 def ledger(*rows: tuple[str, str, int]) -> list[dict[str, Any]]:

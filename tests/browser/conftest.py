@@ -24,7 +24,7 @@ FLAGS = [
     "--disable-sync",
     "--disable-quic",
 ]
-TIMEOUT_MS = 30_000
+TIMEOUT_MS = 90_000
 
 
 @pytest.hookimpl(tryfirst=True)

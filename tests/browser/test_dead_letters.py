@@ -18,7 +18,7 @@ from tests.sinks.records import record
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-WAIT_S = 60.0
+WAIT_S = 180.0
 
 
 @pytest.fixture

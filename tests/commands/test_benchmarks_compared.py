@@ -21,7 +21,7 @@ from benchmarks.scenarios import batcher, buffer, serialization, sinks, sizes
 from benchmarks.tally import Store, percentile
 from ingest.wire.formats import Format
 
-WAIT_S = 30.0
+WAIT_S = 180.0
 SVG = "{http://www.w3.org/2000/svg}"
 
 every_buffer = pytest.mark.parametrize("kind", BUFFERS.values(), ids=BUFFERS)

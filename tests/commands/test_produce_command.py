@@ -18,7 +18,7 @@ from ingest.producer.slowsink import SlowSink
 from tests.commands.recording import Answer, Drop, RecordingServer, accept, accepted
 from tests.servers.collector import ROOT, clean_environ
 
-GENEROUS_S = 90.0
+GENEROUS_S = 180.0
 METRICS = re.compile(
     r"\[METRICS\] Produced=\d+/s \| Processed=\d+/s \| Queue=\d+/\d+ \| Workers=\d+\Z"
 )

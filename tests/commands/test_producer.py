@@ -10,7 +10,7 @@ from ingest.producer.producer import MAKE_UP_S, Producer
 from pipeline.errors import Draining, Saturated
 from pipeline.runtime.clock import FakeClock
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 class SleepingClock:

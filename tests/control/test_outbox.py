@@ -51,7 +51,7 @@ class Recording:
     def send(self, message: Outgoing) -> str:
         self.sent.append(message)
         self.entered.set()
-        assert self.may_go.wait(30)
+        assert self.may_go.wait(180)
         answer = self.answers.pop(0) if self.answers else "200 thanks"
         if isinstance(answer, Exception):
             raise answer
@@ -411,11 +411,11 @@ def test_a_channel_that_hangs_holds_up_no_other(sender, clock, deliverer):
     sender.may_go.clear()
     put(clock, "hangs", channel="7")
     deliverer.look()
-    assert sender.entered.wait(30)
+    assert sender.entered.wait(180)
     sender.entered.clear()
     put(clock, "goes", channel="8")
     deliverer.look()
-    assert sender.entered.wait(30)
+    assert sender.entered.wait(180)
     assert set(sender.keys) == {"hangs", "goes"}
     assert deliverer.look() == 0  # both run: neither gets a second thread
     sender.may_go.set()
@@ -428,7 +428,7 @@ def test_a_stop_waits_for_what_is_being_sent_and_sends_nothing_more(sender, cloc
     put(clock, "k1")
     put(clock, "k2")
     deliverer.look()
-    assert sender.entered.wait(30)
+    assert sender.entered.wait(180)
     assert not deliverer.stop(0.05)
     sender.may_go.set()
     assert deliverer.stop(30)
@@ -443,7 +443,7 @@ def test_the_thread_is_woken_by_a_nudge(sender, clock):
     running.start()
     try:
         enqueue(dedupe_key="k1", sender=NAME, channel="7", payload={}, now=datetime.now(UTC))
-        assert sender.entered.wait(30)
+        assert sender.entered.wait(180)
     finally:
         assert running.stop(30)
         assert running.stop(30)

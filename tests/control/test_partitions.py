@@ -171,7 +171,7 @@ def test_threads_that_ensure_the_same_days_agree(connection: Any, pg_alias: str)
 
     def work() -> None:
         try:
-            start.wait(10)
+            start.wait(180)
             for day in days:
                 on_demand.ensure(TABLE, day, using=pg_alias)
         except Exception as error:
@@ -183,7 +183,7 @@ def test_threads_that_ensure_the_same_days_agree(connection: Any, pg_alias: str)
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(180)
     assert failures == []
     assert names(connection) == [partition_name(TABLE, day) for day in days]
 
@@ -200,7 +200,7 @@ def test_attaching_does_not_wait_for_readers_or_writers(connection: Any, pg_alia
                 cursor.execute(f"INSERT INTO {TABLE} VALUES (%s, now(), 'x')", [an_id(TODAY)])
                 cursor.execute(f"SELECT count(*) FROM {TABLE}")
                 done.set()
-                go.wait(30)
+                go.wait(180)
                 cursor.execute("COMMIT")
         finally:
             other.close()
@@ -208,13 +208,13 @@ def test_attaching_does_not_wait_for_readers_or_writers(connection: Any, pg_alia
     holder = threading.Thread(target=write_and_hold)
     holder.start()
     try:
-        assert done.wait(30)
+        assert done.wait(180)
         # Would run into the lock timeout if it needed the table for itself.
         on_demand.ensure(TABLE, TODAY + timedelta(days=1), using=pg_alias)
         insert(connection, TODAY + timedelta(days=1))
     finally:
         go.set()
-        holder.join(30)
+        holder.join(180)
 
 
 # --- dropped and listed ----------------------------------------------------------------------
@@ -270,15 +270,15 @@ def test_who_drops_already_is_left_to_it(connection: Any, pg_alias: str) -> None
         with other.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [partition_tables._lock_key(TABLE)])
             taken.set()
-            go.wait(30)
+            go.wait(180)
         other.close()
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert taken.wait(30)
+    assert taken.wait(180)
     assert partition_tables.drop_before(connection, TABLE, TODAY + timedelta(days=9)) == []
     go.set()
-    holder.join(30)
+    holder.join(180)
     assert len(names(connection)) == 1
 
 
@@ -292,7 +292,7 @@ class Reader:
 
     def __enter__(self) -> None:
         self._thread.start()
-        assert self._reading.wait(30)
+        assert self._reading.wait(180)
 
     def __exit__(self, *error: object) -> None:
         self._go.set()
@@ -341,7 +341,7 @@ def test_a_drop_that_waits_for_a_reader_holds_up_nobody(connection: Any, pg_alia
         with connection.cursor() as cursor:
             cursor.execute("SET lock_timeout = 200")
         insert(connection, TODAY)
-    dropper.join(30)
+    dropper.join(180)
 
 
 @pytest.mark.usefixtures("only_shelf")
@@ -526,7 +526,7 @@ def test_upkeep_builds_missing_indexes_on_a_thread_of_its_own(
 
     monkeypatch.setattr(upkeep, "_build", build_and_tell)
     upkeep.run(today=TODAY, using=pg_alias)
-    assert built.wait(30)
+    assert built.wait(180)
     assert set(indexed(connection).values()) == {True}
     assert not upkeep._building.locked()
 

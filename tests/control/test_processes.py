@@ -452,7 +452,7 @@ class Asked:
     def serve(self, count: int = 1) -> None:
         self.desk.claim()
         for _ in range(count):
-            assert self.finished.acquire(timeout=30)
+            assert self.finished.acquire(timeout=180)
         self.desk.answer()
 
 
@@ -527,7 +527,7 @@ def test_an_answer_waits_for_the_database(asked: Asked, handle: Any) -> None:
     handle("work", lambda args: "done")
     request = asked.request("work")
     asked.desk.claim()
-    assert asked.finished.acquire(timeout=30)
+    assert asked.finished.acquire(timeout=180)
     with connection.execute_wrapper(lost), pytest.raises(OperationalError):
         asked.desk.answer()
     assert asked.desk.waiting
@@ -549,7 +549,7 @@ def test_an_answer_that_the_database_refuses_does_not_hold_up_the_next(
     bad, good = asked.request("say", text="poison"), asked.request("say", text="fine")
     asked.desk.claim()
     for _ in range(2):
-        assert asked.finished.acquire(timeout=30)
+        assert asked.finished.acquire(timeout=180)
     with connection.execute_wrapper(refuse):
         asked.desk.answer()
     bad.refresh_from_db()
@@ -584,5 +584,5 @@ def test_no_flood_of_requests_starts_a_flood_of_threads(asked: Asked, handle: An
     assert ProcessRequest.objects.exclude(claimed_at=None).count() == 8
     go.set()
     for _ in range(8):
-        assert asked.finished.acquire(timeout=30)
+        assert asked.finished.acquire(timeout=180)
     asked.serve(8)

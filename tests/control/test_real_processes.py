@@ -19,7 +19,7 @@ import psycopg
 from tests.servers.collector import ROOT, CollectorServer
 
 ServerFactory = Callable[..., CollectorServer]
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 
 
 def manage(server: CollectorServer, *args: str) -> subprocess.CompletedProcess[str]:

@@ -25,7 +25,7 @@ from tests.sinks.records import record, records
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-WAIT_S = 60.0
+WAIT_S = 180.0
 MEMORY = "sinks.backends.memory.MemorySink"
 POSTGRES = "sinks.backends.postgres.PostgresSink"
 

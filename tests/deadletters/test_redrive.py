@@ -16,7 +16,7 @@ from tests.deadletters.letters import FakeEngine, letters
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-WAIT_S = 60.0
+WAIT_S = 180.0
 
 
 class Now:

@@ -97,14 +97,14 @@ def test_two_workers_with_the_same_letters_count_them_once():
 
     def keep(mine: list[Any]) -> None:
         with store.own_connection():
-            start.wait(30)
+            start.wait(180)
             counts.append(store.keep(mine))
 
     threads = [threading.Thread(target=keep, args=(one,)) for one in (some, some[::-1])]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(180)
     assert sum(counts) == 400
     assert DeadLetterTally.objects.get().entered == DeadLetter.objects.count() == 400
 

@@ -27,7 +27,7 @@ class Held:
         self.calls.append([one.record_id for one in some])
         if len(self.calls) == 1:
             self.entered.set()
-            assert self.go_on.wait(30)
+            assert self.go_on.wait(180)
         if self._away:
             raise OperationalError("away")
         if any(one.tenant == "refused" for one in some):
@@ -48,14 +48,14 @@ def put_while_held(box, held, groups):
 
     threads = [threading.Thread(target=put, args=(some,)) for some in groups]
     threads[0].start()
-    assert held.entered.wait(30)
+    assert held.entered.wait(180)
     for number, thread in enumerate(threads[1:], 1):
         thread.start()
         while len(box._waiting) < number:
             thread.join(0.001)
     held.go_on.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(180)
     return errors
 
 
@@ -120,7 +120,7 @@ def test_a_connection_is_used_again_for_a_while_where_it_is_a_file():
 
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join(30)
+    thread.join(180)
     assert DeadLetter.objects.count() == 2
     first, second, last = found
     assert first is second

@@ -216,7 +216,7 @@ def test_only_a_checker_writes_and_its_last_figures_are_there_after_it_stopped(
     assert service._writer is None
     service.start("checker")
     service.start("checker")
-    assert asked.wait(30)
+    assert asked.wait(180)
     figures.count_probe("http", "ok", 0.02, 0.0)
     service.stop(30)
     service.stop(30)

@@ -22,7 +22,7 @@ from tests.servers.proxy import Proxy, postgres_proxy
 
 Servers = Callable[..., CollectorServer]
 RETRIED = frozenset({409, 429, 503})
-GENEROUS_S = 90.0
+GENEROUS_S = 180.0
 
 
 def post(client: httpx.Client, key: str, message: str, ack: str = "wal") -> httpx.Response:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.ingest.bodies import one, take
 from tests.ingest.front import Front
 
-WAIT_S = 60.0
+WAIT_S = 180.0
 DOCUMENTED = {202, 400, 401, 403, 408, 411, 413, 415, 429, 503}
 
 json_values = st.recursive(

@@ -455,12 +455,12 @@ def test_no_more_than_some_wait(front: Front, monkeypatch: pytest.MonkeyPatch) -
     for thread in threads:
         thread.start()
     for _ in threads:
-        assert waits.acquire(timeout=30)
+        assert waits.acquire(timeout=180)
     assert door().waiters.waiting == door().waiters.limit
     assert answer(front.post("/logs?ack=stored", {}))["ack"] == "wal"
     front.sink.release()
     for thread in threads:
-        thread.join(30)
+        thread.join(180)
     assert {answer(response)["ack"] for response in first} == {"stored"}
 
 

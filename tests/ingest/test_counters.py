@@ -20,7 +20,7 @@ from tests.ingest.front import Front
 from tests.servers.collector import CollectorServer
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
-WAIT_S = 60.0
+WAIT_S = 180.0
 
 
 @pytest.fixture

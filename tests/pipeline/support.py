@@ -25,7 +25,7 @@ from pipeline.settings import PipelineSettings
 from pipeline.sink import Sink, Written
 from pipeline.spec import PipelineSpec
 
-PATIENCE_S = 60.0  # reached only by a failure
+PATIENCE_S = 180.0  # reached only by a failure
 
 Step = BaseException | Callable[[Batch], Written | None] | None
 

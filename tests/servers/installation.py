@@ -24,7 +24,7 @@ def prepare_installation(data_dir: Path, environ: Mapping[str, str]) -> str:
         env=clean_environ(data_dir, environ),
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=540,
         check=False,
     )
     if done.returncode:

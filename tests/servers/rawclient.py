@@ -6,7 +6,7 @@ import socket
 from types import TracebackType
 from urllib.parse import urlsplit
 
-GENEROUS_S = 60.0
+GENEROUS_S = 180.0
 
 
 class RawClient:

@@ -19,7 +19,7 @@ from sinks.base import BaseSink
 from sinks.options import OptionsError, decode_options, describe_options
 from tests.sinks.records import batch, batch_of_parts, records
 
-WAIT_S = 30.0
+WAIT_S = 180.0
 
 
 class SinkContract:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.servers.proxy import Proxy
 
-WAIT_S = 30.0
+WAIT_S = 180.0
 
 
 class Echo:

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.server, pytest.mark.once]
 
 Start = Callable[..., CollectorServer]
 SUPERVISOR = (sys.executable, "-m", "collector_site.supervisor")
-GENEROUS_S = 60.0
+GENEROUS_S = 180.0
 
 
 class Late:

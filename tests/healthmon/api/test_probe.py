@@ -41,7 +41,7 @@ def listener() -> Iterator[http.server.ThreadingHTTPServer]:
     yield server
     server.shutdown()
     server.server_close()
-    thread.join(30)
+    thread.join(180)
 
 
 def url(server, path: str = "/") -> str:
@@ -144,7 +144,7 @@ def test_so_many_at_once(api, listener, monkeypatch):
 
     def slow(*args: object) -> Result:
         begun.release()
-        assert go_on.wait(30)
+        assert go_on.wait(180)
         return Result(total_ms=1.0)
 
     monkeypatch.setattr(probe, "_run", slow)

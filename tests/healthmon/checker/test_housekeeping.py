@@ -10,7 +10,7 @@ import pytest
 from healthmon.checker.housekeeping import Housekeeping, register_task, unregister_task
 from tests.healthmon.checker.virtual import VirtualClock
 
-WAIT_S = 30
+WAIT_S = 180.0
 
 Register = Callable[..., None]
 

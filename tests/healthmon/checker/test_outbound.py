@@ -15,7 +15,7 @@ from healthmon.probes.kind import Result
 from healthmon.truth.changes import Change, change_of
 from pipeline.errors import LogUnavailable
 
-WAIT_S = 30
+WAIT_S = 180.0
 
 
 class Log:

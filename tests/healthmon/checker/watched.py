@@ -67,7 +67,7 @@ def apply(checker: CollectorServer, directory: Path, *targets: dict[str, Any]) -
         env=checker.environ,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=540,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -19,7 +19,7 @@ from tests.healthmon.history.results import START, every, new_sink, sample, stor
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "records"])
 
 ON_POSTGRESQL = connections["records"].vendor == "postgresql"
-WAIT_S = 60.0
+WAIT_S = 180.0
 
 
 def roll_up(now: datetime, *, budget_s: float = 600, **options: Any) -> RolledUp:

@@ -20,7 +20,7 @@ from tests.servers.postgres import postgres
 from tests.servers.proxy import Proxy, postgres_proxy
 
 SCRIPT = Path(__file__).with_name("keeper_process.py")
-GENEROUS_S = 60.0
+GENEROUS_S = 180.0
 
 pytestmark = pytest.mark.server
 

@@ -15,7 +15,7 @@ from healthmon.targets.models import SLOTS
 
 ON_POSTGRESQL = connections["default"].vendor == "postgresql"
 ALL = list(range(SLOTS))
-GENEROUS_S = 60.0
+GENEROUS_S = 180.0
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

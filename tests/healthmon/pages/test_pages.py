@@ -274,15 +274,15 @@ class TestCache:
 
         def slow() -> str:
             begun.set()
-            assert go_on.wait(30)
+            assert go_on.wait(180)
             return "new"
 
         maker = threading.Thread(target=cache.get, args=("k", slow))
         maker.start()
-        assert begun.wait(30)
+        assert begun.wait(180)
         assert cache.get("k", lambda: "mine") == "old"
         go_on.set()
-        maker.join(30)
+        maker.join(180)
         assert cache.get("k", lambda: "mine") == "new"
 
     def test_a_database_away_leaves_the_last_page_for_an_hour(self) -> None:

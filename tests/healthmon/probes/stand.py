@@ -27,7 +27,7 @@ from healthmon.probes.trial import run_probe
 from sinks.options import decode_options
 from tests.healthmon.probes.listeners.nameserver import Nameserver
 
-WAIT_S = 30.0
+WAIT_S = 180.0
 SLOW_CALLBACK_S = 2.0
 
 _T = TypeVar("_T")

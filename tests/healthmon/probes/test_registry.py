@@ -70,7 +70,7 @@ def test_trials_run_in_several_threads_at_once():
     with Listener(answers(b"hello")) as listener:
 
         def one(_):
-            together.wait(30)
+            together.wait(180)
             return try_probe("tcp", listener.where, {"expect": "hello"}, 30)
 
         with ThreadPoolExecutor(4) as pool:

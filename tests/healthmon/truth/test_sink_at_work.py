@@ -76,7 +76,7 @@ def test_two_deliverers_of_one_log_store_each_flip_once(told: list[FlipStored]) 
         sink = FlipsSink()
         try:
             for start in range(0, len(changes), 40):
-                gate.wait(30)
+                gate.wait(180)
                 part = changes[start : start + 40]
                 answers.append(sink.write(batch_of(part, log_id=f"log-{number}")))
         except BaseException as error:
@@ -89,7 +89,7 @@ def test_two_deliverers_of_one_log_store_each_flip_once(told: list[FlipStored]) 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(180)
     assert problems == []
     assert sum(one.stored for one in answers) == len(changes)
     assert sum(one.already_stored for one in answers) == 3 * len(changes)
@@ -167,7 +167,7 @@ def test_a_target_is_deleted_while_its_flip_is_written(way: str, seen: bool) -> 
         assert not seen  # there was no row to wait for: the deletion may be over before
     finally:
         unregister_flip_hook("begins")
-    deleting.join(60)
+    deleting.join(180)
     assert problems == []
     assert not Target.objects.exists()
     assert not Flip.objects.exists()
@@ -252,7 +252,7 @@ def test_the_writers_thread_keeps_no_place_of_others() -> None:
 
     thread = threading.Thread(target=deliver)
     thread.start()
-    thread.join(30)
+    thread.join(180)
     assert left == [connection.vendor == "sqlite"]
 
 

@@ -12,7 +12,7 @@ from healthmon.probes.tools import Tools
 from sinks.options import decode_options
 from tests.healthmon.probes.http.scripted import Script, Server, serving
 
-PATIENCE_S = 20.0
+PATIENCE_S = 180.0
 
 
 async def probe_url(url: str, tools: Tools, **options: Any) -> Result:
