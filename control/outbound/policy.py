@@ -82,11 +82,18 @@ class AddressPolicy:
     ) -> None:
         self._loopback_bound = loopback_bound
         self._words = words
-        rules = [(network, True) for network in _read(allow, words.allow)]
-        rules += [(network, False) for network in _read(deny, words.deny)]
+        self._allow, self._deny = tuple(allow), tuple(deny)
+        rules = [(network, True) for network in _read(self._allow, words.allow)]
+        rules += [(network, False) for network in _read(self._deny, words.deny)]
         # The most specific first; of two alike the one that denies.
         self._rules = sorted(rules, key=lambda rule: (-rule[0].prefixlen, rule[1]))
         self._judged: dict[str, str] = {}
+
+    def trusting(self) -> AddressPolicy:
+        """The same for a host that the operator named: private addresses are no problem."""
+        return AddressPolicy(
+            allow=self._allow, deny=self._deny, loopback_bound=True, words=self._words
+        )
 
     def problem(self, ip: str) -> str:
         """Why `ip`, an address in text, may not be connected to; "" when it may."""

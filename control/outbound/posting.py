@@ -9,14 +9,14 @@ is doubted for some minutes.  Runs on the thread of the channel.
 from __future__ import annotations
 
 import ssl
-from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from urllib.parse import urlsplit
 
 import httpcore
 
 from control.admin.inert import one_line
 from control.outbound.connecting import Backend, Outbound
+from control.outbound.retryafter import retry_after_s
+from control.outbound.tls import client_context
 from control.outbox.senders import DoubtfulError
 from pipeline.errors import PermanentError, RetryableError
 
@@ -51,7 +51,7 @@ def post(
 ) -> str:
     """Post it, and answer the status with the beginning of what was said."""
     pool = httpcore.ConnectionPool(
-        ssl_context=_tls(verify), network_backend=Backend(outbound), max_connections=1
+        ssl_context=client_context(verify), network_backend=Backend(outbound), max_connections=1
     )
     try:
         with (
@@ -60,6 +60,7 @@ def post(
         ):
             status, said = response.status, _beginning(response)
             retry_after = _header(response, b"retry-after")
+            date = _header(response, b"date")
             location = _header(response, b"location")
     except (httpcore.TimeoutException, TimeoutError):
         raise RetryableError("no full answer in time") from None
@@ -75,7 +76,7 @@ def post(
         return answer
     if status in _NEVER:
         raise PermanentError(f"answered {answer}")
-    asked = _seconds(retry_after, now_s)
+    asked = retry_after_s(retry_after, now_s=now_s, date=date)
     if status in _LATER or status >= 500:
         raise RetryableError(f"answered {answer}", retry_after_s=asked)
     if 300 <= status < 400:
@@ -103,23 +104,3 @@ def _header(response: httpcore.Response, name: bytes) -> str:
         if key.lower() == name:
             return bytes(value[:500]).decode("latin-1")
     return ""
-
-
-def _seconds(retry_after: str, now_s: int) -> float | None:
-    """A Retry-After in seconds or as a date; None when there is none that can be read."""
-    text = retry_after.strip()
-    if text.isascii() and text.isdigit() and len(text) < 10:
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now_s) if text else None
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-@lru_cache(maxsize=2)
-def _tls(verify: bool) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
