@@ -292,7 +292,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='job',
-            index=models.Index(condition=models.Q(('state', 'queued')), fields=['-priority', 'id'], name='jobs_job_queued'),
+            index=models.Index(condition=models.Q(('state', 'queued')), fields=['type', '-priority', 'id'], name='jobs_job_queued'),
         ),
         migrations.AddIndex(
             model_name='job',

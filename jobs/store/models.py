@@ -55,7 +55,9 @@ class Job(models.Model):
         ordering: ClassVar[list[str]] = ["-id"]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(
-                fields=["-priority", "id"], name="jobs_job_queued", condition=models.Q(state=QUEUED)
+                fields=["type", "-priority", "id"],
+                name="jobs_job_queued",
+                condition=models.Q(state=QUEUED),
             ),
             models.Index(
                 fields=["run_at"], name="jobs_job_scheduled", condition=models.Q(state=SCHEDULED)

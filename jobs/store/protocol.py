@@ -186,6 +186,14 @@ class Store(Protocol):
         """Give back, uncounted, whatever the runner still holds, and be no longer known."""
         ...
 
+    def give_back(self, runner: str, *, keep: Collection[UUID]) -> int:
+        """Queue, uncounted, what the runner holds by the book but does not have in its hands.
+
+        A claim whose answer was lost took jobs that nobody runs: whoever saw `claim` raise calls
+        this, with all that he has, before he claims again.
+        """
+        ...
+
     def rescue(self, runner: str, *, beats: int, lost_at: Mapping[int, int]) -> int | None:
         """Queue the jobs of a runner that was seen dead at `beats`, each an attempt the poorer.
 

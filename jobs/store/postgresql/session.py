@@ -1,0 +1,33 @@
+"""psycopg itself, on Django's connection of the calling thread.
+
+The statements here are long and always the same: PostgreSQL plans them once for each connection,
+where nothing between here and there (a pooler of transactions) forbids it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from django.db import connection
+
+CHANNEL = "collector_jobs"
+# What a listener is told: there is something to claim; somebody wants jobs cancelled.
+QUEUED_WORD, CANCEL_WORD = "queued", "cancel"
+
+
+@contextmanager
+def cursor() -> Iterator[psycopg.Cursor[Any]]:
+    """Errors come out as `django.db.Error`."""
+    connection.ensure_connection()
+    driver: psycopg.Connection[Any] = connection.connection
+    pooled = connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS", False)
+    before = driver.prepare_threshold
+    with connection.wrap_database_errors, psycopg.Cursor(driver) as made:
+        driver.prepare_threshold = None if pooled else 3
+        try:
+            yield made
+        finally:
+            driver.prepare_threshold = before
