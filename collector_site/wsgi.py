@@ -1,4 +1,4 @@
-"""The WSGI application: ingest and probes through a short middleware list, the rest the full.
+"""The WSGI application: ingest, jobs and probes through a short middleware list, the rest the full.
 
 Called on the server's request threads; both handlers are made once, while the worker loads.
 """
@@ -22,7 +22,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "collector_site.settings")
 
 StartResponse = Callable[..., Any]
 PROBES = frozenset({"/healthz", "/readyz", "/stats", "/metrics"})
-PINGS = "/ping/"
+JOBS = "/jobs"
+BELOW = ("/ping/", "/jobs/")
 
 
 class ShortHandler(WSGIHandler):
@@ -45,17 +46,17 @@ class ShortHandler(WSGIHandler):
 
 
 class Dispatch:
-    """Chooses the handler by path: those that `ingest.urls` names exactly, pings, the probes."""
+    """Chooses the handler by path: those that `ingest.urls` names exactly, pings, jobs, probes."""
 
     def __init__(self) -> None:
         self._full = WSGIHandler()
         self._short = ShortHandler()
-        self._paths = PROBES | ingest_paths()
+        self._paths = PROBES | ingest_paths() | {JOBS}
         get_resolver()._populate()  # now, rather than in the first request
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
-        short = path in self._paths or path.startswith(PINGS)
+        short = path in self._paths or path.startswith(BELOW)
         chosen = self._short if short else self._full
         response: Iterable[bytes] = chosen(environ, start_response)
         return response

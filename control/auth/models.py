@@ -17,6 +17,7 @@ SCOPES: dict[str, str] = {
     "counters": "count",
     "read": "read records and figures",
     "targets": "change targets and incidents",
+    "jobs": "submit, cancel and retry jobs",
     "admin": "everything",
 }
 # The greatest that the database's integer holds.

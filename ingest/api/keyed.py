@@ -12,27 +12,21 @@ between, the log tells which claims were kept.  Runs on the request's thread.
 from __future__ import annotations
 
 import hashlib
-import re
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.http import HttpResponse
 
-from control.idempotency import service
+from control.idempotency import header, service
 from control.idempotency.claims import Claim, Mismatch, Replay, Wanted
 from control.idempotency.desk import Desk
 from control.idempotency.jobs import Busy, Unavailable
-from control.idempotency.models import MAX_KEY_CHARS
 from ingest import metrics
 from ingest.wire.errors import RequestError
 from ingest.wire.formats import Format
 from pipeline.engine import Engine
 from pipeline.errors import Refused, Saturated
-
-REPLAYED = "Idempotency-Replayed"
-_VISIBLE = re.compile(r"[!-~]+")
-_ESCAPED = re.compile(r'\\(["\\])')
 
 
 class KeyPending(Refused):
@@ -48,25 +42,11 @@ class KeysAway(Refused):
 
 
 def key_of(meta: Mapping[str, Any]) -> str | None:
-    """The request's key, None without one; raises 400 for what is none.
-
-    A key in quotation marks, as the header's draft standard writes it, is the one inside.
-    """
-    sent = meta.get("HTTP_IDEMPOTENCY_KEY")
-    if sent is None:
-        return None
-    key: str = sent.strip()
-    if len(key) > 1 and key[0] == key[-1] == '"':
-        key = _ESCAPED.sub(r"\1", key[1:-1])
-    if len(key) > MAX_KEY_CHARS or not _VISIBLE.fullmatch(key):
-        raise RequestError(
-            400,
-            "bad_idempotency_key",
-            f"an Idempotency-Key is 1 to {MAX_KEY_CHARS} visible ASCII characters; this one has "
-            f"{len(key)}{'' if len(key) > MAX_KEY_CHARS else ', and not all are'}. "
-            "A UUID does well",
-        )
-    return key
+    """The request's key, None without one; raises 400 for what is none."""
+    try:
+        return header.key_of(meta)
+    except header.BadKey as error:
+        raise RequestError(400, "bad_idempotency_key", str(error)) from None
 
 
 def digest_of(body: bytes, format: Format) -> str:
@@ -158,7 +138,7 @@ def claim(
             outcome.response.encode(),
             status=outcome.status,
             content_type="application/json",
-            headers={REPLAYED: "true"},
+            headers={header.REPLAYED: "true"},
         )
     if isinstance(outcome, Mismatch):
         metrics.count_keyed("mismatch")

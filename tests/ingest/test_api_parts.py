@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from control.web.sampling import Sampler
 from ingest.api import answers
 from ingest.api.acks import Waiters, choose_ack, weakest
 from ingest.api.keyed import KeyPending, KeysAway, digest_of, key_of
-from ingest.api.requestlog import Sampler
 from ingest.metrics import RateMeter
 from ingest.wire.errors import RequestError
 from ingest.wire.formats import Format

@@ -1,0 +1,168 @@
+"""`/jobs`: submitting, looking, cancelling, trying again.
+
+`POST /jobs` goes past what DRF does for every request, which would cost more than the job's row
+does; the rest is DRF's.  Runs on request threads, of which some are kept for health checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+from uuid import UUID
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from control.auth.models import ApiKey
+from control.web.api import Answered, ApiView
+from control.web.permits import permits
+from control.web.problem import problem
+from control.web.requestid import request_id_of
+from control.web.retryafter import retry_after
+from jobs.api import intake, schema, tools
+from jobs.api.documents import MAX_EVENTS, whole
+from jobs.api.listing import PARAMETERS, page, type_names, visible
+from jobs.api.saturation import Full
+from jobs.states import CANCELLED, RUNNING
+from jobs.store.models import Job, JobEvent, JobStep
+from jobs.store.protocol import Changed
+
+
+class JobsApiView(ApiView):
+    """`read` to look, `jobs` to change; one's own tenant's, but for keys of any."""
+
+    write_scope: ClassVar[str] = intake.SCOPE
+    narrow_by: ClassVar[str] = "status, type, or time"
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if not permits.try_take():
+            return _busy(request)
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        finally:
+            permits.give_back()
+
+    def by(self) -> str:
+        """Who asks, for the job's story."""
+        key = ApiKey.objects.filter(pk=self.principal.key_id or 0).first()
+        return f"the API key {key.name}" if key is not None else "a client of the API"
+
+    def one(self, id: UUID) -> Job:
+        job = visible(self.principal).filter(pk=id).first()
+        if job is None:
+            raise Http404
+        return job
+
+
+@schema.jobs
+class JobsView(JobsApiView):
+    parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {"GET": PARAMETERS}
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.method != "POST":
+            return super().dispatch(request, *args, **kwargs)
+        try:
+            return intake.take_in(request)
+        except Exception as error:
+            self.request = request  # type: ignore[assignment]
+            self.headers = {}
+            return self.handle_exception(error)  # type: ignore[no-any-return]
+
+    def get(self, request: Request) -> Response:
+        return page(request, self.principal)
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        return intake.take_in(request)
+
+
+@schema.job
+class JobView(JobsApiView):
+    def get(self, request: Request, id: UUID) -> Response:
+        return Response(document(self.one(id)))
+
+
+def document(job: Job) -> dict[str, Any]:
+    steps = list(JobStep.objects.filter(job_id=job.pk).order_by("stage", "id"))
+    latest = JobEvent.objects.filter(job_id=job.pk).order_by("-id")[: MAX_EVENTS + 1]
+    return whole(job, type_names({job.type_id})[job.type_id], steps, list(reversed(latest)))
+
+
+@schema.cancel
+class CancelView(JobsApiView):
+    def post(self, request: Request, id: UUID) -> HttpResponse:
+        """Harmless again."""
+        self.one(id)
+        now = _change(self, "cancel", id)
+        if now.state == CANCELLED:
+            return _told(id, now, 200)
+        if now.state == RUNNING:
+            # Its runner was told, now or before.
+            return _told(id, now, 202)
+        return _conflict(self, now, "only a job that has not ended can be cancelled")
+
+
+@schema.retry
+class RetryView(JobsApiView):
+    def post(self, request: Request, id: UUID) -> HttpResponse:
+        self.one(id)
+        try:
+            tools.saturation().admit()
+        except Full as error:
+            raise Answered(_full(self, error)) from None
+        now = _change(self, "retry", id)
+        if not now.changed:
+            return _conflict(self, now, "only one that is dead or cancelled is tried again")
+        tools.saturation().taken()
+        return _told(id, now, 202)
+
+
+def _change(view: JobsApiView, verb: Literal["cancel", "retry"], id: UUID) -> Changed:
+    changed = tools.the_store().change(verb, [id], by=view.by())
+    if id not in changed:  # retention was quicker
+        raise Http404
+    return changed[id]
+
+
+def _told(id: UUID, now: Changed, status: int) -> Response:
+    body = {
+        "id": str(id),
+        "status": now.state,
+        "changed": now.changed,
+        "cancel_asked": now.state == RUNNING,
+    }
+    return Response(body, status=status)
+
+
+def _conflict(view: JobsApiView, now: Changed, rule: str) -> HttpResponse:
+    return problem(
+        409,
+        title="Conflict",
+        detail=f"The job is {now.state}: {rule}.",
+        code="conflict",
+        request_id=request_id_of(view.request._request),
+        job_status=now.state,
+    )
+
+
+def _full(view: JobsApiView, error: Full) -> HttpResponse:
+    return problem(
+        429,
+        title="Too Many Requests",
+        detail=str(error),
+        code="saturated",
+        request_id=request_id_of(view.request._request),
+        headers={"Retry-After": str(retry_after(error.retry_after_s))},
+    )
+
+
+def _busy(request: HttpRequest) -> HttpResponse:
+    return problem(
+        429,
+        title="Too Many Requests",
+        detail="All threads that serve jobs are busy.",
+        code="saturated",
+        request_id=request_id_of(request),
+        headers={"Retry-After": "1"},
+    )
