@@ -85,7 +85,7 @@ class CollectorAdminSite(admin.AdminSite):
 
     def dashboard_view(self, request: HttpRequest) -> HttpResponse:
         """The panels alone, fetched again and again by the open dashboard."""
-        if (to_login := self._to_login(request, "admin:index")) is not None:
+        if (to_login := self.to_login(request, "admin:index")) is not None:
             return to_login
         response: HttpResponse = self.admin_view(self.dashboard)(request)
         return response
@@ -99,12 +99,12 @@ class CollectorAdminSite(admin.AdminSite):
     def live_panels_view(self, request: HttpRequest) -> HttpResponse:
         from control.admin import live
 
-        if (to_login := self._to_login(request, "admin:live")) is not None:
+        if (to_login := self.to_login(request, "admin:live")) is not None:
             return to_login
         response: HttpResponse = self.admin_view(live.panels)(request)
         return response
 
-    def _to_login(self, request: HttpRequest, page: str) -> HttpResponse | None:
+    def to_login(self, request: HttpRequest, page: str, *args: str) -> HttpResponse | None:
         """Where an open page goes whose session has ended.
 
         A redirect would put the login page inside the panels.
@@ -112,7 +112,7 @@ class CollectorAdminSite(admin.AdminSite):
         if not request.headers.get("HX-Request") or self.has_permission(request):
             return None
         login = reverse("admin:login", current_app=self.name)
-        following = reverse(page, current_app=self.name)
+        following = reverse(page, args=args, current_app=self.name)
         return HttpResponse(status=204, headers={"HX-Redirect": f"{login}?next={following}"})
 
     @method_decorator(never_cache)

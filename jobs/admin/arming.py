@@ -4,4 +4,8 @@ from __future__ import annotations
 
 
 def arm() -> None:
-    """Register everything; harmless when called again."""
+    """Put jobs on the dashboard; harmless when called again."""
+    from jobs.admin import board, problems
+
+    board.register()
+    problems.register()

@@ -1,0 +1,132 @@
+"""Who runs jobs now, and what they say of the downstream services, from their last beats.
+
+A runner's figures come from another process: whatever is not as expected is left out.  Runs in
+request threads; only shows, and decides nothing by a wall clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+
+from jobs.store.models import Runner
+
+RUNNERS_SHOWN = 50
+# A beat comes a few times a lease; the rest is for a database that was busy.
+LEASES_SILENT = 2
+_RANK = {"closed": 0, "half_open": 1, "open": 2}
+
+
+def _number(value: Any) -> float:
+    right = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if right else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownRunner:
+    runner: Runner
+    alive: bool
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        told = self.runner.figures
+        return told if isinstance(told, dict) else {}
+
+    def figure(self, name: str) -> int | None:
+        value = self.figures.get(name)
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+        return int(value) if right else None
+
+    @property
+    def workers(self) -> int | None:
+        return self.figure("workers")
+
+    @property
+    def max_workers(self) -> int | None:
+        return self.figure("max_workers")
+
+    @property
+    def busy(self) -> int | None:
+        return self.figure("busy")
+
+    @property
+    def waiting(self) -> int | None:
+        return self.figure("waiting")
+
+    @property
+    def hung(self) -> int:
+        return self.figure("hung") or 0
+
+    @property
+    def ended(self) -> int | None:
+        known = [self.figure(name) for name in ("succeeded", "dead", "cancelled")]
+        return sum(one or 0 for one in known) if any(one is not None for one in known) else None
+
+    @property
+    def trouble(self) -> str:
+        return str(self.figures.get("database_error") or "")[:300]
+
+
+@dataclass(kw_only=True)
+class Health:
+    """A downstream service as all living runners together see it."""
+
+    name: str
+    breaker: str = "closed"
+    cause: str = ""
+    retry_in_s: float | None = None
+    in_flight: int = 0
+    calls: int = 0
+    failures: int = 0
+    trips: int = 0
+    runners: int = 0
+    open_in: int = 0
+    told_by: list[str] = field(default_factory=list)
+
+    @property
+    def failed_share(self) -> float | None:
+        return self.failures / self.calls if self.calls else None
+
+    @property
+    def troubled(self) -> bool:
+        return self.breaker != "closed"
+
+    def add(self, told: Mapping[str, Any], runner: str) -> None:
+        state = str(told.get("breaker") or told.get("state") or "closed").replace("-", "_")
+        self.runners += 1
+        self.told_by.append(runner)
+        self.in_flight += int(_number(told.get("in_flight")))
+        self.calls += int(_number(told.get("calls")))
+        self.failures += int(_number(told.get("failures")))
+        self.trips += int(_number(told.get("trips")))
+        self.open_in += state != "closed"
+        if _RANK.get(state, 0) >= _RANK[self.breaker]:
+            if state != "closed":
+                self.cause = str(told.get("cause") or self.cause)[:300]
+                wait = told.get("retry_in_s")
+                self.retry_in_s = _number(wait) if wait is not None else None
+            self.breaker = state if state in _RANK else self.breaker
+
+
+def runners(now: datetime) -> list[ShownRunner]:
+    """Those that are known, the living first."""
+    silent = timedelta(seconds=settings.COLLECTOR.jobs.lease_s * LEASES_SILENT)
+    rows = Runner.objects.order_by("-seen_at")[:RUNNERS_SHOWN]
+    shown = [ShownRunner(runner=row, alive=row.seen_at >= now - silent) for row in rows]
+    return sorted(shown, key=lambda one: (not one.alive, one.runner.started_at))
+
+
+def downstreams(shown: Iterable[ShownRunner]) -> dict[str, Health]:
+    """By name, what the living say."""
+    found: dict[str, Health] = {}
+    for one in shown:
+        told = one.figures.get("downstreams") if one.alive else None
+        for row in told if isinstance(told, list) else ():
+            name = row.get("name") if isinstance(row, dict) else None
+            if isinstance(name, str) and name:
+                found.setdefault(name, Health(name=name)).add(row, str(one.runner))
+    return found
