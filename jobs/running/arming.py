@@ -5,3 +5,7 @@ from __future__ import annotations
 
 def arm() -> None:
     """Register everything; harmless when called again."""
+    from control.processes import lifecycle
+    from jobs.running.service import current
+
+    lifecycle.register(current())

@@ -44,7 +44,7 @@ MAX_HUNG = 8
 
 
 class Runner:
-    """`states()` tells of the downstream services, for the figures; `closing` gives theirs back."""
+    """`states()` tells of the downstream services, for the figures; `close` lets go of them."""
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class Runner:
         lease_s: float,
         process: str = "",
         states: Callable[[], list[dict[str, Any]]] = list,
+        close: Callable[[], None] = lambda: None,
         waker: Callable[[Callable[[], None]], Waker] | None = None,
     ) -> None:
         self._store = store
@@ -68,6 +69,7 @@ class Runner:
         self._settling = settling
         self._clock = clock
         self._states = states
+        self._close = close
         self._min_workers, self._max_workers = min_workers, max_workers
         host, pid = socket.gethostname(), os.getpid()
         self._label = f"{host[:40]}:{pid}"
@@ -155,6 +157,7 @@ class Runner:
         self.pool.join(0.5)
         self.keeper.stop(2.0)
         given_back = self._leave()
+        self._close()
         logger.info(
             "runner stopped",
             extra={**self.figures.report(), "hanging": len(hanging), "given_back": given_back},
@@ -200,7 +203,12 @@ class Runner:
 
         try:
             outcome = self._executor.run(
-                job, spec, worker=name, record=record, interruption=run.interruption
+                job,
+                spec,
+                worker=name,
+                record=record,
+                interruption=run.interruption,
+                claimed_at=run.claimed_at,
             )
         except Exception as error:
             logger.exception("a job could not be run", extra={"job_id": str(job.id)})

@@ -15,14 +15,14 @@ from django.conf import settings
 from control.ports.readiness import register_readiness, unregister_readiness
 from control.ports.stats import register_stats_part, unregister_stats_part
 from control.processes.identity import current_identity
-from jobs.downstream.service import downstreams
+from jobs.downstream.calls import Downstreams
 from jobs.execution.executor import Executor
 from jobs.execution.handlers import Handlers
 from jobs.running.runner import WRITE_S, Runner
 from jobs.running.settling import Settling
 from jobs.store.database import store
 from jobs.types import catalogue
-from jobs.webhooks.composing import compose
+from jobs.webhooks.policy import policy
 from pipeline.runtime.clock import SystemClock
 
 logger = logging.getLogger(__name__)
@@ -87,21 +87,26 @@ class RunnerService:
 
 
 def make_runner() -> Runner:
-    """A runner of this installation, not yet running."""
+    """A runner of this installation, not yet running.  Raises PolicyError."""
     jobs = settings.COLLECTOR.jobs
     clock = SystemClock()
     identity = current_identity()
-    calls = downstreams()
-    return Runner(
+    calls = Downstreams(
+        clock=clock,
+        policy=policy(),
+        living_runners=lambda: runner.keeper.living,
+        known=lambda: catalogue.current().downstreams.keys(),
+    )
+    runner = Runner(
         store=store(),
         executor=Executor(
             call=calls.call,
-            handlers=Handlers(allowed=jobs.handlers),
+            handlers=Handlers(patterns=jobs.handlers),
             clock=clock,
             max_result_bytes=jobs.max_result_bytes,
         ),
         catalogue=catalogue.current,
-        settling=Settling(compose=compose),
+        settling=Settling(),
         clock=clock,
         min_workers=jobs.min_workers,
         max_workers=jobs.max_workers,
@@ -109,7 +114,9 @@ def make_runner() -> Runner:
         lease_s=jobs.lease_s,
         process=str(identity.id) if identity is not None else "",
         states=calls.states,
+        close=calls.close,
     )
+    return runner
 
 
 _service = RunnerService()
