@@ -12,6 +12,7 @@ ROOMS = (
     "jobs.execution",
     "jobs.running",
     "jobs.schedules",
+    "jobs.upkeep",
     "jobs.webhooks",
     "jobs.bulk",
     "jobs.api",

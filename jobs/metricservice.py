@@ -15,6 +15,7 @@ from control.processes.metricfiles import GREATEST, directory
 from control.processes.metricwriter import MetricWriter
 from jobs import metrics
 from jobs.metrics import OWN
+from jobs.store.database import store
 
 TASK = "job-depth"
 DEPTH_EVERY_S = 5.0
@@ -23,8 +24,6 @@ GREATEST_OF_ALL = GREATEST | {"downstream_breaker_state"}
 
 def read_depth() -> None:
     """Raises `django.db.Error`."""
-    from jobs.store.database import store
-
     metrics.note_depth(store().counts())
 
 

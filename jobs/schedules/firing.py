@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db import DataError, IntegrityError, transaction
+from django.db import DataError, IntegrityError, connection, transaction
 
 from jobs import metrics
 from jobs.ids import new_job_id
 from jobs.schedules.cron import ScheduleError, next_time
+from jobs.schedules.problems import payload_problem
 from jobs.states import OPEN
 from jobs.store.models import Job
 from jobs.store.protocol import Draft, Store
+from jobs.store.sqlite import session as sqlite_session
 from jobs.tracing import submitted_span
 from jobs.types import catalogue
 from jobs.types.models import JobSchedule
@@ -44,13 +46,13 @@ MAX_ERROR_CHARS = 500
 Validate = Callable[[TypeSpec, Any], str]
 
 
-def anything_goes(spec: TypeSpec, payload: Any) -> str:
-    return ""
+def by_schema(spec: TypeSpec, payload: Any) -> str:
+    return payload_problem(spec.id, spec.payload_schema, payload)
 
 
-def in_turn() -> AbstractContextManager[Any]:
-    """Nothing to wait for."""
-    return nullcontext()
+def in_turn() -> AbstractContextManager[None]:
+    """A transaction; on SQLite in this process's turn to write."""
+    return sqlite_session.turn() if connection.vendor == "sqlite" else transaction.atomic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +64,18 @@ class _Told:
 
 
 class Firing:
-    """`validate` says what is wrong with a payload, "" where nothing is.
-
-    `writing` is entered around each transaction, for stores that take writers in turn.
-    """
+    """`validate` says what is wrong with a payload, "" where nothing is."""
 
     def __init__(
         self,
         *,
         store: Store,
         now: Callable[[], datetime],
-        validate: Validate = anything_goes,
-        writing: Callable[[], AbstractContextManager[Any]] = in_turn,
+        validate: Validate = by_schema,
     ) -> None:
         self._store = store
         self._now = now
         self._validate = validate
-        self._writing = writing
         self._told: dict[tuple[str, str], _Told] = {}
         self._said: dict[int, str] = {}
         self._soonest: datetime | None = None
@@ -165,7 +162,7 @@ class Firing:
                 self._count(row, "failed", due)
             return 0
         try:
-            with self._writing(), transaction.atomic():
+            with in_turn():
                 moved = self._row(row).update(
                     next_at=following, last_at=due, last_job=draft.id, last_error=""
                 )
@@ -220,7 +217,7 @@ class Firing:
 
     def _move(self, row: JobSchedule, **fields: Any) -> bool:
         """Write this where nobody else did; True when it was this process."""
-        with self._writing(), transaction.atomic():
+        with in_turn():
             return bool(self._row(row).update(**fields))
 
     @staticmethod

@@ -6,6 +6,9 @@ from __future__ import annotations
 def arm() -> None:
     """Register everything; harmless when called again."""
     from control.processes import lifecycle
+    from jobs.types import configsection
     from jobs.types.service import service
+
+    configsection.register()
 
     lifecycle.register(service)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from datetime import UTC, datetime
 
 from django.conf import settings
-from django.db import connections
 
 from jobs.schedules.firing import EVERY_S, Firing
+from jobs.store.database import store
 from jobs.store.protocol import Store
+from jobs.store.story import database_now
 from jobs.upkeep.folding import RUNNER_EVERY_S, SERVER_EVERY_S, Folding, NobodyElse
 from jobs.upkeep.retention import INTERVAL_S, Retention
 from jobs.upkeep.rounds import Rounds, Task
@@ -28,21 +28,10 @@ def runs_jobs(role: str) -> bool:
     return role == "jobs" or (role == "server" and settings.COLLECTOR.jobs.in_server)
 
 
-def database_now() -> datetime:
-    """The control database's clock; all processes of all machines go by it."""
-    wrapper = connections["default"]
-    if wrapper.vendor != "postgresql":
-        return datetime.now(UTC)
-    with wrapper.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        found: datetime = cursor.fetchone()[0]
-    return found
-
-
-def runner_tasks(store: Store) -> tuple[Task, ...]:
-    firing = Firing(store=store, now=database_now)
-    folding = Folding(store=store)
-    retention = Retention(store=store, now=database_now, monotonic=time.monotonic)
+def runner_tasks(of: Store) -> tuple[Task, ...]:
+    firing = Firing(store=of, now=database_now)
+    folding = Folding(store=of)
+    retention = Retention(store=of, now=database_now, monotonic=time.monotonic)
     return (
         Task(name="fold", interval_s=RUNNER_EVERY_S, run=folding.run),
         Task(name="schedules", interval_s=EVERY_S, run=firing.run),
@@ -50,10 +39,10 @@ def runner_tasks(store: Store) -> tuple[Task, ...]:
     )
 
 
-def server_tasks(store: Store) -> tuple[Task, ...]:
-    folding = NobodyElse(store=store, run=Folding(store=store).run)
-    retention = Retention(store=store, now=database_now, monotonic=time.monotonic)
-    forgetting = NobodyElse(store=store, run=retention.run)
+def server_tasks(of: Store) -> tuple[Task, ...]:
+    folding = NobodyElse(store=of, run=Folding(store=of).run)
+    retention = Retention(store=of, now=database_now, monotonic=time.monotonic)
+    forgetting = NobodyElse(store=of, run=retention.run)
     return (
         Task(name="fold", interval_s=SERVER_EVERY_S, run=folding.run),
         Task(name="retention", interval_s=INTERVAL_S, run=forgetting.run),
@@ -74,8 +63,6 @@ class UpkeepService:
     def start(self, role: str) -> None:
         if role not in ("jobs", "server"):
             return
-        from jobs.store.database import store
-
         with self._lock:
             if self._rounds is not None:
                 return
