@@ -281,8 +281,9 @@ class AttemptRun:
     def _failed(
         self, step: StepSpec, began: StepRecord, interruption: Interruption, error: Exception
     ) -> _Called:
-        if isinstance(error, Interrupted):
-            state, text = _TOLD.get(interruption.why or error.why, _TOLD[STOP])
+        late = DEADLINE if self._is_late() else ""
+        if isinstance(error, Interrupted) and (why := interruption.why or late):
+            state, text = _TOLD.get(why, _TOLD[STOP])
             return _Called(record=replace(began, state=state, error=text))
         text = self._text(step, error)
         if isinstance(error, Delayed):

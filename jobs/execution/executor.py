@@ -15,7 +15,7 @@ from jobs.execution.handlers import Handlers
 from jobs.execution.interruption import Interruption
 from jobs.execution.pool import StepPool
 from jobs.execution.stepcall import UNUSABLE_S, CallFn, StepCaller
-from jobs.states import DEAD
+from jobs.states import DEAD, SUCCEEDED
 from jobs.store.protocol import Again, Claimed, Ended
 from jobs.types.spec import TypeSpec
 from pipeline.runtime.clock import Clock
@@ -59,6 +59,9 @@ class Executor:
 
         `claimed_at` (monotonic) is what the job's deadline counts from; None: now.
         """
+        if not type.steps:
+            with tracing.attempt_span(job, type.name, worker):
+                return _nothing_to_do(job, worker)
         with tracing.log_fields(job, worker), tracing.attempt_span(job, type.name, worker) as span:
             attempt = AttemptRun(
                 job=job,
@@ -92,6 +95,17 @@ class Executor:
     def close(self, timeout_s: float = 1.0) -> bool:
         """Give the helpers back; True when all ended in time."""
         return self.pool.close(timeout_s)
+
+
+def _nothing_to_do(job: Claimed, worker: str) -> Ended:
+    """A type without steps: its jobs are done when they are begun."""
+    return Ended(
+        id=job.id,
+        claim=job.claim,
+        state=SUCCEEDED,
+        worker=worker,
+        result={"steps": {}, "failed": {}},
+    )
 
 
 def _tell(done: Ended | Again | None, type_name: str) -> None:

@@ -28,7 +28,7 @@ from pipeline.delivery.retry import RETRY_AFTER_CAP_S
 from pipeline.errors import RetryableError
 
 # So much longer than asked for, at most: those who were told the same do not come back together.
-JITTER = 0.1
+JITTER = 0.25
 MAX_NAMED = 3
 
 
@@ -78,26 +78,29 @@ def of(attempt: Attempt, *, jitter: Callable[[], float] = random.random) -> Ende
         error = "its deadline passed" + (f"; last, {last}" if last else "")
         return _ended(attempt, DEAD, reason=DEADLINE_REASON, error=error)
     if attempt.why == STOP:
-        return _again(attempt, delay_s=0.0, spent=False, text="given back: its runner stops")
-    return _tried_again(attempt, jitter)
-
-
-def _tried_again(attempt: Attempt, jitter: Callable[[], float]) -> Again:
+        delay_s = _delay_s(attempt, jitter, least=0.0)
+        return _again(attempt, delay_s=delay_s, spent=False, text="given back: its runner stops")
     job, spec = attempt.job, attempt.spec
-    delays = [_delay_s(one, spec, job.attempts + 1, jitter) for one in attempt.hindrances]
-    # Where some steps suffice, whichever may be called first could be the one.
-    pick = max if aggregation.waits_for_stages(spec) else min
-    delay_s = pick(delays, default=spec.retry.base_s)
-    if attempt.left_s is not None:
-        delay_s = min(delay_s, attempt.left_s)
-    text = "; ".join(f"step {one.step}: {one.text}" for one in attempt.hindrances[:MAX_NAMED])
-    failed = not all(one.held for one in attempt.hindrances) or not attempt.hindrances
+    hindrances = attempt.hindrances
+    text = "; ".join(f"step {one.step}: {one.text}" for one in hindrances[:MAX_NAMED])
+    failed = not all(one.held for one in hindrances) or not hindrances
     # The last attempt is never spent on steps that could not be called in it.
     spent = failed and job.attempts + 1 < spec.max_attempts
+    delay_s = _delay_s(attempt, jitter, least=spec.retry.base_s)
     return _again(attempt, delay_s=delay_s, spent=spent, text=text)
 
 
-def _delay_s(
+def _delay_s(attempt: Attempt, jitter: Callable[[], float], *, least: float) -> float:
+    """When to come back; `least` where no step says."""
+    job, spec = attempt.job, attempt.spec
+    delays = [_asked_s(one, spec, job.attempts + 1, jitter) for one in attempt.hindrances]
+    # Where some steps suffice, whichever may be called first could be the one.
+    pick = max if aggregation.waits_for_stages(spec) else min
+    delay_s = pick(delays, default=least)
+    return delay_s if attempt.left_s is None else min(delay_s, attempt.left_s)
+
+
+def _asked_s(
     hindrance: Hindrance, spec: TypeSpec, number: int, jitter: Callable[[], float]
 ) -> float:
     asked_s = hindrance.asked_s

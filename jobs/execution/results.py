@@ -14,13 +14,15 @@ from pipeline.errors import PermanentError
 MAX_DEPTH = 64
 MAX_DIGITS = 1_000
 
+_written = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
 
 def kept(value: Any, *, step: str, max_bytes: int) -> Any:
     """The value as it is kept: tuples are lists, names of members texts."""
     if value is None or value is True or value is False:
         return value
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _written(value)
         size = len(text.encode())
     except RecursionError:
         raise PermanentError(f"step {step}: its result is nested too deeply") from None

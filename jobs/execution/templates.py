@@ -25,6 +25,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 32
 BODILESS = ("GET", "HEAD", "DELETE")  # unless a body is configured
 
+_written = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _IN_PATH = "/?&=%:@!$'()*+,;~"  # of what the operator wrote
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 
@@ -158,7 +159,7 @@ class _Encoder:
 
     def encode(self, value: Any) -> None:
         try:
-            piece = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            piece = _written(value)
         except (ValueError, TypeError, RecursionError) as error:
             self._filling.fail("the body", f"would hold what JSON cannot: {error}")
         self.put(piece)
@@ -202,7 +203,7 @@ class _Encoder:
 
     def _inline(self, wanted: Reference) -> str:
         value = self._filling.value(wanted, "the body")
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return value if isinstance(value, str) else _written(value)
 
 
 def steps_referred_to(step: StepSpec) -> frozenset[str]:
