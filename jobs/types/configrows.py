@@ -23,9 +23,9 @@ Row = TypeVar("Row", bound=Model)
 class RowSection(Generic[Row]):
     """A section of the file, by name; see `control.config.export.Section`."""
 
-    name: ClassVar[str]
-    order: ClassVar[int]
-    noun: ClassVar[str]
+    name: str
+    order: int
+    noun: str
     columns: ClassVar[tuple[Column, ...]]
     # Fields of an entry that are no columns of the row itself.
     more: ClassVar[dict[str, type]] = {}
