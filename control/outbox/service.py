@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 ORDER = 40
 RETENTION = "outbox-retention"
-ROLES = frozenset({"server", "checker"})
+ROLES = frozenset({"server", "checker", "jobs"})
 
 
 class OutboxService:
