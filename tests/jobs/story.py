@@ -36,9 +36,9 @@ TYPE = "onboarding"
 FINISHED = {"succeeded", "dead", "cancelled", "discarded"}
 
 MAKE_TYPE = """
-import json, sys
+import json
 from jobs.models import DownstreamService, JobType, TypeStep
-told = json.loads(sys.argv[1]) if len(sys.argv) > 1 else json.loads({told!r})
+told = json.loads({told!r})
 type = JobType.objects.create(name={type!r}, max_attempts=8, backoff_base_s=told["backoff_s"],
                               backoff_cap_s=max(5, told["backoff_s"]))
 for stage, (name, url) in enumerate(told["services"], 1):
@@ -66,7 +66,8 @@ class Toy:
             line = self._process.stdout.readline()
             assert line, "the toy downstream did not start"
         self.url = "http://" + line.split("http://", 1)[1].split()[0].rstrip("/.,;")
-        threading.Thread(target=self._process.stdout.read, daemon=True).start()
+        self._reader = threading.Thread(target=self._process.stdout.read, daemon=True)
+        self._reader.start()
 
     def journal(self) -> list[dict[str, Any]]:
         address = f"{self.url}/journal?limit=100000"
@@ -79,6 +80,9 @@ class Toy:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._reader.join(10)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 @dataclass(kw_only=True)
@@ -265,7 +269,8 @@ class Story:
         for job in random.Random(self.seed).sample(ids, min(5, len(ids))):
             document = client.get(f"/jobs/{job}").json()
             assert document["status"] in FINISHED, document
-            assert {step["name"] for step in document["steps"]} == set(STEPS), document
+            names = {step["name"] for step in document["steps"]}
+            assert names == set(STEPS) if document["status"] == "succeeded" else names, document
 
 
 def main() -> int:
@@ -311,7 +316,7 @@ def main() -> int:
         and not report.completed_twice
         and report.repeated <= report.in_flight
         and "open" in report.breakers
-        and set(report.reasons) <= {"attempts", "permanent", "deadline"}
+        and set(report.reasons) <= {"attempts", "deadline", "lost"}
     )
     print("kept" if kept else "NOT KEPT")
     return os.EX_OK if kept else 1
