@@ -15,7 +15,7 @@ from django.http import QueryDict
 from control.admin import charts as time_charts
 from control.admin.inert import inert
 from control.ports.logs import LogsFound, logs_of, logs_permission
-from healthmon.admin import charts, measures, statuses
+from healthmon.admin import charts, measures, servicejobs, statuses
 from healthmon.admin.figures import latency_text, seconds_text, uptime_text
 from healthmon.admin.targetlist import next_text
 from healthmon.heartbeats.models import Heartbeat
@@ -94,6 +94,7 @@ def context(target: Target, query: QueryDict, now: datetime, user: Any) -> dict[
             MaintenanceWindow.objects.filter(targets=target, active=True)[:WINDOWS_SHOWN]
         ),
         **logs_context(target, incidents[0] if incidents else None, now, user),
+        **servicejobs.context(target, now, user),
     }
 
 

@@ -80,8 +80,6 @@ def test_what_was_submitted_before_a_reading_is_in_it_and_not_added_again(room, 
 
 
 def test_what_comes_while_counts_are_read_is_not_lost(clock):
-    room = None
-
     def counts():
         room.taken(100)
         return {1: {QUEUED: 0}}
