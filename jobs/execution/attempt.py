@@ -159,7 +159,9 @@ class AttemptRun:
 
     def _stage(self, steps: list[StepSpec]) -> None:
         with self._lock:
-            self._waiting.extend(steps)
+            # The worker's own thread takes what can be interrupted, so that it is free when the
+            # job is decided by another step; a function that hangs is left behind on a helper.
+            self._waiting.extend(sorted(steps, key=lambda one: one.downstream is None))
         offered: list[Callable[[], None]] = []
         for _ in steps[1:]:
             context = contextvars.copy_context()

@@ -32,7 +32,7 @@ _UNSURE = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "patternPrope
 
 
 class Problem(NamedTuple):
-    """`field` is path, headers or body."""
+    """`field` is path, headers or body; `text` says what it does wrong: "holds a #; ..."."""
 
     field: str
     text: str
@@ -84,17 +84,17 @@ def _header_problems(headers: Any) -> Iterator[Problem]:
     seen: set[str] = set()
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            yield Problem("headers", f"{str(name)[:50]!r} is no name of a header")
+            yield Problem("headers", f"has {str(name)[:50]!r}, which is no name of a header")
             continue
         if name.lower() in seen:
-            yield Problem("headers", f"{name} is there twice")
+            yield Problem("headers", f"has {name} twice")
         seen.add(name.lower())
         if name.lower() in OURS and name.lower() != "content-type":
-            yield Problem("headers", f"{name} is set by Collector itself")
+            yield Problem("headers", f"has {name}, which Collector itself sets")
         if not isinstance(value, str):
-            yield Problem("headers", f"{name} is not a text; put it into quotes")
+            yield Problem("headers", f"has {name} with what is not a text; put it into quotes")
         elif not _HEADER_TEXT.fullmatch(value):
-            yield Problem("headers", f"{name} holds characters that a header does not carry")
+            yield Problem("headers", f"has {name} with characters that a header does not carry")
 
 
 def _body_problems(body: Any, method: str) -> Iterator[Problem]:
@@ -151,7 +151,7 @@ def _reference_problems(
             elif part.root == PAYLOAD and (why := impossible(schema, part.path)):
                 yield Problem(field, f"refers to {{{part.text}}}, and {why}")
     if references > MAX_REFERENCES:
-        yield Problem("body", f"there are more than {MAX_REFERENCES} references in the step")
+        yield Problem("body", f"has, with path and headers, more than {MAX_REFERENCES} references")
 
 
 def _texts(path: Any, headers: Any, body: Any) -> Iterator[tuple[str, str]]:
