@@ -13,7 +13,7 @@ Any number of threads call; each makes its calls itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,8 +65,8 @@ class Answer:
 class Downstreams:
     """Of `policy`, private addresses are no problem for the host that a base URL names.
 
-    `living_runners` share the limits of a service.  `known` answers the ids of those that are
-    configured; without it none is ever forgotten.
+    `living_runners` share the limits of a service.  `known` answers what is configured now, by id:
+    limits and breakers follow it, and a service that is gone is forgotten.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Downstreams:
         clock: Clock,
         policy: AddressPolicy,
         living_runners: Callable[[], int] = lambda: 1,
-        known: Callable[[], Collection[int]] | None = None,
+        known: Callable[[], Mapping[int, DownstreamSpec]] | None = None,
         names: Names | None = None,
     ) -> None:
         self._clock = clock

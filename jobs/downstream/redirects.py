@@ -46,6 +46,8 @@ def next_hop(sent: Prepared, response: httpx.Response) -> Prepared:
         raise refused("which is not a URL") from None
     if url.scheme not in ("http", "https") or not url.host:
         raise refused("which is not a web address")
+    if url.port is not None and not 0 < url.port <= 65535:
+        raise refused("which is not a URL")
     if url.userinfo:
         raise refused("which has a user in it")
     if sent.url.scheme == "https" and url.scheme == "http":

@@ -7,9 +7,9 @@ whoever was the last to use them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 
@@ -24,22 +24,32 @@ from jobs.downstream.wire import Backend
 from jobs.types.spec import DownstreamSpec
 from pipeline.runtime.clock import Clock
 
+_Place: TypeAlias = tuple[str, bool]
+
+
+def _place(spec: DownstreamSpec) -> _Place:
+    """What connections are made by."""
+    return spec.base_url, spec.verify_tls
+
 
 class _Connections:
-    """The transport of one configuration; `users` are in calls, the services themselves is one."""
+    """The transport of one address; `users` are calls under way."""
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
-        self.users = 1
+        self.users = 0
 
 
 class _Service:
-    def __init__(self, spec: DownstreamSpec, guard: Guard, connections: _Connections) -> None:
-        self.spec = spec
-        self.former: DownstreamSpec | None = None
-        self.runners = 0
+    def __init__(self, guard: Guard) -> None:
         self.guard = guard
-        self.connections = connections
+        self.spec: DownstreamSpec | None = None  # what the guard was configured by
+        self.runners = 0
+        self.connections: dict[_Place, _Connections] = {}
+
+    @property
+    def place(self) -> _Place | None:
+        return None if self.spec is None else _place(self.spec)
 
 
 class Services:
@@ -49,7 +59,7 @@ class Services:
         clock: Clock,
         policy: AddressPolicy,
         living_runners: Callable[[], int],
-        known: Callable[[], Collection[int]] | None,
+        known: Callable[[], Mapping[int, DownstreamSpec]] | None,
         lines: Lines,
         names: Names,
     ) -> None:
@@ -65,71 +75,73 @@ class Services:
 
     @contextmanager
     def using(self, spec: DownstreamSpec) -> Iterator[tuple[Guard, httpx.BaseTransport]]:
-        """The service's guard, and connections that stay open while the block lasts."""
+        """The service's guard, and connections that stay open while the block lasts.
+
+        A job that began before a change calls the address that it began with.  The guard follows
+        what is configured now, whoever calls.
+        """
         runners = max(1, self._living_runners())
+        configured = spec if self._known is None else self._known().get(spec.id, spec)
         client_context(spec.verify_tls)  # reads files when it is the first
         with self._lock:
-            retired = None
             service = self._services.get(spec.id)
             if service is None:
-                service = self._services[spec.id] = _Service(
-                    spec, Guard(spec, clock=self._clock), _Connections(self._transport(spec))
-                )
-            is_new = spec is not service.spec and spec != service.spec
-            # A job that began before a change ends with what it began with, and does not change
-            # everything back.
-            if is_new and spec != service.former:
-                retired = self._change(service, spec, runners)
-            elif runners != service.runners:
-                service.guard.configure(service.spec, runners=runners)
-            service.runners = runners
-            used = service.connections
+                service = self._services[spec.id] = _Service(Guard(configured, clock=self._clock))
+            if runners != service.runners or configured is not service.spec:
+                self._configure(service, configured, runners)
+            unused = self._unused(service)
+            used = service.connections.get(_place(spec))
+            if used is None:
+                used = service.connections[_place(spec)] = _Connections(self._transport(spec))
             used.users += 1
-        if retired is not None:
-            self._release(retired)
+        _close(unused)
         try:
             yield service.guard, used.transport
         finally:
-            self._release(used)
+            with self._lock:
+                used.users -= 1
+                unused = self._unused(service)
+            _close(unused)
 
     def states(self) -> list[dict[str, Any]]:
         """Each service that was called, by name; forgets those that are configured no more."""
         known = None if self._known is None else self._known()
         with self._lock:
-            gone = [
-                key
-                for key, service in self._services.items()
-                if known is not None and key not in known and service.guard.is_idle
-            ]
-            forgotten = [self._services.pop(key).connections for key in gone]
+            unused = []
+            for key, service in list(self._services.items()):
+                if known is not None and key not in known and service.guard.is_idle:
+                    del self._services[key]
+                    service.spec = None
+                    unused += self._unused(service)
             guards = [service.guard for service in self._services.values()]
-        for connections in forgotten:
-            self._release(connections)
+        _close(unused)
         return sorted((guard.state() for guard in guards), key=lambda state: str(state["name"]))
 
     def close(self) -> None:
         """Close the connections; those in use when their calls end.  Harmless again."""
         with self._lock:
-            services, self._services = list(self._services.values()), {}
-        for service in services:
-            self._release(service.connections)
+            unused = []
+            for service in self._services.values():
+                service.spec = None
+                unused += self._unused(service)
+            self._services = {}
+        _close(unused)
 
-    def _change(self, service: _Service, spec: DownstreamSpec, runners: int) -> _Connections | None:
-        retired = None
-        is_elsewhere = spec.base_url != service.spec.base_url
-        if is_elsewhere or spec.verify_tls != service.spec.verify_tls:
-            retired = service.connections
-            service.connections = _Connections(self._transport(spec))
-        service.former, service.spec = service.spec, spec
-        service.guard.configure(spec, runners=runners, is_elsewhere=is_elsewhere)
-        return retired
+    def _configure(self, service: _Service, spec: DownstreamSpec, runners: int) -> None:
+        before, service.spec = service.spec, spec
+        if spec != before or runners != service.runners:
+            is_elsewhere = before is not None and before.base_url != spec.base_url
+            service.guard.configure(spec, runners=runners, is_elsewhere=is_elsewhere)
+        service.runners = runners
 
-    def _release(self, connections: _Connections) -> None:
-        with self._lock:
-            connections.users -= 1
-            is_last = connections.users == 0
-        if is_last:
-            connections.transport.close()
+    def _unused(self, service: _Service) -> list[_Connections]:
+        """Take away the connections that nobody uses and that lead where nothing is any more."""
+        gone = [
+            place
+            for place, connections in service.connections.items()
+            if not connections.users and place != service.place
+        ]
+        return [service.connections.pop(place) for place in gone]
 
     def _transport(self, spec: DownstreamSpec) -> Transport:
         _, host, port = origin(httpx.URL(spec.base_url))
@@ -145,3 +157,8 @@ class Services:
             tls=client_context(spec.verify_tls),
             max_connections=MAX_CONNECTIONS,
         )
+
+
+def _close(connections: list[_Connections]) -> None:
+    for one in connections:
+        one.transport.close()

@@ -95,7 +95,7 @@ def make_runner() -> Runner:
         clock=clock,
         policy=policy(),
         living_runners=lambda: runner.keeper.living,
-        known=lambda: catalogue.current().downstreams.keys(),
+        known=lambda: catalogue.current().downstreams,
     )
     runner = Runner(
         store=store(),

@@ -119,6 +119,11 @@ def _redirect(handler: BaseHTTPRequestHandler, query: Query, stopping: threading
     answer(handler, int(query.get("code", "302")), b"", {"Location": query.get("to", "/")})
 
 
+def _circle(handler: BaseHTTPRequestHandler, query: Query, stopping: threading.Event) -> None:
+    """A redirect to where it was asked."""
+    answer(handler, 307, b"", {"Location": handler.path})
+
+
 def answer(
     handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: Mapping[str, str]
 ) -> None:
@@ -147,4 +152,5 @@ FAULTS: Mapping[str, Fault] = {
     "bomb": _bomb,
     "status": _status,
     "redirect": _redirect,
+    "circle": _circle,
 }

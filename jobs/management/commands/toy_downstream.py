@@ -30,7 +30,7 @@ gives the same failures to the same calls, in whatever order they come.
   GET  /tokens               for each token how often it came, and how often it was done
   POST /control/down?for_s=30, /control/up
   ANY  /faults/NAME          hang, drip, reset, close, garbage, endless-head, bad-json, short,
-                             large, bomb, status?code=, redirect?to=
+                             large, bomb, status?code=, redirect?to=, circle
 """
 
 
