@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from control.processes.heart import heart
 from control.processes.metricfiles import MetricFile, WithOthers, directory
 from jobs import metrics, metricservice
-from jobs.metricservice import GREATEST_OF_ALL, TASK, MetricService
 from jobs.metrics import MAX_NAMES, OWN, JobMetrics
+from jobs.metricservice import GREATEST_OF_ALL, TASK, MetricService
 from jobs.states import DEAD, QUEUED, RUNNING, SUCCEEDED
 
 
