@@ -5,8 +5,8 @@ here and the server goes on taking bytes, as a proxy, an address that moved, or 
 Whoever must not wait for ever says so around what it asks.  SQLite needs none of this: it waits
 for no longer than its busy timeout.
 
-Each block has a timer thread of its own; `_lock` sees to it that a connection is cut only while
-the block lasts, and so belongs to its thread.
+One thread of the process keeps the time for all blocks; `_lock` sees to it that a connection is
+cut only while the block lasts, and so belongs to its thread.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from django.db import connections
 
+from control.databases.alarms import alarms
 from control.databases.reach import cut
 
 logger = logging.getLogger(__name__)
@@ -59,14 +60,12 @@ class Watch:
         self.end()
 
     def start(self) -> None:
-        self._timer = threading.Timer(self._seconds, self._cut)
-        self._timer.name, self._timer.daemon = "database-deadline", True
-        self._timer.start()
+        self._alarm = alarms.set(self._seconds, self._cut)
 
     def end(self) -> None:
         with self._lock:
             self._ended = True
-            self._timer.cancel()
+            alarms.call_off(self._alarm)
 
     def _cut(self) -> None:
         with self._lock:
