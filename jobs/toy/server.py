@@ -13,6 +13,7 @@ guards when it is down.
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -37,6 +38,7 @@ class Toy:
         behaviour: Behaviour | None = None,
         journal: Journal | None = None,
         port: int = 0,
+        tls: ssl.SSLContext | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.behaviour = behaviour or Behaviour()
@@ -48,13 +50,19 @@ class Toy:
         self._down_until = 0.0
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.toy = self
+        self._scheme = "https" if tls is not None else "http"
+        if tls is not None:
+            # Each connection's own thread makes its handshake, so that none holds the others up.
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="toy"
         )
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
 
     def start(self) -> None:
         self._thread.start()

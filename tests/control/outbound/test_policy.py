@@ -108,3 +108,14 @@ def test_what_was_judged_is_bounded(monkeypatch):
     for last in range(100):
         policy.problem(f"192.0.2.{last}")
         assert len(policy._judged) <= 10
+
+
+def test_a_host_that_the_operator_named_may_be_private_and_nothing_else_changes():
+    policy = AddressPolicy(deny=["10.1.0.0/16"], loopback_bound=False, words=WORDS)
+    trusting = policy.trusting()
+    for ip in LOCAL:
+        assert policy.problem(ip)
+        assert trusting.problem(ip) == ""
+    assert "DENY_SETTING" in trusting.problem("10.1.2.3")
+    for ip in ALWAYS:
+        assert "never probed" in trusting.problem(ip)

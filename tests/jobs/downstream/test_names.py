@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from functools import partial
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_hanging_lookups_are_bounded(make_caller, slow, monkeypatch):
     monkeypatch.setattr(names, "MAX_LOOKUPS", 2)
     caller = make_caller(names=Names(lookup=slow))
     for host in ("a.example", "b.example"):
-        Aside(lambda host=host: caller.call(spec(f"http://{host}")))
+        Aside(partial(caller.call, spec(f"http://{host}")))
         assert slow.arrived.acquire(timeout=LONG_S)
     with pytest.raises(FailedCall, match="2 other names are being looked up"):
         caller.call(spec("http://c.example"))
