@@ -45,6 +45,23 @@ class DownstreamForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = DownstreamService
         exclude: ClassVar[list[str]] = ["secret_headers"]
+        labels: ClassVar[dict[str, str]] = {
+            "timeout_s": "Timeout (s)",
+            "max_response_bytes": "Largest answer (bytes)",
+            "max_concurrent": "Calls at once",
+            "rate_per_s": "Calls a second",
+            "breaker_rule": "It opens when",
+            "breaker_ratio": "Share that failed",
+            "breaker_min_calls": "Of at least (calls)",
+            "breaker_window_s": "Within (s)",
+            "breaker_consecutive": "Failures in a row",
+            "breaker_open_s": "Stays open (s)",
+            "breaker_probes": "Calls to try it",
+        }
+        widgets: ClassVar[dict[str, Any]] = {
+            "notes": forms.Textarea(attrs={"rows": 2, "class": "vLargeTextField"}),
+            "base_url": forms.TextInput(attrs={"class": "vLargeTextField", "type": "url"}),
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -129,7 +146,8 @@ class DownstreamAdmin(ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         queryset: QuerySet[Any] = super().get_queryset(request)
-        return queryset.annotate(steps_count=Count("steps"))
+        counted: QuerySet[Any] = queryset.annotate(steps_count=Count("steps"))
+        return counted
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         """Each row with what runners say of it, asked for once."""

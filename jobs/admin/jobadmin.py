@@ -37,6 +37,7 @@ from jobs.states import RUNNING
 from jobs.store.database import store
 from jobs.store.models import Job
 
+DEFAULT_TENANT = "default"
 _DONE = {
     RETRY: "It is queued again.",
     CANCEL: "It is cancelled.",
@@ -48,7 +49,7 @@ _DONE = {
 @register(Job)
 class JobAdmin(KeysetModelAdmin):
     filter_form_class = JobFilter
-    list_display = ("what", "state_mark", "type_name", "why", "took", "tries", "belongs", "when")
+    list_display = ("what", "state_mark", "type_name", "why", "took", "belongs", "when")
     list_display_links = None
     actions = ("retry_chosen", "cancel_chosen", "reprioritise_chosen", "discard_chosen")
     change_list_template = "admin/jobs/job/list.html"
@@ -78,7 +79,7 @@ class JobAdmin(KeysetModelAdmin):
             text,
             text[:18],
             text[18:],
-            _small(one_line(row.correlation_id, limit=60)),
+            _small(one_line(row.correlation_id, limit=40)),
         )
 
     @display(description="State")
@@ -94,21 +95,18 @@ class JobAdmin(KeysetModelAdmin):
         return format_html('<div class="clamp">{}</div>', one_line(row.error, limit=240))
 
     @display(description="Took")
-    def took(self, row: Job) -> str:
-        if row.started_at is None:
-            return ""
+    def took(self, row: Job) -> SafeString:
+        """The last attempt."""
         ends = timezone.now() if row.state == RUNNING else row.finished_at
-        return duration(max(0.0, (ends - row.started_at).total_seconds())) if ends else ""
-
-    @display(description="Attempts")
-    def tries(self, row: Job) -> str:
-        return str(row.attempts)
+        began = row.started_at
+        took = duration(max(0.0, (ends - began).total_seconds())) if ends and began else ""
+        tries = f"{row.attempts} attempt{'' if row.attempts == 1 else 's'}"
+        return format_html("{}{}", took, _small(tries if row.attempts else ""))
 
     @display(description="Service")
     def belongs(self, row: Job) -> SafeString:
-        return format_html(
-            "{}{}", one_line(row.service, limit=40), _small(one_line(row.tenant, limit=40))
-        )
+        tenant = "" if row.tenant == DEFAULT_TENANT else one_line(row.tenant, limit=40)
+        return format_html("{}{}", one_line(row.service, limit=40), _small(tenant))
 
     @display(description="Submitted (UTC)")
     def when(self, row: Job) -> SafeString:

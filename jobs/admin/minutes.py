@@ -122,9 +122,9 @@ def charts(hour: Hour) -> list[TimeChart]:
     axis = {"ends_at": hour.ends, "step_s": 60.0, "tick_s": 900.0}
     none = hour.empty
     ended = [
-        Series(name="succeeded", values=hour.sums(lambda row: row.succeeded), colour=3),
         Series(name="dead", values=hour.sums(lambda row: row.dead), colour=5),
         Series(name="cancelled", values=hour.sums(lambda row: row.cancelled), colour=6),
+        Series(name="succeeded", values=hour.sums(lambda row: row.succeeded), colour=3),
     ]
     return [
         TimeChart(
@@ -153,7 +153,7 @@ def charts(hour: Hour) -> list[TimeChart]:
         TimeChart(
             key="jobs-duration",
             title="Duration",
-            unit="mean of the jobs that ended in a minute",
+            unit="mean, by minute",
             series=[Series(name="mean", values=hour.mean_s(), colour=2, area=True)],
             text=duration,
             empty="No job has ended in this hour.",

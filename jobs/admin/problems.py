@@ -185,7 +185,7 @@ def _broken() -> list[Problem]:
     more = f"; and {len(broken) - NAMES_SHOWN} more" if len(broken) > NAMES_SHOWN else ""
     kind, _, name = min(broken).partition(" ")
     model, where = ("jobtype", JobType) if kind == "type" else ("downstreamservice", None)
-    rows = (where or DownstreamService)._default_manager.filter(name=name)  # type: ignore[attr-defined]
+    rows = (where or DownstreamService)._default_manager.filter(name=name)
     key = rows.values_list("pk", flat=True).first()
     return [
         Problem(

@@ -38,8 +38,7 @@ class ShownRunner:
 
     def figure(self, name: str) -> int | None:
         value = self.figures.get(name)
-        right = isinstance(value, int | float) and not isinstance(value, bool)
-        return int(value) if right else None
+        return int(_number(value)) if isinstance(value, int | float) else None
 
     @property
     def workers(self) -> int | None:

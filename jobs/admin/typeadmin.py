@@ -110,7 +110,8 @@ class JobTypeAdmin(ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         queryset: QuerySet[Any] = super().get_queryset(request)
-        return queryset.annotate(steps_count=Count("steps"))
+        counted: QuerySet[Any] = queryset.annotate(steps_count=Count("steps"))
+        return counted
 
     # --- the list --------------------------------------------------------------------------
 

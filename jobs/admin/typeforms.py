@@ -39,6 +39,29 @@ class JobTypeForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = JobType
         exclude: ClassVar[list[str]] = ["webhook_secret"]
+        labels: ClassVar[dict[str, str]] = {
+            "aggregation": "It succeeds when",
+            "max_attempts": "Attempts at most",
+            "default_priority": "Priority",
+            "backoff_base_s": "First wait (s)",
+            "backoff_cap_s": "Longest wait (s)",
+            "deadline_s": "Deadline (s)",
+            "max_concurrent": "Jobs at once",
+            "rate_per_s": "Jobs a second",
+            "keep_succeeded_days": "Succeeded",
+            "keep_dead_days": "Dead",
+            "keep_cancelled_days": "Cancelled, discarded",
+            "job_webhooks": "Jobs may name their own",
+        }
+        help_texts: ClassVar[dict[str, str]] = {
+            "max_attempts": "Delays by an open breaker cost none.",
+            "default_priority": "0 to 9; 9 is taken first.",
+            "backoff_cap_s": "Waits double from the first on, each of a random length; a "
+            "Retry-After of what was called wins.",
+        }
+        widgets: ClassVar[dict[str, Any]] = {
+            "description": forms.Textarea(attrs={"rows": 2, "class": "vLargeTextField"})
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -90,6 +113,17 @@ class StepForm(forms.ModelForm):  # type: ignore[type-arg]
             "name", "stage", "kind", "downstream", "method", "path", "headers", "body",
             "expected_status", "timeout_s", "handler",
         ]  # fmt: skip
+        labels: ClassVar[dict[str, str]] = {
+            "downstream": "Service",
+            "timeout_s": "Timeout (s)",
+            "handler": "Function",
+        }
+        help_texts: ClassVar[dict[str, str]] = {
+            "stage": "Steps of one stage run at the same time.",
+            "expected_status": "Empty: the service's.",
+            "timeout_s": "Empty: the service's.",
+            "handler": "Dotted path of a function that COLLECTOR_JOBS_HANDLERS allows.",
+        }
 
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or self.cleaned_data

@@ -84,7 +84,8 @@ def begin(
         selection=selection.to_json(),
         # Jobs submitted from now on were not seen by who asks.
         until_id=None if selection.ids else first_id_at(now),
-        asked_by=asked_by,
+        # A request's user is a stand-in, which relations do not take.
+        asked_by_id=getattr(asked_by, "pk", None),
         created_at=now,
         expected=len(selection.ids) or None,
     )

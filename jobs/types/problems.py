@@ -88,7 +88,7 @@ def step_problems(step: TypeStep, steps: Iterable[TypeStep], schema: Any) -> Pro
         found["headers"] = f"{problem}."
         return found
     usable = schema if isinstance(schema, dict) and not schema_problem(schema or {}) else None
-    for problem in template_problems(
+    for wrong in template_problems(
         path=step.path,
         headers=step.headers,
         body=step.body,
@@ -96,7 +96,7 @@ def step_problems(step: TypeStep, steps: Iterable[TypeStep], schema: Any) -> Pro
         schema=usable or None,
         method=step.method,
     ):
-        found.setdefault(problem.field, f"It {problem.text}."[:500])
+        found.setdefault(wrong.field, f"It {wrong.text}."[:500])
     return found
 
 
