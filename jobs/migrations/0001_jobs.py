@@ -320,6 +320,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='job',
+            index=models.Index(condition=models.Q(('tenant', 'default'), _negated=True), fields=['tenant', 'id'], name='jobs_job_tenant'),
+        ),
+        migrations.AddIndex(
+            model_name='job',
             index=models.Index(condition=models.Q(('finished_at__isnull', False)), fields=['finished_at'], name='jobs_job_finished'),
         ),
         migrations.AddConstraint(

@@ -76,6 +76,11 @@ class Job(models.Model):
                 fields=["service", "id"], name="jobs_job_service", condition=~models.Q(service="")
             ),
             models.Index(
+                fields=["tenant", "id"],
+                name="jobs_job_tenant",
+                condition=~models.Q(tenant="default"),
+            ),
+            models.Index(
                 fields=["finished_at"],
                 name="jobs_job_finished",
                 condition=models.Q(finished_at__isnull=False),
