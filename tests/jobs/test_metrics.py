@@ -217,7 +217,7 @@ def test_servers_ask_the_database_how_many_jobs_wait(monkeypatch, stand: Stand):
 
     row = JobType.objects.create(name="pay")
     store().submit([Draft(type_id=row.pk, payload={}) for _ in range(3)])
-    monkeypatch.setattr(metricservice.metrics, "note_depth", stand.metrics.note_depth)
+    monkeypatch.setattr(metrics, "note_depth", stand.metrics.note_depth)
     metricservice.read_depth()
     assert stand.value("job_queue_depth", state="queued") == 3
 

@@ -57,7 +57,7 @@ ALL = BANK + PAYMENT + NIGHTLY
 
 def apply(text: str, *, prune: bool = False) -> list[tuple[str, str, str]]:
     changes = applying.plan(applying.parse(text), prune=prune)
-    told = [(change.action, change.section, change.name) for change in changes]
+    told: list[tuple[str, str, str]] = [(one.action, one.section, one.name) for one in changes]
     applying.apply(changes)
     return told
 
