@@ -312,11 +312,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='job',
-            index=models.Index(condition=models.Q(('correlation_id', ''), _negated=True), fields=['correlation_id', 'id'], name='jobs_job_correlation'),
+            index=models.Index(fields=['correlation_id', 'id'], name='jobs_job_correlation'),
         ),
         migrations.AddIndex(
             model_name='job',
-            index=models.Index(condition=models.Q(('service', ''), _negated=True), fields=['service', 'id'], name='jobs_job_service'),
+            index=models.Index(fields=['service', 'id'], name='jobs_job_service'),
         ),
         migrations.AddIndex(
             model_name='job',
@@ -324,7 +324,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='job',
-            index=models.Index(condition=models.Q(('finished_at__isnull', False)), fields=['finished_at'], name='jobs_job_finished'),
+            index=models.Index(condition=models.Q(('finished_at__isnull', False)), fields=['state', 'finished_at'], name='jobs_job_finished'),
         ),
         migrations.AddConstraint(
             model_name='typestep',

@@ -67,21 +67,16 @@ class Job(models.Model):
             ),
             models.Index(fields=["state", "id"], name="jobs_job_state"),
             models.Index(fields=["type", "id"], name="jobs_job_type"),
-            models.Index(
-                fields=["correlation_id", "id"],
-                name="jobs_job_correlation",
-                condition=~models.Q(correlation_id=""),
-            ),
-            models.Index(
-                fields=["service", "id"], name="jobs_job_service", condition=~models.Q(service="")
-            ),
+            # Not only of those that have one: SQLite would not use an index with that condition.
+            models.Index(fields=["correlation_id", "id"], name="jobs_job_correlation"),
+            models.Index(fields=["service", "id"], name="jobs_job_service"),
             models.Index(
                 fields=["tenant", "id"],
                 name="jobs_job_tenant",
                 condition=~models.Q(tenant="default"),
             ),
             models.Index(
-                fields=["finished_at"],
+                fields=["state", "finished_at"],
                 name="jobs_job_finished",
                 condition=models.Q(finished_at__isnull=False),
             ),

@@ -2,7 +2,8 @@
 
 The statements here are long and always the same: PostgreSQL plans them once for each connection,
 where nothing between here and there (a pooler of transactions) forbids it.  Left to itself it would
-plan arrays anew each time, which costs more than carrying them out.
+plan arrays anew each time, which costs more than carrying them out; and a plan that was made while
+the tables were small, and reads them from end to end, would be kept while they grow.
 
 `_settled` is touched by each connection's own thread only, but for the set itself, which is safe.
 """
@@ -21,7 +22,9 @@ CHANNEL = "collector_jobs"
 # What a listener is told: there is something to claim; somebody wants jobs cancelled.
 QUEUED_WORD, CANCEL_WORD = "queued", "cancel"
 
-_GENERIC = "SET plan_cache_mode = force_generic_plan"
+_SETTLE = """
+SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off
+"""
 _settled: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
 
 
@@ -35,7 +38,7 @@ def cursor() -> Iterator[psycopg.Cursor[Any]]:
     with connection.wrap_database_errors, psycopg.Cursor(driver) as made:
         # In a transaction it would be undone with it.
         if not (pooled or connection.in_atomic_block or driver in _settled):
-            made.execute(_GENERIC)
+            made.execute(_SETTLE)
             _settled.add(driver)
         driver.prepare_threshold = None if pooled else 3
         try:
