@@ -111,6 +111,13 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
         connections.close_all()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_emptying() -> None:
+    from tests import emptying
+
+    emptying.install()
+
+
 @pytest.fixture(autouse=True)
 def _no_connection_left_open(
     request: pytest.FixtureRequest, django_db_blocker: Any
