@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from django.conf import settings
 from django.db import Error as DatabaseProblem
 from django.http import HttpRequest, HttpResponse
@@ -24,17 +23,15 @@ from control.web.access import authorize
 from control.web.api import unavailable
 from control.web.jsonbody import BadJson, decode_json
 from control.web.permits import permits
-from control.web.problem import problem, title_of
 from control.web.requestid import request_id_of
 from control.web.retryafter import retry_after
 from jobs import metrics
 from jobs.api import keyed, requestlog, tools
-from jobs.api.moments import stamp, submitted_at
+from jobs.api.answers import Refusal, acceptance, invalid, refused
 from jobs.api.saturation import Full
 from jobs.api.submission import Invalid, TypeBroken, Wanted, read_submission
 from jobs.ids import new_job_id
 from jobs.payloads import SchemaError
-from jobs.states import QUEUED, SCHEDULED
 from jobs.store.protocol import Draft, KeyedBy, Repeated
 from jobs.tracing import submitted_span
 from jobs.webhooks.policy import policy
@@ -45,38 +42,6 @@ MAX_CORRELATION_CHARS = 128
 _TRACEPARENT_CHARS = 55
 # What clients send that do not say what they send; curl's -d says form.
 _TYPES = frozenset({"", "application/json", "application/x-www-form-urlencoded", "text/plain"})
-_encode = msgspec.json.Encoder().encode
-
-
-class _Accepted(msgspec.Struct, gc=False):
-    """The body of a 202."""
-
-    id: str
-    status: str
-    type: str
-    submitted_at: str
-    correlation_id: str
-    url: str
-
-
-class Refusal(Exception):
-    """The answer that refuses a submission."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        detail: str,
-        *,
-        reason: str = "",
-        retry_after_s: int | None = None,
-        **extra: Any,
-    ) -> None:
-        super().__init__(detail)
-        self.status, self.code, self.detail = status, code, detail
-        self.reason = reason  # as the metric names it
-        self.retry_after_s = retry_after_s
-        self.extra = extra
 
 
 def take_in(request: HttpRequest) -> HttpResponse:
@@ -119,7 +84,7 @@ def _answer(request: HttpRequest, correlation_id: str) -> HttpResponse:
         finally:
             permits.give_back()
     except Refusal as refusal:
-        return _refused(request, refusal, correlation_id)
+        return refused(request, refusal, correlation_id)
     except DatabaseProblem as error:
         if not is_loss(error):
             raise
@@ -194,7 +159,9 @@ def _submit(
         wanted = read_submission(body, principal=principal, now=now, policy=policy())
     except Invalid as error:
         earlier = _used_before(key, raw, body, principal)
-        return earlier or _raise_invalid(error)
+        if earlier is not None:
+            return earlier
+        raise invalid(error) from None
     except (TypeBroken, SchemaError):
         raise Refusal(
             503,
@@ -204,7 +171,7 @@ def _submit(
             retry_after_s=60,
         ) from None
     job_id = new_job_id()
-    answer = _acceptance(job_id, wanted, correlation_id)
+    answer = acceptance(job_id, wanted, correlation_id)
     draft = _draft(request, principal, wanted, job_id, correlation_id, key, raw, answer)
     (repeated,) = tools.the_store().submit([draft])
     if repeated is not None:
@@ -241,19 +208,6 @@ def _length(request: HttpRequest) -> int:
     # The server has refused what is no number.
     text = request.META.get("CONTENT_LENGTH") or "0"
     return int(text) if text.isascii() and text.isdigit() else 0
-
-
-def _acceptance(job_id: UUID, wanted: Wanted, correlation_id: str) -> bytes:
-    return _encode(
-        _Accepted(
-            str(job_id),
-            QUEUED if wanted.run_at is None else SCHEDULED,
-            wanted.type.name,
-            stamp(submitted_at(job_id)) or "",
-            correlation_id,
-            f"/jobs/{job_id}",
-        )
-    )
 
 
 def _draft(
@@ -295,7 +249,7 @@ def _draft(
     )
 
 
-# --- answers ------------------------------------------------------------------------------------
+# --- what was sent before -------------------------------------------------------------------------
 
 
 def _used_before(
@@ -320,40 +274,3 @@ def _repeated(repeated: Repeated, *, digest: str) -> HttpResponse:
             reason="key",
         )
     return keyed.replay(repeated)
-
-
-def _raise_invalid(error: Invalid) -> HttpResponse:
-    first = error.errors[0]
-    where = first.pointer or "the body"
-    more = f" ({len(error.errors)} mistakes)" if len(error.errors) > 1 else ""
-    raise Refusal(
-        422,
-        "invalid",
-        f"{where}: {first.detail}{more}",
-        reason=error.reason,
-        errors=[
-            {"pointer": one.pointer, "code": one.code, "detail": one.detail} for one in error.errors
-        ],
-    ) from None
-
-
-def _refused(request: HttpRequest, refusal: Refusal, correlation_id: str) -> HttpResponse:
-    request_id = request_id_of(request)
-    metrics.count_refused(refusal.reason or "other")
-    requestlog.log_refused(
-        request_id=request_id,
-        correlation_id=correlation_id,
-        status=refusal.status,
-        code=refusal.code,
-        detail=refusal.detail,
-    )
-    after = refusal.retry_after_s
-    return problem(
-        refusal.status,
-        title=title_of(refusal.status),
-        detail=refusal.detail,
-        code=refusal.code,
-        request_id=request_id,
-        headers=None if after is None else {"Retry-After": str(after)},
-        **refusal.extra,
-    )

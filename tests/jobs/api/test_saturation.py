@@ -81,11 +81,11 @@ def test_what_was_submitted_before_a_reading_is_in_it_and_not_added_again(room, 
 
 def test_what_comes_while_counts_are_read_is_not_lost(clock):
     def counts():
-        room.taken(100)
+        filling.taken(100)
         return {1: {QUEUED: 0}}
 
-    room = Saturation(counts=counts, capacity=100, resume=0.8, clock=clock)
-    refused(room)
+    filling = Saturation(counts=counts, capacity=100, resume=0.8, clock=clock)
+    refused(filling)
 
 
 def test_once_full_it_is_refused_until_the_low_mark(room, kept, clock):
