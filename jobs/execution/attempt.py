@@ -11,36 +11,29 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
 from jobs import tracing
-from jobs.downstream.calls import Delayed
 from jobs.execution import aggregation, outcome, templates
 from jobs.execution.interruption import (
-    CANCEL,
     DEADLINE,
     DECIDED,
     LOST,
-    STOP,
-    Interrupted,
     Interruption,
 )
 from jobs.execution.outcome import Hindrance
 from jobs.execution.pool import StepPool
-from jobs.execution.results import said
 from jobs.execution.stepcall import StepCaller
+from jobs.execution.stepend import Called, failed, told
 from jobs.states import (
     STEP_FAILED,
-    STEP_RETRYING,
     STEP_RUNNING,
-    STEP_SKIPPED,
     STEP_SUCCEEDED,
 )
 from jobs.store.protocol import Again, Claimed, Ended, Progress, StepRecord
 from jobs.types.spec import StepSpec, TypeSpec
-from pipeline.errors import PermanentError, RetryableError
 from pipeline.runtime.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -48,12 +41,6 @@ logger = logging.getLogger(__name__)
 # So long those are waited for that were told to end; what hangs longer is left to itself.
 LINGER_S = 2.0
 _ENDED = (STEP_SUCCEEDED, STEP_FAILED)
-_TOLD = {
-    DECIDED: (STEP_SKIPPED, "the job was decided without it"),
-    CANCEL: (STEP_SKIPPED, "the job was cancelled while it ran"),
-    STOP: (STEP_RETRYING, "its runner stopped while it ran"),
-    DEADLINE: (STEP_RETRYING, "the job's deadline passed while it ran"),
-}
 
 
 class Record(Protocol):
@@ -182,8 +169,7 @@ class AttemptRun:
                 if not self._running:
                     return
                 now = self._clock.monotonic()
-                told = bool(self._verdict or self._why)
-                if told and told_at is None:
+                if (self._verdict or self._why) and told_at is None:
                     told_at = now
                 ends = told_at + LINGER_S if told_at is not None else self._due
                 if ends is None or now < ends:
@@ -200,13 +186,9 @@ class AttemptRun:
         why = self._why or DECIDED
         for name in self._running:
             logger.warning("a step does not end when told to", extra={"step": name, "why": why})
-            state, text = _TOLD.get(why, _TOLD[DECIDED])
-            record = self._records[name]
-            self._note(
-                replace(
-                    record, state=state, finished_at=self._now(), error=f"{text}, and did not end"
-                )
-            )
+            record = told(self._records[name], why)
+            error = f"{record.error}, and did not end"
+            self._note(replace(record, finished_at=self._now(), error=error))
         self._running.clear()
 
     # --- any thread ------------------------------------------------------------------------
@@ -257,7 +239,7 @@ class AttemptRun:
             self._records[step.name] = began
             return step, began, interruption
 
-    def _call(self, step: StepSpec, began: StepRecord, interruption: Interruption) -> _Called:
+    def _call(self, step: StepSpec, began: StepRecord, interruption: Interruption) -> Called:
         started = self._clock.monotonic()
         with tracing.step_span(step.name) as span:
             try:
@@ -265,10 +247,17 @@ class AttemptRun:
                     step, self._job, self._found(step), due=self._due, interruption=interruption
                 )
             except Exception as error:
-                called = self._failed(step, began, interruption, error)
+                called = failed(
+                    error,
+                    step=step.name,
+                    began=began,
+                    word=interruption.why or (DEADLINE if self._is_late() else ""),
+                    number=self._job.attempts + 1,
+                    last=self._last,
+                )
                 tracing.failed(span, called.record.error)
             else:
-                called = _Called(
+                called = Called(
                     record=replace(
                         began,
                         state=STEP_SUCCEEDED,
@@ -280,49 +269,6 @@ class AttemptRun:
         record = replace(called.record, finished_at=self._now(), duration_ms=round(took_ms, 3))
         return replace(called, record=record)
 
-    def _failed(
-        self, step: StepSpec, began: StepRecord, interruption: Interruption, error: Exception
-    ) -> _Called:
-        late = DEADLINE if self._is_late() else ""
-        if isinstance(error, Interrupted) and (why := interruption.why or late):
-            state, text = _TOLD.get(why, _TOLD[STOP])
-            return _Called(record=replace(began, state=state, error=text))
-        text = self._text(step, error)
-        if isinstance(error, Delayed):
-            # It was not called, so that this is no attempt of it.
-            record = replace(began, state=STEP_RETRYING, attempts=began.attempts - 1, error=text)
-            return _Called(
-                record=record,
-                hindrance=Hindrance(step=step.name, text=text, asked_s=error.delay_s, held=True),
-            )
-        status = getattr(error, "status", None)
-        record = replace(
-            began,
-            state=STEP_RETRYING,
-            error=text,
-            status_code=status if isinstance(status, int) else None,
-        )
-        if isinstance(error, PermanentError):
-            return _Called(record=replace(record, state=STEP_FAILED))
-        if self._last:
-            text = f"{text} (attempt {self._job.attempts + 1}, the last)"
-            return _Called(
-                record=replace(record, state=STEP_FAILED, error=said(text)), exhausted=True
-            )
-        asked_s = error.retry_after_s if isinstance(error, RetryableError) else None
-        return _Called(
-            record=record,
-            hindrance=Hindrance(step=step.name, text=text, asked_s=asked_s, held=False),
-        )
-
-    def _text(self, step: StepSpec, error: Exception) -> str:
-        if isinstance(error, Delayed | RetryableError):
-            return said(error)
-        if isinstance(error, PermanentError):
-            return said(str(error).removeprefix(f"step {step.name}: "))
-        logger.warning("a step failed unexpectedly", extra={"step": step.name}, exc_info=error)
-        return said(f"{type(error).__name__}: {error}")
-
     def _found(self, step: StepSpec) -> dict[str, object]:
         """What the steps of earlier stages brought."""
         earlier = [one.name for one in self._spec.steps if one.stage < step.stage]
@@ -330,7 +276,7 @@ class AttemptRun:
             records = [self._records[name] for name in earlier if name in self._records]
         return {one.name: one.result for one in records if one.state == STEP_SUCCEEDED}
 
-    def _settle(self, called: _Called) -> None:
+    def _settle(self, called: Called) -> None:
         name = called.record.name
         with self._lock:
             if self._over or name not in self._running:
@@ -382,15 +328,6 @@ class AttemptRun:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.time_us() / 1_000_000, tz=UTC)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Called:
-    """What came of one call: `hindrance` where the step is to be called again."""
-
-    record: StepRecord
-    hindrance: Hindrance | None = None
-    exhausted: bool = False
 
 
 def _in_context(context: contextvars.Context, work: Callable[[], None]) -> Callable[[], None]:

@@ -186,7 +186,9 @@ def test_a_deadline_that_comes_while_others_are_waited_for_ends_them() -> None:
     assert states == {STEP_SUCCEEDED, STEP_FAILED}
 
 
-def test_a_step_that_does_not_end_when_told_is_left_behind() -> None:
+def test_a_step_that_does_not_end_when_told_is_left_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     release, began, ended = threading.Event(), threading.Event(), threading.Event()
 
     def deaf(request: CallRequest, interruption: Interruption) -> str:
@@ -206,6 +208,7 @@ def test_a_step_that_does_not_end_when_told_is_left_behind() -> None:
         before = len(b.written.progress)
         release.set()
         assert ended.wait(GENEROUS_S)
+        assert b.executor.close(GENEROUS_S)
     assert isinstance(done, Ended)
     assert done.state == SUCCEEDED
     assert list(done.result["steps"].values()) == ["won"]
@@ -213,6 +216,7 @@ def test_a_step_that_does_not_end_when_told_is_left_behind() -> None:
     assert left.error == "the job was decided without it, and did not end"
     # What it brought in the end is not looked at.
     assert len(b.written.progress) == before
+    assert "a helper failed" not in caplog.text
 
 
 def test_log_lines_of_helpers_say_whose_they_are() -> None:
