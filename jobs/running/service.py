@@ -22,6 +22,7 @@ from jobs.running.runner import WRITE_S, Runner
 from jobs.running.settling import Settling
 from jobs.store.database import store
 from jobs.types import catalogue
+from jobs.webhooks.composing import compose
 from jobs.webhooks.policy import policy
 from pipeline.runtime.clock import SystemClock
 
@@ -97,16 +98,22 @@ def make_runner() -> Runner:
         living_runners=lambda: runner.keeper.living,
         known=lambda: catalogue.current().downstreams,
     )
+    executor = Executor(
+        call=calls.call,
+        handlers=Handlers(patterns=jobs.handlers),
+        clock=clock,
+        max_result_bytes=jobs.max_result_bytes,
+    )
+
+    def close() -> None:
+        executor.close()
+        calls.close()
+
     runner = Runner(
         store=store(),
-        executor=Executor(
-            call=calls.call,
-            handlers=Handlers(patterns=jobs.handlers),
-            clock=clock,
-            max_result_bytes=jobs.max_result_bytes,
-        ),
+        executor=executor,
         catalogue=catalogue.current,
-        settling=Settling(),
+        settling=Settling(compose=compose),
         clock=clock,
         min_workers=jobs.min_workers,
         max_workers=jobs.max_workers,
@@ -114,7 +121,7 @@ def make_runner() -> Runner:
         lease_s=jobs.lease_s,
         process=str(identity.id) if identity is not None else "",
         states=calls.states,
-        close=calls.close,
+        close=close,
     )
     return runner
 

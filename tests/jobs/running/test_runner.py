@@ -35,7 +35,7 @@ class Scripted:
         self.ran: list[tuple[UUID, int]] = []
 
     def run(
-        self, job: Claimed, type: TypeSpec, *, worker: str, record: Any, interruption: Interruption
+        self, job: Claimed, type: TypeSpec, *, interruption: Interruption, **rest: Any
     ) -> Ended | Again | None:
         self.ran.append((job.id, job.claim))
         self.began.release()
