@@ -76,7 +76,7 @@ def _with_rows(alias: str) -> list[str]:
     with connection.cursor() as cursor:
         for start in range(0, len(tables), 100):
             asked = " UNION ALL ".join(
-                f"SELECT '{table}' WHERE EXISTS (SELECT 1 FROM {quote(table)})"  # noqa: S608
+                f"SELECT '{table}' WHERE EXISTS (SELECT 1 FROM {quote(table)})"
                 for table in tables[start : start + 100]
             )
             cursor.execute(asked)
@@ -87,7 +87,7 @@ def _with_rows(alias: str) -> list[str]:
 def _rows(alias: str, table: str) -> list[Any]:
     connection = connections[alias]
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)} ORDER BY 1")  # noqa: S608
+        cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)} ORDER BY 1")
         return list(cursor.fetchall())
 
 
