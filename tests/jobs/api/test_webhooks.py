@@ -148,7 +148,8 @@ def waiting(make_type, web, **fields) -> OutboxMessage:
 
 def test_what_the_other_end_repeats_is_not_shown(make_type, web):
     row = waiting(make_type, web)
-    web.will(answer(500, f"no: {SECRET}"), answer(422, f"bad {web.url}"))
+    web.will(answer(200, SECRET), answer(500, f"no: {SECRET}"), answer(422, f"bad {web.url}"))
+    assert SECRET not in sent(row)
     with pytest.raises(RetryableError) as again:
         sent(row)
     with pytest.raises(PermanentError) as never:
