@@ -302,14 +302,18 @@ class Engine:
 
         Waits at most `timeout_s` (seconds); what did not settle by then goes on.
         """
-        if self._log.files is not None and self._log.files.writer is not None:
-            self._log.files.writer.flush()
+        self._publish_taken()
         below = self._log.next_position
         due = self._clock.monotonic() + timeout_s
         pipelines = self.pipelines
         for pipeline in pipelines:
             pipeline.flush(below)
         return self._all_settled(pipelines, below, due)
+
+    def _publish_taken(self) -> None:
+        """What was taken in and is on its way into a file is there for the sinks on return."""
+        if self._log.files is not None and self._log.files.writer is not None:
+            self._log.files.writer.flush()
 
     def drain(self, timeout_s: float, *, last: bool = False) -> bool:
         """Refuse what is new, deliver what is held; returns whether all of it settled in time.
@@ -339,6 +343,8 @@ class Engine:
 
     def discard(self, key: str) -> None:
         """Drop what waits for the sink `key`, counted as `sink_removed`; it need not be known."""
+        # It waits for this sink, too, and would be delivered by a pipeline that retires.
+        self._publish_taken()
         with self._lock:
             pipelines = [*self._pipelines.values(), *self._retired]
             known = any(pipeline.key == key for pipeline in pipelines)
