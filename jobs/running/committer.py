@@ -28,15 +28,23 @@ RETRY_S = (0.1, 0.25, 0.5, 1.0)
 
 
 class _Entry:
-    """One write on its way.  `kept` is None until it is known."""
+    """One write on its way.  Its worker sleeps on `done`, a lock that is let go once it is settled:
+    a shared condition would wake every worker for each that is settled."""
 
-    __slots__ = ("error", "kept", "settled", "write")
+    __slots__ = ("done", "error", "kept", "settled", "write")
 
     def __init__(self, write: Write) -> None:
         self.write = write
         self.settled = False
         self.kept = False
         self.error: Exception | None = None
+        self.done = threading.Lock()
+        self.done.acquire()
+
+    def settle(self) -> None:
+        if not self.settled:
+            self.settled = True
+            self.done.release()
 
 
 class Committer:
@@ -98,10 +106,10 @@ class Committer:
                 return False
             self._queue.append(entry)
             self._condition.notify_all()
-            if not wait:
-                return True
-            while not entry.settled:
-                self._clock.wait(self._condition, None)
+        if not wait:
+            return True
+        with entry.done:
+            pass
         if entry.error is not None:
             raise entry.error
         return entry.kept
@@ -150,9 +158,8 @@ class Committer:
         with self._condition:
             self.groups += 1
             self.written += len(group)
-            self._settle(group, [kept[place] for place in places])
             del self._queue[: len(group)]
-            self._condition.notify_all()
+        self._settle(group, [kept[place] for place in places])
 
     def _one_by_one(self, group: list[_Entry]) -> None:
         """One write that cannot be made must not cost the others theirs."""
@@ -163,15 +170,14 @@ class Committer:
                 if is_loss(error):
                     break  # this one and those after it are tried again
                 entry.error = error
-            entry.settled = True
+            entry.settle()
         with self._condition:
             self._queue = [entry for entry in self._queue if not entry.settled]
-            self._condition.notify_all()
 
     def _settle(self, group: Sequence[_Entry], kept: Sequence[bool]) -> None:
         for number, entry in enumerate(group):
             entry.kept = number < len(kept) and kept[number]
-            entry.settled = True
+            entry.settle()
 
     def _say(self, error: Exception | None) -> None:
         words = "" if error is None else cause_of(error)

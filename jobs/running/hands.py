@@ -1,6 +1,6 @@
 """What a runner holds: jobs claimed and not begun, and those in workers' hands.
 
-`lock` guards everything here; `work` tells workers of jobs and the claimer of room.  Used by the
+`lock` guards everything here; `work` tells workers of jobs, `rest` whoever waits for their end.  Used by the
 workers, the claimer, the keeper and whoever stops the runner; nothing is asked of a database here.
 """
 
@@ -45,6 +45,7 @@ class Hands:
         self._clock = clock
         self.lock = threading.RLock()
         self.work = threading.Condition(self.lock)
+        self.rest = threading.Condition(self.lock)
         self._waiting: deque[Run] = deque()
         self._busy: dict[UUID, Run] = {}
         self.idle = 0
@@ -68,7 +69,7 @@ class Hands:
             if self.closed:
                 return runs
             self._waiting.extend(runs)
-            self.work.notify_all()
+            self.work.notify(len(runs))
             return []
 
     # --- for workers -----------------------------------------------------------------------
@@ -83,7 +84,6 @@ class Hands:
                     run = self._waiting.popleft()
                     run.worker, run.began_at = worker, self._clock.monotonic()
                     self._busy[run.job.id] = run
-                    self.work.notify_all()
                     return run
                 self.idle += 1
                 worker.idle = True
@@ -100,7 +100,8 @@ class Hands:
                 del self._busy[run.job.id]
             took_s = self._clock.monotonic() - run.began_at
             self._took_s += SMOOTHING * (took_s - self._took_s)
-            self.work.notify_all()
+            if not self._busy:
+                self.rest.notify_all()
 
     # --- for the keeper and the stop -------------------------------------------------------
 
@@ -157,7 +158,7 @@ class Hands:
                 left = due - self._clock.monotonic()
                 if left <= 0:
                     return False
-                self._clock.wait(self.work, left)
+                self._clock.wait(self.rest, left)
             return True
 
     @property
