@@ -13,12 +13,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from django.db import connections
 
 from control.databases.causes import cause_of, is_loss
-from jobs.store.protocol import Progress, StepRecord, Store, Write
+from jobs.store.protocol import Store, Write
 from pipeline.runtime.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -135,7 +134,7 @@ class Committer:
             return self._queue[:MAX_GROUP]
 
     def _write(self, group: list[_Entry]) -> None:
-        writes, places = joined([entry.write for entry in group])
+        writes = [entry.write for entry in group]
         kept: Sequence[bool] = ()
         tries = 0
         while True:
@@ -159,7 +158,7 @@ class Committer:
             self.groups += 1
             self.written += len(group)
             del self._queue[: len(group)]
-        self._settle(group, [kept[place] for place in places])
+        self._settle(group, kept)
 
     def _one_by_one(self, group: list[_Entry]) -> None:
         """One write that cannot be made must not cost the others theirs."""
@@ -190,28 +189,3 @@ class Committer:
             )
         else:
             logger.info("what became of jobs can be written again")
-
-
-def joined(writes: Sequence[Write]) -> tuple[list[Write], list[int]]:
-    """The same with one write a job, and where each went: steps that began go with what follows."""
-    together: list[Write] = []
-    place_of: dict[tuple[object, int], int] = {}
-    places = []
-    for write in writes:
-        key = (write.id, write.claim)
-        place = place_of.get(key)
-        if place is None:
-            place = place_of[key] = len(together)
-            together.append(write)
-        else:
-            before = together[place]
-            steps = _later(before.steps, write.steps)
-            # Nothing follows what ended a run.
-            last = write if isinstance(before, Progress) else before
-            together[place] = replace(last, steps=steps)
-        places.append(place)
-    return together, places
-
-
-def _later(before: Sequence[StepRecord], after: Sequence[StepRecord]) -> tuple[StepRecord, ...]:
-    return tuple({step.name: step for step in (*before, *after)}.values())

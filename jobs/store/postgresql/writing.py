@@ -10,19 +10,21 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from jobs.store.groups import WriteRow
 from jobs.store.postgresql.session import cursor
+
+_encode = msgspec.json.Encoder().encode
 
 _WRITE = """
 WITH clock AS MATERIALIZED (
     SELECT coalesce(%(now)s::timestamptz, statement_timestamp()) AS now
 ),
 w AS MATERIALIZED (
-    SELECT * FROM unnest(%(ids)s::uuid[], %(claims)s::int[], %(states)s::text[],
-        %(reasons)s::text[], %(workers)s::text[], %(results)s::text[], %(errors)s::text[],
-        %(texts)s::text[], %(spents)s::int[], %(delays)s::float8[], %(rans)s::float8[]
-    ) WITH ORDINALITY AS w (id, claim, state, reason, worker, result, error, text, spent, delay_s,
-        ran_s, ord)
+    SELECT * FROM json_to_recordset(%(rows)s::json) AS w (ord int, id uuid, claim int, state text,
+        reason text, worker text, result text, error text, text text, spent int, delay_s float8,
+        ran_s float8)
 ),
 held AS MATERIALIZED (
     SELECT j.id, w.ord, j.cancel_asked_at IS NOT NULL AS asked
@@ -76,12 +78,9 @@ step AS (
         duration_ms, status_code, result, error)
     SELECT held.id, s.name, s.stage, s.state, s.attempts, s.started_at, s.finished_at,
         s.duration_ms, s.status_code, s.result::jsonb, s.error
-    FROM unnest(%(step_ords)s::int[], %(step_names)s::text[], %(step_stages)s::int[],
-        %(step_states)s::text[], %(step_attempts)s::int[], %(step_starts)s::timestamptz[],
-        %(step_ends)s::timestamptz[], %(step_took)s::float8[], %(step_codes)s::int[],
-        %(step_results)s::text[], %(step_errors)s::text[]
-    ) AS s (ord, name, stage, state, attempts, started_at, finished_at, duration_ms, status_code,
-        result, error)
+    FROM json_to_recordset(%(steps)s::json) AS s (ord int, name text, stage int, state text,
+        attempts int, started_at timestamptz, finished_at timestamptz, duration_ms float8,
+        status_code int, result text, error text)
     JOIN held ON held.ord = s.ord
     ON CONFLICT (job_id, name) DO UPDATE SET stage = excluded.stage, state = excluded.state,
         attempts = excluded.attempts, started_at = excluded.started_at,
@@ -95,35 +94,48 @@ _WITHOUT = _WRITE.format(steps="")
 
 def write(rows: Sequence[WriteRow], *, now: datetime | None) -> dict[int, str]:
     """The rows whose claim holds, by index, and what each job became: "" while it goes on."""
-    steps = [(order, step) for order, row in enumerate(rows, 1) for step in row.steps]
+    steps = [
+        {
+            "ord": order,
+            "name": step.name,
+            "stage": step.stage,
+            "state": step.state,
+            "attempts": step.attempts,
+            "started_at": step.started_at,
+            "finished_at": step.finished_at,
+            "duration_ms": step.duration_ms,
+            "status_code": step.status_code,
+            "result": step.result,
+            "error": step.error,
+        }
+        for order, row in enumerate(rows)
+        for step in row.steps
+    ]
+    # One text instead of an array a column: psycopg makes arrays item by item, in Python.
     parameters: dict[str, Any] = {
         "now": now,
-        "ids": [row.id for row in rows],
-        "claims": [row.claim for row in rows],
-        "states": [row.state for row in rows],
-        "reasons": [row.reason for row in rows],
-        "workers": [row.worker for row in rows],
-        "results": [row.result for row in rows],
-        "errors": [row.error for row in rows],
-        "texts": [row.text for row in rows],
-        "spents": [row.spent for row in rows],
-        "delays": [row.delay_s for row in rows],
-        "rans": [row.ran_s for row in rows],
+        "rows": _encode(
+            [
+                {
+                    "ord": order,
+                    "id": row.id,
+                    "claim": row.claim,
+                    "state": row.state,
+                    "reason": row.reason,
+                    "worker": row.worker,
+                    "result": row.result,
+                    "error": row.error,
+                    "text": row.text,
+                    "spent": row.spent,
+                    "delay_s": row.delay_s,
+                    "ran_s": row.ran_s,
+                }
+                for order, row in enumerate(rows)
+            ]
+        ).decode(),
     }
     if steps:
-        parameters |= {
-            "step_ords": [order for order, _ in steps],
-            "step_names": [step.name for _, step in steps],
-            "step_stages": [step.stage for _, step in steps],
-            "step_states": [step.state for _, step in steps],
-            "step_attempts": [step.attempts for _, step in steps],
-            "step_starts": [step.started_at for _, step in steps],
-            "step_ends": [step.finished_at for _, step in steps],
-            "step_took": [step.duration_ms for _, step in steps],
-            "step_codes": [step.status_code for _, step in steps],
-            "step_results": [step.result for _, step in steps],
-            "step_errors": [step.error for _, step in steps],
-        }
+        parameters["steps"] = _encode(steps).decode()
     with cursor() as asked:
         asked.execute(_WITH_STEPS if steps else _WITHOUT, parameters)
-        return {order - 1: becomes or "" for order, becomes in asked.fetchall()}
+        return {order: becomes or "" for order, becomes in asked.fetchall()}

@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 from django.db import DataError, OperationalError
 
-from jobs.running.committer import Committer, joined
-from jobs.store.protocol import Again, Ended, Progress, StepRecord, Write
+from jobs.running.committer import Committer
+from jobs.store.protocol import Ended, StepRecord, Write
 from pipeline.runtime.clock import SystemClock
 
 ONE, TWO, THREE = (UUID(int=number) for number in (1, 2, 3))
@@ -143,28 +143,3 @@ def test_a_stop_with_a_lost_database_ends_and_says_so(keeps: Keeps, committer: C
     assert committer.stop(0.05) is False
     waiting.join(30)
     assert answers == [False]
-
-
-def test_what_is_said_of_one_job_is_joined_in_its_order() -> None:
-    began = StepRecord(name="a", state="running")
-    done = StepRecord(name="a", state="succeeded", result=1)
-    other = StepRecord(name="b", state="running")
-    together, places = joined(
-        [
-            Progress(id=ONE, claim=1, steps=(began,)),
-            Progress(id=TWO, claim=1, steps=(began,)),
-            Progress(id=ONE, claim=1, steps=(done, other)),
-            ended(ONE),
-            ended(ONE, claim=2),
-        ]
-    )
-    assert places == [0, 1, 0, 0, 2]
-    assert together[0] == ended(ONE, done, other)
-    assert isinstance(together[1], Progress)
-    assert together[2] == ended(ONE, claim=2)
-
-
-def test_what_ended_a_run_is_not_undone_by_what_came_later() -> None:
-    again = Again(id=ONE, claim=1, worker="w", delay_s=5)
-    together, _ = joined([again, Progress(id=ONE, claim=1, steps=())])
-    assert together == [again]
