@@ -1,7 +1,8 @@
 """What a runner holds: jobs claimed and not begun, and those in workers' hands.
 
-`lock` guards everything here; `work` tells workers of jobs, `rest` whoever waits for their end.  Used by the
-workers, the claimer, the keeper and whoever stops the runner; nothing is asked of a database here.
+`lock` guards everything here; `work` tells workers of jobs, `rest` whoever waits for their end.
+Used by the workers, the claimer, the keeper and whoever stops the runner; nothing is asked of a
+database here.
 """
 
 from __future__ import annotations

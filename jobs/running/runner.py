@@ -135,6 +135,7 @@ class Runner:
 
         True when every worker ended.  What was claimed and not begun goes back at once.
         """
+        logger.info("runner is stopping", extra={"busy": len(self.hands.busy())})
         self._waker.stop(0)
         self.scaler.stop(1.0)
         self.claimer.stop(2.0)

@@ -64,13 +64,16 @@ class RunnerService:
 
     def stop(self, deadline_s: float) -> None:
         with self._lock:
-            runner, self._runner = self._runner, None
+            runner = self._runner
         if runner is None:
             return
         unregister_stats_part(PART)
         unregister_readiness(PART)
         finish_s = min(settings.COLLECTOR.jobs.stop_s, max(0.0, deadline_s - KEPT_S - WRITE_S))
         runner.stop(finish_s=finish_s)
+        # Not sooner: whoever hurries asks for it while it stops.
+        with self._lock:
+            self._runner = None
 
     def hurry(self) -> None:
         """A second Ctrl-C: give back what runs, now."""

@@ -182,6 +182,24 @@ def test_a_stop_gives_back_what_does_not_end_and_it_costs_no_attempt(
     assert calls(quick) == {f"{job_id}:first": 1}
 
 
+def test_a_second_ctrl_c_gives_everything_back_at_once(
+    collector_server: ServerFactory, toys: Toys
+) -> None:
+    server = collector_server(environ=QUICK)
+    quick, slow = toys(server), toys(server, "--latency", "3000")
+    two_steps(server, quick.url, slow.url)
+    # Longer than the test may take, so that only the second word can end it.
+    patient = {"COLLECTOR_JOBS_STOP_S": "3000", "COLLECTOR_STOP_DEADLINE_S": "3100"}
+    stopping = runner(collector_server, server, **patient).spawn()
+    (job_id,) = submit(server)
+    stopping.wait_until(lambda: steps(server).get("second") == "running")
+    stopping.send(signal.SIGINT)
+    stopping.wait_for_line(lambda line: "stopping" in line)
+    stopping.send(signal.SIGINT)
+    assert stopping.wait() == os.EX_OK
+    assert job(server, job_id)["status"] == "queued"
+
+
 def test_a_cancellation_reaches_a_call_under_way(
     collector_server: ServerFactory, toys: Toys
 ) -> None:
