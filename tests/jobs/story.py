@@ -13,11 +13,9 @@ import argparse
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,6 +26,8 @@ from typing import Any
 
 import httpx
 
+from jobs.toy.behaviour import Behaviour
+from jobs.toy.server import Toy
 from tests.servers.collector import ROOT, CollectorServer
 
 RUNNER = (sys.executable, "manage.py", "run_jobs")
@@ -47,42 +47,6 @@ for stage, (name, url) in enumerate(told["services"], 1):
     TypeStep.objects.create(type=type, stage=stage, name=name, downstream=service,
                             method="POST", path="/" + name + "/{{payload.user_id}}")
 """
-
-
-class Toy:
-    """A `manage.py toy_downstream` of its own."""
-
-    def __init__(self, *options: str, environ: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "manage.py", "toy_downstream", "--port", "0", *options],
-            cwd=ROOT,
-            env=environ,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        line = ""
-        while "http://" not in line:
-            line = self._process.stdout.readline()
-            assert line, "the toy downstream did not start"
-        self.url = "http://" + line.split("http://", 1)[1].split()[0].rstrip("/.,;")
-        self._reader = threading.Thread(target=self._process.stdout.read, daemon=True)
-        self._reader.start()
-
-    def journal(self) -> list[dict[str, Any]]:
-        address = f"{self.url}/journal?limit=100000"
-        return list(httpx.get(address, timeout=30, trust_env=False).json())
-
-    def end(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._reader.join(10)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
 
 
 @dataclass(kw_only=True)
@@ -119,7 +83,7 @@ class Story:
     down_for_s: float = 30.0
     open_s: float = 10.0
     backoff_s: float = 0.5
-    latency: str = "0.005"
+    latency_s: float = 0.005
     seed: int = 1
     patience_s: float = 600.0
 
@@ -144,22 +108,21 @@ class Story:
 
     @contextmanager
     def _toy(self, name: str) -> Iterator[Toy]:
-        options = [
-            "--fail-rate", str(self.fail_rate), "--latency", self.latency,
-            "--seed", str(self.seed + STEPS.index(name)),
-        ]  # fmt: skip
-        if name == STEPS[1]:
-            options += [
-                "--down-after",
-                f"{self.down_after_s}",
-                "--down-for",
-                f"{self.down_for_s}",
-            ]
-        toy = Toy(*options, environ=self.server.environ)
+        middle = name == STEPS[1]
+        toy = Toy(
+            behaviour=Behaviour(
+                fail_rate=self.fail_rate,
+                latency_s=(self.latency_s, self.latency_s),
+                down_after_s=self.down_after_s if middle else None,
+                down_for_s=self.down_for_s,
+                seed=self.seed + STEPS.index(name),
+            )
+        )
+        toy.start()
         try:
             yield toy
         finally:
-            toy.end()
+            toy.stop()
 
     def _make_type(self, urls: dict[str, str]) -> None:
         told = json.dumps(
@@ -181,7 +144,7 @@ class Story:
         return done.stdout
 
     def _submit(self, client: httpx.Client) -> list[str]:
-        ids = []
+        ids: list[str] = []
         due = time.monotonic() + 60
         while len(ids) < self.jobs:
             number = len(ids)
@@ -255,7 +218,7 @@ class Story:
         )
         for name, toy in toys.items():
             succeeded: Counter[str] = Counter()
-            for call in toy.journal():
+            for call in toy.journal.lines(limit=1_000_000):
                 token = str(call["token"])
                 assert token, f"{name} was called without a token: {call}"
                 report.repeated += bool(succeeded[token])

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from jobs.toy.behaviour import Behaviour
+from jobs.toy.server import Toy
 from tests.conftest import ServerFactory
 from tests.healthmon.checker.watched import rows
-from tests.jobs.story import RUNNER, Story, Toy
+from tests.jobs.story import RUNNER, Story
 from tests.servers.collector import ROOT, CollectorServer
 from tests.servers.proxy import postgres_proxy
 
@@ -36,13 +38,14 @@ Toys = Callable[..., Toy]
 def toys() -> Iterator[Toys]:
     made: list[Toy] = []
 
-    def start(server: CollectorServer, *options: str) -> Toy:
-        made.append(Toy(*options, environ=server.environ))
+    def start(latency_s: float = 0.0) -> Toy:
+        made.append(Toy(behaviour=Behaviour(latency_s=(latency_s, latency_s))))
+        made[-1].start()
         return made[-1]
 
     yield start
     for toy in made:
-        toy.end()
+        toy.stop()
 
 
 def runner(start: ServerFactory, server: CollectorServer, **extra: str) -> CollectorServer:
@@ -95,7 +98,7 @@ def steps(server: CollectorServer) -> dict[str, str]:
 
 
 def calls(toy: Toy) -> Counter[str]:
-    return Counter(str(call["token"]) for call in toy.journal())
+    return Counter(str(call["token"]) for call in toy.journal.lines(limit=1_000_000))
 
 
 def test_in_short_what_a_new_user_tries(collector_server: ServerFactory) -> None:
@@ -122,7 +125,7 @@ def test_a_kill_repeats_the_step_in_flight_and_no_other(
     collector_server: ServerFactory, toys: Toys
 ) -> None:
     server = collector_server(environ=QUICK)
-    quick, slow = toys(server), toys(server, "--latency", "2")
+    quick, slow = toys(), toys(2)
     two_steps(server, quick.url, slow.url)
     first = runner(collector_server, server).spawn()
     (job_id,) = submit(server)
@@ -143,7 +146,7 @@ def test_a_thawed_runner_completes_nothing_that_others_have_completed(
     collector_server: ServerFactory, toys: Toys
 ) -> None:
     server = collector_server(environ=QUICK)
-    quick, slow = toys(server), toys(server, "--latency", "1.5")
+    quick, slow = toys(), toys(1.5)
     two_steps(server, quick.url, slow.url)
     first = runner(collector_server, server).spawn()
     ids = submit(server, 4)
@@ -170,7 +173,7 @@ def test_a_stop_gives_back_what_does_not_end_and_it_costs_no_attempt(
     collector_server: ServerFactory, toys: Toys
 ) -> None:
     server = collector_server(environ=QUICK)
-    quick, slow = toys(server), toys(server, "--latency", "30")
+    quick, slow = toys(), toys(30)
     two_steps(server, quick.url, slow.url)
     stopping = runner(collector_server, server, COLLECTOR_JOBS_STOP_S="1").spawn()
     (job_id,) = submit(server)
@@ -186,7 +189,7 @@ def test_a_second_ctrl_c_gives_everything_back_at_once(
     collector_server: ServerFactory, toys: Toys
 ) -> None:
     server = collector_server(environ=QUICK)
-    quick, slow = toys(server), toys(server, "--latency", "3000")
+    quick, slow = toys(), toys(3000)
     two_steps(server, quick.url, slow.url)
     # Longer than the test may take, so that only the second word can end it.
     patient = {"COLLECTOR_JOBS_STOP_S": "3000", "COLLECTOR_STOP_DEADLINE_S": "3100"}
@@ -204,7 +207,7 @@ def test_a_cancellation_reaches_a_call_under_way(
     collector_server: ServerFactory, toys: Toys
 ) -> None:
     server = collector_server(environ=QUICK)
-    quick, slow = toys(server), toys(server, "--latency", "60")
+    quick, slow = toys(), toys(60)
     two_steps(server, quick.url, slow.url)
     running = runner(collector_server, server).spawn()
     (job_id,) = submit(server)
@@ -220,7 +223,7 @@ def test_jobs_outlive_a_database_that_goes_away(
     collector_server: ServerFactory, toys: Toys, postgres_dsn: str
 ) -> None:
     server = collector_server(environ=QUICK | {"COLLECTOR_DATABASE_URL": postgres_dsn})
-    quick, slow = toys(server), toys(server, "--latency", "0.5")
+    quick, slow = toys(), toys(0.5)
     two_steps(server, quick.url, slow.url)
     with postgres_proxy(postgres_dsn) as (through, proxy):
         parts = conninfo_to_dict(through)
