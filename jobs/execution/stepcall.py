@@ -114,8 +114,12 @@ class StepCaller:
         )
         try:
             result = handler(context)
-        except SystemExit as error:
-            raise RetryableError(f"{step.handler} asked the process to exit ({error})") from error
+        except Exception:
+            raise
+        except BaseException as error:
+            # SystemExit, or what asyncio and generators end by: it must not end the worker.
+            kind = type(error).__name__
+            raise RetryableError(f"{step.handler} let {kind} out ({error})") from error
         finally:
             close_old_connections()
         kept = results.kept(result, step=step.name, max_bytes=self._max_result_bytes)

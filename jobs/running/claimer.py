@@ -2,8 +2,11 @@
 
 It claims as many jobs as there is room for, when the waker tells of new ones, when a worker is free
 and more are known to wait, and every `poll_s`, give or take a fifth: the database is the truth, a
-wake-up only saves time.  Scheduled jobs whose time has come are queued on the way.  A claim that
-raised may have taken jobs all the same: they are given back before the next.
+wake-up only saves time.  Scheduled jobs whose time has come are queued on the way.
+
+A claim that raised may have taken jobs all the same: what the runner holds by the book and does not
+have in its hands is given back, then and every `audit_s`.  Only this thread can do that: nobody
+else knows that no claim is under way.
 
 `_condition` guards the flags; it is never held while the store is asked.
 """
@@ -26,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 MAX_CLAIM = 256
 JITTER = 0.2
+# While jobs wait for their type's limits, they are looked for after this, then twice as long.
+LIMITED_S = 0.025
 
 
 class Claimer:
@@ -45,6 +50,7 @@ class Claimer:
         holding: Callable[[], Collection[UUID]],
         types: Callable[[], Collection[int]],
         poll_s: float,
+        audit_s: float,
         clock: Clock,
         jitter: Callable[[], float] = random.random,
         retire: Callable[[], None] = connections.close_all,
@@ -57,6 +63,7 @@ class Claimer:
         self._holding = holding
         self._types = types
         self._poll_s = poll_s
+        self._audit_s = audit_s
         self._clock = clock
         self._jitter = jitter
         self._retire = retire
@@ -65,7 +72,9 @@ class Claimer:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self.more = False
-        """Whether jobs are known to wait beyond what was claimed."""
+        """Whether jobs are known to wait that could be claimed if there were room."""
+        self._limited_s = 0.0  # how long to wait for limits; 0 while none are in the way
+        self._look_at = 0.0
         self._in_doubt = ""  # the runner whose claim raised
         self.claimed = 0
         self.failing = ""
@@ -97,30 +106,43 @@ class Claimer:
 
     def freed(self) -> None:
         """A worker has room again: of interest while more jobs are known to wait."""
-        if self.more:
+        if self.more or self._limited_s:
             self.nudge()
 
     # --- the thread ------------------------------------------------------------------------
 
     def _run(self) -> None:
-        promote_at = 0.0
+        promote_at = audit_at = 0.0
         try:
             while True:
-                if not self._pause(promote_at):
+                if not self._pause(min(promote_at, self._look_at)):
                     return
                 try:
                     now = self._clock.monotonic()
                     if now >= promote_at:
                         promote_at = now + self._poll_s * (1 + JITTER * (2 * self._jitter() - 1))
+                        self._look_at = promote_at
                         self._store.promote()
+                    if now >= audit_at:
+                        audit_at = now + self._audit_s
+                        self._audit()
                     self._fill()
                 except Exception as error:
                     self._say(error)
-                    promote_at = self._clock.monotonic() + min(self._poll_s, 1.0)
+                    promote_at = self._look_at = self._clock.monotonic() + min(self._poll_s, 1.0)
                 else:
                     self._say(None)
         finally:
             self._retire()
+
+    def _audit(self) -> None:
+        runner = self._runner()
+        found = self._store.give_back(runner, keep=self._holding())
+        if found:
+            logger.warning(
+                "jobs that this runner held by the book and not in its hands were given back",
+                extra={"runner": runner, "jobs": found},
+            )
 
     def _pause(self, due: float) -> bool:
         """Wait until there may be something to do; False when it is to stop."""
@@ -140,10 +162,12 @@ class Claimer:
         while not self._stopping:
             room = min(self._room(), MAX_CLAIM)
             if room <= 0:
+                # What wakes us now is of interest when there is room.
+                self.more = self.more or self._store.has_queued()
                 return
             types = self._types()
             if not types or not (self.more or self._store.has_queued()):
-                self.more = False
+                self.more, self._limited_s = False, 0.0
                 return
             runner = self._in_doubt = self._runner()
             jobs = self._store.claim(runner, self._label, room, types=types)
@@ -153,7 +177,20 @@ class Claimer:
             if jobs:
                 self._take(jobs)
             if not self.more:
+                self._mind_limits(bool(jobs))
                 return
+
+    def _mind_limits(self, got_some: bool) -> None:
+        """Fewer came than there was room for: jobs that still wait do so for their type's limits.
+
+        Its rate gives them out with time, its number when one ends, perhaps another runner's.
+        """
+        if not self._store.has_queued():
+            self._limited_s = 0.0
+            return
+        wait_s = LIMITED_S if got_some or not self._limited_s else 2 * self._limited_s
+        self._limited_s = min(wait_s, self._poll_s)
+        self._look_at = min(self._look_at, self._clock.monotonic() + self._limited_s)
 
     def _say(self, error: Exception | None) -> None:
         words = "" if error is None else cause_of(error)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from uuid import UUID
 
 from django.db import connections
 
@@ -30,10 +31,11 @@ class _Entry:
     """One write on its way.  Its worker sleeps on `done`, a lock that is let go once it is settled:
     a shared condition would wake every worker for each that is settled."""
 
-    __slots__ = ("done", "error", "kept", "settled", "write")
+    __slots__ = ("done", "error", "kept", "settled", "then", "write")
 
-    def __init__(self, write: Write) -> None:
+    def __init__(self, write: Write, then: Callable[[bool], None] | None) -> None:
         self.write = write
+        self.then = then
         self.settled = False
         self.kept = False
         self.error: Exception | None = None
@@ -44,6 +46,8 @@ class _Entry:
         if not self.settled:
             self.settled = True
             self.done.release()
+            if self.then is not None:
+                self.then(self.kept)
 
 
 class Committer:
@@ -87,19 +91,31 @@ class Committer:
         with self._condition:
             left = len(self._queue)
             self._given_up = True
-            self._settle(self._queue, [])
-            self._queue = []
+            queue, self._queue = self._queue, []
             self._condition.notify_all()
             self._thread = None
+        self._settle(queue, [])
         return not thread.is_alive() and not left
 
-    def hand_in(self, write: Write, *, wait: bool = True) -> bool:
+    def jobs(self) -> set[UUID]:
+        """The jobs of which something is still to be written."""
+        with self._condition:
+            return {entry.write.id for entry in self._queue}
+
+    def hand_in(
+        self,
+        write: Write,
+        *,
+        wait: bool = True,
+        then: Callable[[bool], None] | None = None,
+    ) -> bool:
         """Have it written.  True when it was kept; False when the claim is another's by now.
 
-        Without `wait` it is written with whatever comes next, and the answer is True.  Raises what
-        the store raised for this write alone.
+        Without `wait` it is written with whatever comes next, and the answer is True; `then` is
+        told on the committer's thread whether it was kept.  Raises what the store raised for this
+        write alone.
         """
-        entry = _Entry(write)
+        entry = _Entry(write, then)
         with self._condition:
             if self._thread is None or self._given_up:
                 return False
@@ -169,6 +185,10 @@ class Committer:
                 if is_loss(error):
                     break  # this one and those after it are tried again
                 entry.error = error
+                logger.exception(
+                    "what became of a job cannot be written",
+                    extra={"job_id": str(entry.write.id)},
+                )
             entry.settle()
         with self._condition:
             self._queue = [entry for entry in self._queue if not entry.settled]

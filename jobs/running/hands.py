@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -35,6 +36,7 @@ class Run:
     worker: Worker | None = None
     began_at: float = 0.0
     told_at: float | None = field(default=None)  # when it was interrupted
+    settling: bool = False  # it has ended, and what became of it is being written
 
     def deadline_at(self) -> float | None:
         left = self.job.deadline_in_s
@@ -42,8 +44,11 @@ class Run:
 
 
 class Hands:
-    def __init__(self, *, clock: Clock) -> None:
+    """`fresh` says whether the lease is known to be ours: whoever was frozen asks it first."""
+
+    def __init__(self, *, clock: Clock, fresh: Callable[[], bool] = lambda: True) -> None:
         self._clock = clock
+        self._fresh = fresh
         self.lock = threading.RLock()
         self.work = threading.Condition(self.lock)
         self.rest = threading.Condition(self.lock)
@@ -81,7 +86,7 @@ class Hands:
             while True:
                 if worker.stopping or self.closed:
                     return None
-                if self._waiting and not self.held:
+                if self._waiting and not self.held and self._fresh():
                     run = self._waiting.popleft()
                     run.worker, run.began_at = worker, self._clock.monotonic()
                     self._busy[run.job.id] = run

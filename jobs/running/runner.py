@@ -74,7 +74,7 @@ class Runner:
         host, pid = socket.gethostname(), os.getpid()
         self._label = f"{host[:40]}:{pid}"
         self._hurried = False
-        self.hands = Hands(clock=clock)
+        self.hands = Hands(clock=clock, fresh=lambda: self.keeper.is_fresh())
         self.figures = Figures()
         self.committer = Committer(store=store, clock=clock)
         self.pool = WorkerPool(name="jobs", work=self._work, ended=lambda worker: None, clock=clock)
@@ -84,7 +84,8 @@ class Runner:
             label=self._label,
             room=lambda: self.hands.room(len(self.pool.staying)),
             take=self._take,
-            holding=self.hands.ids,
+            holding=lambda: self.hands.ids() | self.committer.jobs(),
+            audit_s=lease_s,
             types=self._claimable,
             poll_s=poll_s,
             clock=clock,
@@ -211,9 +212,10 @@ class Runner:
                 interruption=run.interruption,
                 claimed_at=run.claimed_at,
             )
-        except Exception as error:
+        except BaseException as error:  # whatever a handler lets out: the job must be settled
             logger.exception("a job could not be run", extra={"job_id": str(job.id)})
             outcome = self._settling.of_error(job, spec, error, worker=name)
+        run.settling = True
         took_s = self._clock.monotonic() - run.began_at
         if outcome is None or worker.disowned:
             self.figures.lost += 1
@@ -248,7 +250,7 @@ class Runner:
     # --- the claimer -----------------------------------------------------------------------
 
     def _claimable(self) -> list[int]:
-        if self.pool.stuck(MAX_HUNG):
+        if self.stuck:
             return []
         return [one.id for one in self._catalogue().types.values() if one.enabled]
 
@@ -317,8 +319,7 @@ class Runner:
                     error="cancelled before it began",
                     spent=False,
                 )
-                self._settling.begin(self.committer, run.job, run.type, ended)
-                self._count(run.type.name, ended, 0.0, kept=True)
+                self._begin(run, ended, 0.0)
             else:
                 self._interrupt(run, CANCEL)
 
@@ -335,7 +336,8 @@ class Runner:
             due = run.deadline_at()
             if due is not None and now >= due:
                 self._interrupt(run, DEADLINE)
-            if run.told_at is not None and now - run.told_at >= HUNG_S:
+            hangs = run.told_at is not None and now - run.told_at >= HUNG_S
+            if hangs and not run.settling:
                 self._abandon(run)
         metrics.set_workers(len(self.pool))
 
@@ -356,12 +358,34 @@ class Runner:
         outcome = self._settling.of_hung(
             run.job, run.type, run.interruption.why, worker=self._name(worker)
         )
-        self.hands.ended(run)
         if outcome is not None:
-            self._settling.begin(self.committer, run.job, run.type, outcome)
-            self._count(run.type.name, outcome, self._clock.monotonic() - run.began_at, kept=True)
+            self._begin(run, outcome, self._clock.monotonic() - run.began_at)
+        # Not sooner: what is neither in hand nor being written is given back.
+        self.hands.ended(run)
+        if self.stuck:
+            logger.error(
+                "so many threads hang that this runner takes no more jobs: it has to be restarted",
+                extra={"hung": self.pool.hung},
+            )
+
+    def _begin(self, run: Run, outcome: Ended | Again, took_s: float) -> None:
+        """Have it written without waiting."""
+        self._settling.begin(
+            self.committer,
+            run.job,
+            run.type,
+            outcome,
+            then=lambda kept: self._count(run.type.name, outcome, took_s, kept=kept),
+        )
+
+    @property
+    def stuck(self) -> bool:
+        """Whether so many steps never ended that only a new process can help."""
+        return self.pool.stuck(MAX_HUNG)
 
     def _interrupt(self, run: Run, why: str) -> None:
+        if run.settling:
+            return
         if run.told_at is None:
             run.told_at = self._clock.monotonic()
         run.interruption.interrupt(why)
@@ -380,6 +404,7 @@ class Runner:
             "workers": len(self.pool.staying),
             "max_workers": self._max_workers,
             "hung": len(self.pool.hung),
+            "stuck": self.stuck,
             "busy": len(busy),
             "waiting": self.hands.waiting,
             "claimed": self.claimer.claimed,
@@ -399,6 +424,8 @@ class Runner:
         }
 
     def unready(self) -> str | None:
+        if self.stuck:
+            return "so many steps hang that it takes no more jobs"
         if not self.keeper.is_fresh():
             return self.keeper.failing or "this runner's lease is not confirmed"
         return None

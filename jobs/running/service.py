@@ -45,6 +45,8 @@ class RunnerService:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._runner: Runner | None = None
+        self.complete = True
+        """Whether everything ended, or was given back, when the last runner stopped."""
 
     @property
     def runner(self) -> Runner | None:
@@ -70,7 +72,7 @@ class RunnerService:
         unregister_stats_part(PART)
         unregister_readiness(PART)
         finish_s = min(settings.COLLECTOR.jobs.stop_s, max(0.0, deadline_s - KEPT_S - WRITE_S))
-        runner.stop(finish_s=finish_s)
+        self.complete = runner.stop(finish_s=finish_s)
         # Not sooner: whoever hurries asks for it while it stops.
         with self._lock:
             self._runner = None

@@ -44,7 +44,7 @@ class Settling:
     # --- what to write ---------------------------------------------------------------------
 
     def of_error(
-        self, job: Claimed, spec: TypeSpec, error: Exception, *, worker: str
+        self, job: Claimed, spec: TypeSpec, error: BaseException, *, worker: str
     ) -> Ended | Again:
         """The run itself failed, which is nobody's fault but ours: as any failure that may pass."""
         decision = spec.retry.decide(
@@ -128,10 +128,16 @@ class Settling:
                 wanted = plain
 
     def begin(
-        self, committer: Committer, job: Claimed, spec: TypeSpec, outcome: Ended | Again
+        self,
+        committer: Committer,
+        job: Claimed,
+        spec: TypeSpec,
+        outcome: Ended | Again,
+        *,
+        then: Callable[[bool], None],
     ) -> None:
-        """Write it with what comes next."""
-        committer.hand_in(self._with_webhook(job, spec, outcome), wait=False)
+        """Write it with what comes next; `then` is told whether it was kept."""
+        committer.hand_in(self._with_webhook(job, spec, outcome), wait=False, then=then)
 
     def _with_webhook(self, job: Claimed, spec: TypeSpec, outcome: Ended | Again) -> Ended | Again:
         if not isinstance(outcome, Ended) or not (job.webhook_url or spec.webhook_url):

@@ -13,6 +13,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
+LOOK_S = 0.5
+
 _DESCRIPTION = """\
 Run the jobs that wait, until SIGTERM or Ctrl-C: jobs in hand may then end for 20 seconds
 (COLLECTOR_JOBS_STOP_S), and what has not ended goes back to the queue at no cost.  A second Ctrl-C
@@ -21,7 +23,9 @@ gives everything back at once.
 Start as many as you like, on any machine with the same control database: they share the jobs, and
 when one dies the others run what it held within a lease (COLLECTOR_JOBS_LEASE_S, 10 seconds).
 
-Exit status 0 when everything ended or was given back, 1 when something hung.
+Exit status 0 when everything ended or was given back; 1 when something hung: its job is given
+back, but what it does is not undone.  A runner in which too many steps hang ends by itself, with 1,
+so that whoever supervises it starts another.
 """
 
 
@@ -42,6 +46,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         from control.processes import lifecycle
+        from jobs.running.service import current
 
         told = threading.Event()
         stopping = False
@@ -58,16 +63,21 @@ class Command(BaseCommand):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         lifecycle.start("jobs")
         try:
-            if options["until_idle"]:
-                while not told.wait(0.5) and not _idle():
-                    pass
-            else:
-                told.wait()
+            while not told.wait(LOOK_S) and not _stuck():
+                if options["until_idle"] and _idle():
+                    break
         finally:
             stopping = True
             complete = lifecycle.stop(settings.COLLECTOR.server.stop_deadline_s - 1)
-        if not complete:
+        if not (complete and current().complete):
             raise SystemExit(1)
+
+
+def _stuck() -> bool:
+    from jobs.running.service import current
+
+    runner = current().runner
+    return runner is not None and runner.stuck
 
 
 def _idle() -> bool:

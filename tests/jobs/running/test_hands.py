@@ -147,3 +147,22 @@ def test_waiting_for_the_workers_to_end() -> None:
     assert hands.await_idle(0) is False
     hands.ended(taken)
     assert hands.await_idle(0) is True
+
+
+def test_a_worker_asks_for_the_lease_itself() -> None:
+    """Thawed, it may be quicker than the keeper, who would hold it back."""
+    clock = FakeClock()
+    fresh = [False]
+    hands = Hands(clock=clock, fresh=lambda: fresh[0])
+    hands.put([run(1, clock)])
+    taken: list[Run | None] = []
+    thread = threading.Thread(target=lambda: taken.append(hands.take(Worker("w", 0))))
+    thread.start()
+    while not hands.idle:
+        threading.Event().wait(0.001)
+    assert taken == []
+    fresh[0] = True
+    hands.hold(True)
+    hands.hold(False)
+    thread.join(60)
+    assert [one.job.id.int for one in taken if one] == [1]

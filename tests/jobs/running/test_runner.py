@@ -258,6 +258,127 @@ def test_a_claim_whose_answer_was_lost_is_given_back(store: MemoryStore, make: M
     assert {store.look(job).attempts for job in ids} == {1}
 
 
+def test_whatever_a_run_lets_out_the_job_is_settled(store: MemoryStore, make: Make) -> None:
+    def act(job: Claimed, interruption: Interruption) -> Ended:
+        raise GeneratorExit
+
+    type_ = TypeSpec(id=1, name="t", max_attempts=1)
+    runner = make(Scripted(act), catalogue=lambda: Catalogue(types={1: type_}))
+    (job,) = submit(store, 1)
+    wait_until(lambda: states(store, [job]) == {DEAD})
+    assert "GeneratorExit" in store.look(job).error
+    assert len(runner.pool.staying) == 2, "and its worker goes on"
+
+
+def test_what_is_in_nobodys_hands_is_given_back(store: MemoryStore, make: Make) -> None:
+    """A write that nobody waits for may be refused for good: the job is not held for ever."""
+    write = store.write
+    spoilt: list[UUID] = []
+
+    def refusing(writes: Sequence[Write]) -> list[bool]:
+        if any(isinstance(one, Ended) and one.reason == "asked" for one in writes) and not spoilt:
+            spoilt.extend(one.id for one in writes)
+            raise ValueError("cannot be stored")
+        return write(writes)
+
+    store.write = refusing  # type: ignore[method-assign]
+    executor = Scripted(until_told)
+    runner = make(executor, min_workers=1, max_workers=1, lease_s=1.0)
+    (first,) = submit(store, 1)
+    assert executor.began.acquire(timeout=GENEROUS_S)
+    runner.hands._took_s = 0.0  # quick jobs are claimed ahead
+    (second,) = submit(store, 1)
+    wait_until(lambda: runner.hands.waiting == 1)
+    store.change("cancel", [second], by="somebody")
+    wait_until(lambda: bool(spoilt))
+    wait_until(lambda: states(store, [second]) == {CANCELLED})
+    assert store.look(first).state == RUNNING
+
+
+def test_types_with_limits_are_run_as_fast_as_those_allow(make: Make) -> None:
+    alone = TypeSpec(id=1, name="t", max_concurrent=1)
+    store = MemoryStore(types=lambda: {1: alone})
+    # Polled for once in ten minutes: it must not take a poll to begin the next.
+    executor = Scripted(succeed)
+    ids = submit(store, 30)
+    make(executor, store=store, catalogue=lambda: Catalogue(types={1: alone}), poll_s=600.0)
+    wait_until(lambda: states(store, ids) == {SUCCEEDED})
+
+
+def test_what_comes_while_there_is_no_room_is_remembered(store: MemoryStore, make: Make) -> None:
+    may_end = threading.Event()
+
+    def act(job: Claimed, interruption: Interruption) -> Ended:
+        assert may_end.wait(GENEROUS_S)
+        return succeed(job, interruption)
+
+    executor = Scripted(act)
+    runner = make(executor, min_workers=1, max_workers=1, poll_s=600.0)
+    (first,) = submit(store, 1)
+    runner.claimer.nudge()
+    assert executor.began.acquire(timeout=GENEROUS_S)
+    (second,) = submit(store, 1)
+    runner.claimer.nudge()
+    wait_until(lambda: runner.claimer.more)
+    may_end.set()
+    wait_until(lambda: states(store, [first, second]) == {SUCCEEDED})
+
+
+def test_a_worker_that_waits_for_the_database_does_not_hang(
+    store: MemoryStore, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.running.runner.HUNG_S", 0.0)
+    away = threading.Event()
+    write = store.write
+
+    def silent(writes: Sequence[Write]) -> list[bool]:
+        if any(isinstance(one, Ended) for one in writes):
+            assert away.wait(GENEROUS_S)
+        return write(writes)
+
+    store.write = silent  # type: ignore[method-assign]
+    runner = make(Scripted(succeed))
+    (job,) = submit(store, 1, deadline_s=0.2)
+    wait_until(lambda: bool(runner.hands.busy()) and runner.hands.busy()[0].settling)
+    due = runner.hands.busy()[0].deadline_at()
+    assert due is not None
+    wait_until(lambda: time.monotonic() > due)
+    for _ in range(3):
+        runner._look()
+    away.set()
+    wait_until(lambda: states(store, [job]) == {SUCCEEDED})
+    wait_until(lambda: runner.figures.succeeded == 1)
+    assert (runner.figures.dead, runner.figures.hung, runner.pool.hung) == (0, 0, [])
+
+
+def test_steps_that_never_end_cost_their_workers_and_at_last_the_runner(
+    store: MemoryStore, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.running.runner.HUNG_S", 0.0)
+    monkeypatch.setattr("jobs.running.runner.MAX_HUNG", 2)
+    may_end = threading.Event()
+
+    def act(job: Claimed, interruption: Interruption) -> Ended:
+        assert may_end.wait(GENEROUS_S)  # whatever it is told
+        return succeed(job, interruption)
+
+    executor = Scripted(act)
+    runner = make(executor, min_workers=1, max_workers=4)
+    ids = submit(store, 2, deadline_s=0.2)
+    wait_until(lambda: states(store, ids) == {DEAD})
+    assert {store.look(job).reason for job in ids} == {"deadline"}
+    wait_until(lambda: runner.stuck)
+    assert runner.unready() is not None
+    (waits,) = submit(store, 1)
+    runner.claimer.nudge()
+    assert not executor.began.acquire(timeout=0.2) or len(executor.ran) == 2
+    assert store.look(waits).state == QUEUED
+    may_end.set()
+    # They came back: it can work again, and what they say now is not heard.
+    wait_until(lambda: states(store, [waits]) == {SUCCEEDED})
+    assert states(store, ids) == {DEAD}
+
+
 def test_an_outcome_that_cannot_be_written_does_not_hold_the_job_for_ever(
     store: MemoryStore, make: Make
 ) -> None:
