@@ -37,6 +37,7 @@ CATALOGUE = {
     "workers": Entry("workers", "four workers against one, and as many as the autoscaler finds"),
     "adaptive": Entry("adaptive", "batches and writes that find their size: on, off", drawn=True),
     "probing": Entry("probing", "probes a second of the checker, against a bare client"),
+    "jobs": Entry("jobs", "jobs a second, submitting, a long history, how soon a job begins"),
 }  # fmt: skip
 SCENARIOS = {name: f"benchmarks.scenarios.{entry.module}" for name, entry in CATALOGUE.items()}
 

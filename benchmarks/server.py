@@ -62,6 +62,11 @@ class Server:
         self.url = ""
         self.key = ""
 
+    @property
+    def environ(self) -> dict[str, str]:
+        """The installation's, for other processes in it."""
+        return dict(self._environ)
+
     def prepare(self) -> None:
         """Make the installation, without starting a server in it."""
         self.run("manage.py", "prepare")
