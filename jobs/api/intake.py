@@ -28,6 +28,7 @@ from control.web.retryafter import retry_after
 from jobs import metrics
 from jobs.api import keyed, requestlog, tools
 from jobs.api.answers import Refusal, acceptance, invalid, refused
+from jobs.api.outlook import LATER_S
 from jobs.api.saturation import Full
 from jobs.api.submission import Invalid, TypeBroken, Wanted, read_submission
 from jobs.ids import new_job_id
@@ -121,14 +122,18 @@ def _before_reading(request: HttpRequest, principal: Principal) -> str | None:
     try:
         tools.saturation().admit()
     except Full as error:
-        raise Refusal(
-            429,
-            "saturated",
-            str(error),
-            reason="saturated",
-            retry_after_s=retry_after(error.retry_after_s),
-        ) from None
+        raise _full(error) from None
     return key
+
+
+def _full(error: Full) -> Refusal:
+    return Refusal(
+        429,
+        "saturated",
+        str(error),
+        reason="saturated",
+        retry_after_s=retry_after(error.retry_after_s),
+    )
 
 
 def _check_rate(principal: Principal) -> None:
@@ -170,13 +175,22 @@ def _submit(
             reason="type",
             retry_after_s=60,
         ) from None
+    later = _is_for_later(wanted, now)
+    if later:
+        try:
+            tools.saturation().admit_later()
+        except Full as error:
+            earlier = _used_before(key, raw, body, principal)
+            if earlier is not None:
+                return earlier
+            raise _full(error) from None
     job_id = new_job_id()
     answer = acceptance(job_id, wanted, correlation_id)
     draft = _draft(request, principal, wanted, job_id, correlation_id, key, raw, answer)
     (repeated,) = tools.the_store().submit([draft])
     if repeated is not None:
         return _repeated(repeated, digest=keyed.digest_of(raw))
-    tools.saturation().taken()
+    tools.saturation().taken(later=later)
     metrics.count_submitted(wanted.type.name)
     requestlog.log_accepted(
         request_id=draft.request_id,
@@ -192,6 +206,10 @@ def _submit(
         content_type="application/json",
         headers={"Location": f"/jobs/{job_id}"},
     )
+
+
+def _is_for_later(wanted: Wanted, now: datetime) -> bool:
+    return wanted.run_at is not None and (wanted.run_at - now).total_seconds() > LATER_S
 
 
 def _read(request: HttpRequest) -> bytes:

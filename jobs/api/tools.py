@@ -9,6 +9,7 @@ import threading
 
 from django.conf import settings
 
+from jobs.api import outlook
 from jobs.api.saturation import Saturation
 from jobs.store.database import store
 from jobs.store.protocol import Store
@@ -34,6 +35,8 @@ def saturation() -> Saturation:
                     capacity=jobs.capacity,
                     resume=jobs.resume,
                     clock=SystemClock(),
+                    later=outlook.for_later,
+                    lives=outlook.runner_lives,
                 )
     return _saturation
 

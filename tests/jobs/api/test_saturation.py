@@ -136,6 +136,52 @@ def test_what_retention_deletes_is_not_taken_for_haste(room, kept, clock):
     assert refused(room).retry_after_s == UNKNOWN_WAIT_S
 
 
+def test_where_nothing_ends_nobody_is_told_to_come_back_soon(room, kept, clock):
+    kept.counts[1] = {QUEUED: 100}
+    assert refused(room).retry_after_s == UNKNOWN_WAIT_S
+    for _ in range(6):
+        clock.advance(1.0)
+        full = refused(room)
+    assert full.retry_after_s == MAX_WAIT_S
+
+
+def test_that_no_runner_lives_is_told(kept, clock):
+    kept.counts[1] = {QUEUED: 100}
+    room = Saturation(counts=kept, capacity=100, resume=0.8, clock=clock, lives=lambda: False)
+    full = refused(room)
+    assert full.retry_after_s == MAX_WAIT_S
+    assert "no runner lives" in str(full)
+
+
+def test_jobs_for_later_shut_out_only_their_like(kept, clock):
+    later = 0
+    room = Saturation(
+        counts=kept, capacity=100, resume=0.8, clock=clock, later=lambda most: min(later, most)
+    )
+    room.admit_later()
+    room.taken(50, later=True)
+    with pytest.raises(Full, match="50 jobs wait for a time"):
+        room.admit_later()
+    room.admit()
+    later = 50
+    kept.counts[1] = {QUEUED: 99, SCHEDULED: 50}
+    clock.advance(1.0)
+    room.admit()
+    with pytest.raises(Full) as caught:
+        room.admit_later()
+    assert caught.value.retry_after_s == MAX_WAIT_S
+    room.taken()
+    assert "100 jobs have not ended, besides 50 for later, of 100" in str(refused(room))
+
+
+def test_jobs_for_later_are_not_counted_one_by_one_while_there_are_few(kept, clock):
+    def later(most):
+        raise AssertionError
+
+    kept.counts[1] = {QUEUED: 30, SCHEDULED: 49}
+    Saturation(counts=kept, capacity=100, resume=0.8, clock=clock, later=later).admit()
+
+
 def test_a_store_that_cannot_be_asked_is_asked_again(clock):
     answers = [ValueError("away"), {1: {QUEUED: 0}}]
 

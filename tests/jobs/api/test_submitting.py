@@ -290,6 +290,28 @@ def test_no_more_jobs_are_open_than_may_be(api, verify, settings):
     assert Job.objects.count() == 2
 
 
+def test_jobs_for_later_do_not_keep_others_out(api, verify, settings):
+    from dataclasses import replace
+
+    jobs = replace(settings.COLLECTOR.jobs, capacity=4, resume=0.5)
+    settings.COLLECTOR = replace(settings.COLLECTOR, jobs=jobs)
+    later = {**GOOD, "run_at": 86_400}
+    first = api("POST", "/jobs", later, Idempotency_Key="k")
+    assert api("POST", "/jobs", later).status_code == 202
+    refused = api("POST", "/jobs", later)
+    assert refused.status_code == 429
+    assert int(refused["Retry-After"]) >= 30
+    assert api("POST", "/jobs", later, Idempotency_Key="k").content == first.content
+    # As another process reads it.
+    tools.reset()
+    assert api("POST", "/jobs", later).status_code == 429
+    assert [api("POST", "/jobs", GOOD).status_code for _ in range(5)] == [202] * 4 + [429]
+    tools.reset()
+    detail = api("POST", "/jobs", GOOD).json()["detail"]
+    assert "4 jobs have not ended, besides 2 for later" in detail
+    assert "no runner lives" in detail
+
+
 def test_a_database_that_is_away_is_told_of(api, verify, monkeypatch):
     class Away:
         def counts(self):
