@@ -6,7 +6,14 @@ import socket
 import threading
 
 import pytest
-from django.db import DatabaseError, OperationalError, ProgrammingError
+from django.db import (
+    DatabaseError,
+    DataError,
+    InternalError,
+    OperationalError,
+    ProgrammingError,
+)
+from psycopg import errors
 
 from control.databases.causes import NOT_PREPARED, cause_of, is_loss
 from control.databases.reach import RETRY_S, Reach, as_the_prober
@@ -118,9 +125,46 @@ def test_what_waits_for_a_moment_is_left_alone() -> None:
          "it refuses the user or the password", True),
         (DatabaseError("file is not a database"), "its file is damaged", True),
         (OperationalError("no such table: x"), NOT_PREPARED, True),
+        (OperationalError("database or disk is full"), "its disk is full", True),
+        (OperationalError("attempt to write a readonly database"),
+         "its file cannot be written", True),
+        (OperationalError("connection is bad: no error details available"),
+         "it cannot be reached", True),
+        (OperationalError("the connection is closed"), "it closed the connection", True),
         (ProgrammingError("syntax error"), "ProgrammingError", False),
         (DatabaseError("value too long"), "DatabaseError", False),
     ],
 )  # fmt: skip
 def test_causes_are_words_without_addresses(error: Exception, cause: str, loss: bool) -> None:
+    assert (cause_of(error), is_loss(error)) == (cause, loss)
+
+
+@pytest.mark.parametrize(
+    ("kind", "driver", "cause", "loss"),
+    [
+        (InternalError, errors.ReadOnlySqlTransaction, "it takes no writes for now", True),
+        (InternalError, errors.IdleInTransactionSessionTimeout, "it closed the connection", True),
+        (InternalError, errors.DataCorrupted, "its data are damaged", True),
+        (OperationalError, errors.DiskFull, "its disk is full", True),
+        (OperationalError, errors.OutOfMemory, "it is out of memory", True),
+        (OperationalError, errors.AdminShutdown, "it is being shut down", True),
+        (OperationalError, errors.CannotConnectNow, "it is starting up or shutting down", True),
+        (OperationalError, errors.IoError, "its disk does not work", True),
+        (OperationalError, errors.ConnectionFailure, "it closed the connection", True),
+        (OperationalError, errors.SerializationFailure, "it is busy", True),
+        (OperationalError, errors.DeadlockDetected, "it is busy", True),
+        (OperationalError, errors.LockNotAvailable, "it is busy", True),
+        (OperationalError, errors.QueryCanceled, "it does not answer in time", True),
+        # What would be refused for ever, whoever asks.
+        (OperationalError, errors.ProgramLimitExceeded, "OperationalError", False),
+        (InternalError, errors.InFailedSqlTransaction, "InternalError", False),
+        (DataError, errors.NumericValueOutOfRange, "DataError", False),
+        (ProgrammingError, errors.InsufficientPrivilege, "ProgrammingError", False),
+    ],
+)  # fmt: skip
+def test_what_postgresql_says_is_a_loss_or_the_statements_own(
+    kind: type[Exception], driver: type[Exception], cause: str, loss: bool
+) -> None:
+    error = kind("x")
+    error.__cause__ = driver("x")
     assert (cause_of(error), is_loss(error)) == (cause, loss)
