@@ -55,6 +55,8 @@ def configure(config: Mapping[str, Any]) -> None:
             "loggers": {
                 "django.security.DisallowedHost": {"level": "CRITICAL"},
                 "django.request": {"filters": ["failures"]},
+                # Each try of each connection, while our own lines say once that a database is away.
+                "psycopg.pool": {"level": "ERROR"},
             },
         }
     )

@@ -36,8 +36,8 @@ class Program:
     """What to run. One with `announces` writes its address to the ready pipe once it serves.
 
     One that runs `once` has done its work when it exits with 0, and is not started again then.
-    Whatever becomes of it, the others go on. One that `reloads` is sent HUP, and INT when a person
-    asks a second time; others know TERM alone.
+    Whatever becomes of it, the others go on. One that `reloads` is sent HUP; one that `hurries` INT
+    when a person asks a second time. Others know TERM alone.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Program:
     announces: bool = False
     once: bool = False
     reloads: bool = False
+    hurries: bool = False
 
 
 @dataclass(kw_only=True)
@@ -164,7 +165,7 @@ class Supervisor:
             child.restart_at = None
             if child.process is not None:
                 # Whatever came first, TERM goes out: children drain at any of them.
-                hurries = hasty and child.program.reloads
+                hurries = hasty and child.program.hurries
                 child.process.send_signal(signal.SIGINT if hurries else signal.SIGTERM)
 
     def _reload(self) -> None:
@@ -299,13 +300,13 @@ def _die_with_parent() -> None:
 def programs(*, unprepared: bool = False, checker: bool = True, jobs: bool = True) -> list[Program]:
     """The processes of this installation; with what goes on preparing it where that is not done."""
     server = (sys.executable, "-m", "gunicorn", "-c", "collector_site/gunicorn_conf.py")
-    found = [Program(name="server", command=server, announces=True, reloads=True)]
+    found = [Program(name="server", command=server, announces=True, reloads=True, hurries=True)]
     if checker:
         checking = (sys.executable, "manage.py", "run_checker")
         found.append(Program(name="checker", command=checking))
     if jobs:
         running = (sys.executable, "manage.py", "run_jobs")
-        found.append(Program(name="jobs", command=running))
+        found.append(Program(name="jobs", command=running, hurries=True))
     if unprepared:
         command = (sys.executable, "manage.py", "prepare", "--until-done")
         found.append(Program(name="preparation", command=command, once=True))

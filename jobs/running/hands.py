@@ -133,6 +133,16 @@ class Hands:
         with self.lock:
             self.closed = False
 
+    def waited(self, seconds: float, now: float) -> list[Run]:
+        """Take out of the line what waited in it for so long: jobs are slower than they were."""
+        with self.lock:
+            late = [run for run in self._waiting if now - run.claimed_at >= seconds]
+            if late and self._busy:
+                self._waiting = deque(run for run in self._waiting if run not in late)
+                self._took_s = max(self._took_s, QUICK_S * 2)
+                return late
+            return []
+
     def busy(self) -> list[Run]:
         with self.lock:
             return list(self._busy.values())

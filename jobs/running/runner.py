@@ -12,24 +12,23 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
-from uuid import UUID
 
-from jobs import metrics
+from jobs import metrics, tracing
 from jobs.execution.executor import Executor
-from jobs.execution.interruption import CANCEL, DEADLINE, LOST, STOP, Interruption
+from jobs.execution.interruption import STOP, Interruption
 from jobs.running.claimer import Claimer
 from jobs.running.committer import Committer
+from jobs.running.endings import Endings
 from jobs.running.figures import Figures
 from jobs.running.hands import Hands, Run
 from jobs.running.keeper import Keeper
 from jobs.running.scaler import Scaler
 from jobs.running.settling import Settling
 from jobs.running.waker import Waker
-from jobs.states import ASKED, CANCELLED
-from jobs.store.protocol import Again, Claimed, Ended, Progress, Store
+from jobs.store.protocol import Claimed, Ended, Store
 from jobs.types.catalogue import Catalogue
 from pipeline.delivery.workers import Worker, WorkerPool
 from pipeline.runtime.clock import Clock
@@ -38,9 +37,6 @@ logger = logging.getLogger(__name__)
 
 # What a stop keeps for writing down what was interrupted.
 WRITE_S = 3.0
-# A run that was told to end and does not, for so long, hangs: its worker is replaced.
-HUNG_S = 15.0
-MAX_HUNG = 8
 
 
 class Runner:
@@ -78,6 +74,15 @@ class Runner:
         self.figures = Figures()
         self.committer = Committer(store=store, clock=clock)
         self.pool = WorkerPool(name="jobs", work=self._work, ended=lambda worker: None, clock=clock)
+        self.endings = Endings(
+            hands=self.hands,
+            pool=self.pool,
+            committer=self.committer,
+            settling=settling,
+            figures=self.figures,
+            name=self._name,
+            clock=clock,
+        )
         self.claimer = Claimer(
             store=store,
             runner=lambda: self.keeper.runner,
@@ -99,9 +104,9 @@ class Runner:
             process=process,
             figures=self.report,
             attempts=lambda: {one.id: one.max_attempts for one in catalogue().types.values()},
-            on_lost=self._lost,
+            on_lost=self.endings.lose,
             on_fresh=self._fresh,
-            on_cancel=self._cancel,
+            on_cancel=self.endings.cancel,
             on_rescued=self._rescued,
             busy=lambda: bool(self.hands.busy() or self.hands.waiting),
         )
@@ -141,13 +146,13 @@ class Runner:
         self.scaler.stop(1.0)
         self.claimer.stop(2.0)
         for run in self.hands.close():
-            self._give_back(run)
+            self.endings.give_back(run)
         due = self._clock.monotonic() + finish_s
         while not self._hurried and (left := due - self._clock.monotonic()) > 0:
             if self.hands.await_idle(min(left, 0.25)):
                 break
         for run in self.hands.busy():
-            self._interrupt(run, STOP)
+            self.endings.interrupt(run, STOP)
         idle = self.hands.await_idle(write_s)
         hanging = [] if idle else self.hands.busy()
         for run in hanging:
@@ -188,7 +193,8 @@ class Runner:
             if run is None:
                 return
             try:
-                self._run(run, worker)
+                with tracing.log_fields(run.job, self._name(worker)):
+                    self._run(run, worker)
             except Exception:
                 logger.exception("a job's run failed", extra={"job_id": str(run.job.id)})
             finally:
@@ -199,50 +205,28 @@ class Runner:
         job, spec = run.job, run.type
         name = self._name(worker)
         metrics.observe_started(spec.name, job.waited_s)
-
-        def record(progress: Progress, wait: bool) -> bool:
-            return self._settling.progress(self.committer, progress, wait=wait)
-
         try:
             outcome = self._executor.run(
                 job,
                 spec,
                 worker=name,
-                record=record,
+                record=lambda progress, wait: self.committer.hand_in(progress, wait=wait),
                 interruption=run.interruption,
                 claimed_at=run.claimed_at,
             )
         except BaseException as error:  # whatever a handler lets out: the job must be settled
-            logger.exception("a job could not be run", extra={"job_id": str(job.id)})
+            logger.exception("a job could not be run")
             outcome = self._settling.of_error(job, spec, error, worker=name)
         run.settling = True
         took_s = self._clock.monotonic() - run.began_at
         if outcome is None or worker.disowned:
-            self.figures.lost += 1
+            self.figures.lose(spec.name)
             return
         if isinstance(outcome, Ended):
             outcome = replace(outcome, ran_s=took_s)
-        kept = self._settling.settle(self.committer, job, spec, outcome, clock=self._clock)
-        self._count(spec.name, outcome, took_s, kept=kept)
-        if worker.batches < 2**62:
-            worker.batches += 1
-
-    def _count(self, type_name: str, outcome: Ended | Again, took_s: float, *, kept: bool) -> None:
-        if not kept:
-            self.figures.refused += 1
-            metrics.count_fenced()
-            return
-        if isinstance(outcome, Ended):
-            self.figures.count(outcome.state)
-            metrics.observe_ended(type_name, outcome.state, took_s)
-            if outcome.spent:
-                metrics.count_attempt(type_name, outcome.state)
-        elif outcome.spent:
-            self.figures.again += 1
-            metrics.count_attempt(type_name, metrics.RETRYING)
-        else:
-            self.figures.delayed += 1
-            metrics.count_attempt(type_name, metrics.DELAYED)
+        kept = self._settling.settle(self.committer, job, spec, outcome)
+        stopped = run.interruption.why == STOP
+        self.figures.settle(spec.name, outcome, took_s, kept=kept, stopped=stopped)
 
     def _name(self, worker: Worker | None) -> str:
         return self._label if worker is None else f"{self._label} {worker.name}"
@@ -268,22 +252,11 @@ class Runner:
                 claimed_at=now,
             )
             if spec is None:
-                self._give_back(run)
+                self.endings.give_back(run)
             else:
                 runs.append(run)
         for run in self.hands.put(runs):
-            self._give_back(run)
-
-    def _give_back(self, run: Run) -> None:
-        back = Again(
-            id=run.job.id,
-            claim=run.job.claim,
-            worker=self._label,
-            spent=False,
-            text="given back before it began",
-        )
-        self.figures.given_back += 1
-        self.committer.hand_in(back, wait=False)
+            self.endings.give_back(run)
 
     def _woken(self) -> None:
         self.claimer.nudge()
@@ -299,96 +272,19 @@ class Runner:
         if fresh:
             self.claimer.nudge()
 
-    def _lost(self) -> None:
-        self.hands.drop()
-        for run in self.hands.busy():
-            self._interrupt(run, LOST)
-
-    def _cancel(self, asked: Sequence[tuple[UUID, int]]) -> None:
-        for job_id, claim in asked:
-            run = self.hands.find(job_id)
-            if run is None or run.job.claim != claim:
-                continue
-            if self.hands.withdraw(run):
-                ended = Ended(
-                    id=job_id,
-                    claim=claim,
-                    state=CANCELLED,
-                    reason=ASKED,
-                    worker=self._label,
-                    error="cancelled before it began",
-                    spent=False,
-                )
-                self._begin(run, ended, 0.0)
-            else:
-                self._interrupt(run, CANCEL)
-
     def _rescued(self, count: int) -> None:
         metrics.count_rescued(count)
         self.claimer.nudge()
 
-    # --- the scaler's look -----------------------------------------------------------------
-
     def _look(self) -> None:
-        """A few times a second: deadlines, and workers that hang."""
-        now = self._clock.monotonic()
-        for run in self.hands.busy():
-            due = run.deadline_at()
-            if due is not None and now >= due:
-                self._interrupt(run, DEADLINE)
-            hangs = run.told_at is not None and now - run.told_at >= HUNG_S
-            if hangs and not run.settling:
-                self._abandon(run)
+        """The scaler's look, a few times a second."""
+        self.endings.look()
         metrics.set_workers(len(self.pool))
-
-    def _abandon(self, run: Run) -> None:
-        """It was told to end and does not: decide for it, and have another worker in its place."""
-        worker = run.worker
-        if worker is None or not self.pool.abandon(worker):
-            return
-        logger.error(
-            "a job was told to end and does not; its worker is replaced",
-            extra={
-                "job_id": str(run.job.id),
-                "worker_id": worker.name,
-                "why": run.interruption.why,
-            },
-        )
-        self.figures.hung += 1
-        outcome = self._settling.of_hung(
-            run.job, run.type, run.interruption.why, worker=self._name(worker)
-        )
-        if outcome is not None:
-            self._begin(run, outcome, self._clock.monotonic() - run.began_at)
-        # Not sooner: what is neither in hand nor being written is given back.
-        self.hands.ended(run)
-        if self.stuck:
-            logger.error(
-                "so many threads hang that this runner takes no more jobs: it has to be restarted",
-                extra={"hung": self.pool.hung},
-            )
-
-    def _begin(self, run: Run, outcome: Ended | Again, took_s: float) -> None:
-        """Have it written without waiting."""
-        self._settling.begin(
-            self.committer,
-            run.job,
-            run.type,
-            outcome,
-            then=lambda kept: self._count(run.type.name, outcome, took_s, kept=kept),
-        )
 
     @property
     def stuck(self) -> bool:
         """Whether so many steps never ended that only a new process can help."""
-        return self.pool.stuck(MAX_HUNG)
-
-    def _interrupt(self, run: Run, why: str) -> None:
-        if run.settling:
-            return
-        if run.told_at is None:
-            run.told_at = self._clock.monotonic()
-        run.interruption.interrupt(why)
+        return self.endings.stuck
 
     # --- what others ask -------------------------------------------------------------------
 

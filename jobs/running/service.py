@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 ORDER = 50
 PART = "jobs"
 ROLE = "jobs"
-# Of the process's stop deadline, for all that stops after the runner.
-KEPT_S = 5.0
+# Of the time that it is given to stop, for giving back what did not end.
+KEPT_S = 1.0
 
 
 class RunnerService:

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
+
+from django.db import DataError
 
 from jobs.execution.interruption import CANCEL, DEADLINE, LOST, STOP
 from jobs.running.committer import Committer
 from jobs.states import ASKED, ATTEMPTS, CANCELLED, DEAD, PERMANENT
 from jobs.states import DEADLINE as DEADLINE_REASON
-from jobs.store.protocol import Again, Claimed, Ended, Progress
+from jobs.store.protocol import Again, Claimed, Ended
 from jobs.types.spec import TypeSpec
-from pipeline.runtime.clock import Clock
 
 logger = logging.getLogger(__name__)
 
-UNWRITABLE_RETRY_S = 5.0
+# How often a write is tried that fails for no known reason, each time PAUSE_S longer.
+TRIES, PAUSE_S = 8, 0.5
 
 Compose = Callable[[Claimed, TypeSpec, Ended], Mapping[str, Any] | None]
 
@@ -35,11 +37,15 @@ def no_webhook(job: Claimed, spec: TypeSpec, ended: Ended) -> Mapping[str, Any] 
 
 class Settling:
     def __init__(
-        self, *, compose: Compose = no_webhook, jitter: Callable[[], float] = random.random
+        self,
+        *,
+        compose: Compose = no_webhook,
+        jitter: Callable[[], float] = random.random,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._compose = compose
         self._jitter = jitter
-        self._pause = threading.Condition()
+        self._pause = pause
 
     # --- what to write ---------------------------------------------------------------------
 
@@ -92,40 +98,32 @@ class Settling:
 
     # --- writing it ------------------------------------------------------------------------
 
-    def progress(self, committer: Committer, progress: Progress, *, wait: bool) -> bool:
-        """False when the claim is another's by now."""
-        return committer.hand_in(progress, wait=wait)
-
     def settle(
-        self,
-        committer: Committer,
-        job: Claimed,
-        spec: TypeSpec,
-        outcome: Ended | Again,
-        *,
-        clock: Clock,
+        self, committer: Committer, job: Claimed, spec: TypeSpec, outcome: Ended | Again
     ) -> bool:
-        """Write it and wait until it is kept; False when the claim is another's by now."""
+        """Write it and wait until it is kept; False when the claim is another's by now.
+
+        What the database refuses for what it holds is replaced by an end that says so.  Any other
+        error is somebody's mistake, perhaps one that is mended: it is tried again for a while.
+        """
         wanted: Ended | Again = self._with_webhook(job, spec, outcome)
+        tries = 0
         while True:
             try:
                 return committer.hand_in(wanted)
             except Exception as error:
-                logger.exception(
-                    "what became of a job cannot be written", extra={"job_id": str(job.id)}
-                )
-                plain = Ended(
-                    id=job.id,
-                    claim=job.claim,
-                    state=DEAD,
-                    reason=PERMANENT,
-                    worker=wanted.worker,
-                    error=f"what became of it cannot be written: {type(error).__name__}",
-                )
-                if wanted == plain:
-                    with self._pause:
-                        clock.wait(self._pause, UNWRITABLE_RETRY_S)
-                wanted = plain
+                tries += 1
+                if isinstance(error, DataError | ValueError) or tries > TRIES:
+                    wanted = Ended(
+                        id=job.id,
+                        claim=job.claim,
+                        state=DEAD,
+                        reason=PERMANENT,
+                        worker=wanted.worker,
+                        error=f"what became of it cannot be written: {type(error).__name__}",
+                    )
+                if tries > 1:
+                    self._pause(min(tries, TRIES) * PAUSE_S)
 
     def begin(
         self,

@@ -59,7 +59,8 @@ def program(name: str, *code: str, arguments: tuple[str, ...] = (), **flags: boo
 
 def patient(name: str, terms: int = 1, *, announces: bool = True, reloads: bool = False) -> str:
     arguments = (name, str(terms), *(["all"] if reloads else []))
-    return program(name, PATIENT, arguments=arguments, announces=announces, reloads=reloads)
+    flags = {"announces": announces, "reloads": reloads, "hurries": reloads}
+    return program(name, PATIENT, arguments=arguments, **flags)
 
 
 @pytest.fixture

@@ -143,3 +143,55 @@ def test_a_stop_with_a_lost_database_ends_and_says_so(keeps: Keeps, committer: C
     assert committer.stop(0.05) is False
     waiting.join(30)
     assert answers == [False]
+
+
+def test_a_loss_in_the_midst_of_single_writes_is_tried_again(
+    keeps: Keeps, committer: Committer
+) -> None:
+    """A group that is refused is written one by one, and then the database goes away."""
+    keeps.spoils = {ONE}
+    keeps.gate.clear()
+    answers: dict[UUID, object] = {}
+
+    def hand_in(job: UUID) -> None:
+        try:
+            answers[job] = committer.hand_in(ended(job))
+        except DataError:
+            answers[job] = "refused"
+
+    threads = in_threads(lambda: hand_in(THREE))
+    assert keeps.entered.acquire(timeout=30)
+    threads += in_threads(lambda: hand_in(ONE))
+    while len(committer._queue) < 2:
+        threading.Event().wait(0.001)
+    threads += in_threads(lambda: hand_in(TWO))
+    while len(committer._queue) < 3:
+        threading.Event().wait(0.001)
+    write = keeps.write
+    singles: list[UUID] = []
+
+    def losing(writes: Sequence[Write]) -> list[bool]:
+        if len(writes) == 1 and writes[0].id == TWO and not singles:
+            singles.append(TWO)
+            raise OperationalError("the server closed the connection")
+        return write(writes)
+
+    keeps.write = losing  # type: ignore[method-assign]
+    keeps.gate.set()
+    for thread in threads:
+        thread.join(30)
+    assert answers == {ONE: "refused", TWO: True, THREE: True}
+    assert singles == [TWO]
+
+
+def test_who_does_not_wait_is_told_later(keeps: Keeps, committer: Committer) -> None:
+    keeps.refuses = {TWO}
+    told: dict[UUID, bool] = {}
+    for job in (ONE, TWO):
+        assert committer.hand_in(
+            ended(job), wait=False, then=lambda kept, job=job: told.update({job: kept})
+        )
+    assert committer.jobs() <= {ONE, TWO}
+    assert committer.stop(30)
+    assert told == {ONE: True, TWO: False}
+    assert committer.jobs() == set()

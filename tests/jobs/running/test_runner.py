@@ -276,7 +276,7 @@ def test_what_is_in_nobodys_hands_is_given_back(store: MemoryStore, make: Make) 
     spoilt: list[UUID] = []
 
     def refusing(writes: Sequence[Write]) -> list[bool]:
-        if any(isinstance(one, Ended) and one.reason == "asked" for one in writes) and not spoilt:
+        if any(isinstance(one, Ended) and one.reason == "asked" for one in writes):
             spoilt.extend(one.id for one in writes)
             raise ValueError("cannot be stored")
         return write(writes)
@@ -314,20 +314,40 @@ def test_what_comes_while_there_is_no_room_is_remembered(store: MemoryStore, mak
 
     executor = Scripted(act)
     runner = make(executor, min_workers=1, max_workers=1, poll_s=600.0)
-    (first,) = submit(store, 1)
+    runner.hands._took_s = 0.001  # jobs were quick: some are claimed ahead
+    ids = submit(store, 2)
     runner.claimer.nudge()
     assert executor.began.acquire(timeout=GENEROUS_S)
-    (second,) = submit(store, 1)
+    wait_until(lambda: runner.hands.waiting == 1 or states(store, ids[1:]) == {QUEUED})
+    wait_until(lambda: not runner.claimer.more)
+    runner.hands._took_s = 10.0  # and are slow now: there is room for one
+    ids += submit(store, 1)
     runner.claimer.nudge()
-    wait_until(lambda: runner.claimer.more)
+    wait_until(lambda: not runner.claimer._nudged)
     may_end.set()
-    wait_until(lambda: states(store, [first, second]) == {SUCCEEDED})
+    wait_until(lambda: states(store, ids) == {SUCCEEDED})
+
+
+def test_what_was_claimed_ahead_does_not_wait_behind_a_slow_job(
+    store: MemoryStore, make: Make
+) -> None:
+    executor = Scripted(until_told)
+    runner = make(executor, min_workers=1, max_workers=1)
+    runner.hands._took_s = 0.001
+    ids = submit(store, 4)
+    assert executor.began.acquire(timeout=GENEROUS_S)
+    wait_until(lambda: runner.hands.waiting == 0)
+    wait_until(lambda: len([job for job in ids if store.look(job).state == QUEUED]) == 3)
+    assert {store.look(job).attempts for job in ids} == {0}
+    other = Scripted(succeed)
+    make(other, min_workers=1, max_workers=1)
+    wait_until(lambda: len([job for job in ids if store.look(job).state == SUCCEEDED]) == 3)
 
 
 def test_a_worker_that_waits_for_the_database_does_not_hang(
     store: MemoryStore, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.running.runner.HUNG_S", 0.0)
+    monkeypatch.setattr("jobs.running.endings.HUNG_S", 0.0)
     away = threading.Event()
     write = store.write
 
@@ -344,7 +364,7 @@ def test_a_worker_that_waits_for_the_database_does_not_hang(
     assert due is not None
     wait_until(lambda: time.monotonic() > due)
     for _ in range(3):
-        runner._look()
+        runner.endings.look()
     away.set()
     wait_until(lambda: states(store, [job]) == {SUCCEEDED})
     wait_until(lambda: runner.figures.succeeded == 1)
@@ -354,8 +374,8 @@ def test_a_worker_that_waits_for_the_database_does_not_hang(
 def test_steps_that_never_end_cost_their_workers_and_at_last_the_runner(
     store: MemoryStore, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.running.runner.HUNG_S", 0.0)
-    monkeypatch.setattr("jobs.running.runner.MAX_HUNG", 2)
+    monkeypatch.setattr("jobs.running.endings.HUNG_S", 0.0)
+    monkeypatch.setattr("jobs.running.endings.MAX_HUNG", 2)
     may_end = threading.Event()
 
     def act(job: Claimed, interruption: Interruption) -> Ended:
@@ -365,18 +385,65 @@ def test_steps_that_never_end_cost_their_workers_and_at_last_the_runner(
     executor = Scripted(act)
     runner = make(executor, min_workers=1, max_workers=4)
     ids = submit(store, 2, deadline_s=0.2)
+    for _ in ids:
+        assert executor.began.acquire(timeout=GENEROUS_S)
     wait_until(lambda: states(store, ids) == {DEAD})
     assert {store.look(job).reason for job in ids} == {"deadline"}
     wait_until(lambda: runner.stuck)
     assert runner.unready() is not None
     (waits,) = submit(store, 1)
     runner.claimer.nudge()
-    assert not executor.began.acquire(timeout=0.2) or len(executor.ran) == 2
+    assert not executor.began.acquire(timeout=0.5), "it takes no more"
     assert store.look(waits).state == QUEUED
     may_end.set()
     # They came back: it can work again, and what they say now is not heard.
     wait_until(lambda: states(store, [waits]) == {SUCCEEDED})
     assert states(store, ids) == {DEAD}
+    wait_until(lambda: runner.figures.lost == 2)
+    assert runner.figures.refused == 0
+
+
+def test_a_cancellation_of_an_older_claim_is_not_meant_for_this_one(
+    store: MemoryStore, make: Make
+) -> None:
+    executor = Scripted(until_told)
+    runner = make(executor)
+    (job,) = submit(store, 1)
+    assert executor.began.acquire(timeout=GENEROUS_S)
+    (run,) = runner.hands.busy()
+    runner.endings.cancel([(job, run.job.claim - 1)])
+    assert run.interruption.why == ""
+    runner.endings.cancel([(job, run.job.claim)])
+    wait_until(lambda: states(store, [job]) == {CANCELLED})
+
+
+def test_what_is_claimed_and_not_begun_is_cancelled_at_once(store: MemoryStore, make: Make) -> None:
+    executor = Scripted(until_told)
+    runner = make(executor, min_workers=1, max_workers=1)
+    runner.hands._took_s = 0.001
+    first, second = submit(store, 2)
+    assert executor.began.acquire(timeout=GENEROUS_S)
+    found = runner.hands.find(second)
+    if found is not None:  # else it was given back, and waits
+        runner.endings.cancel([(second, found.job.claim)])
+        wait_until(lambda: states(store, [second]) == {CANCELLED})
+        assert store.look(second).attempts == 0
+    assert store.look(first).state == RUNNING
+
+
+def test_how_long_it_ran_is_kept(store: MemoryStore, make: Make) -> None:
+    written: list[Write] = []
+    write = store.write
+
+    def seen(writes: Sequence[Write]) -> list[bool]:
+        written.extend(writes)
+        return write(writes)
+
+    store.write = seen  # type: ignore[method-assign]
+    make(Scripted(succeed))
+    (job,) = submit(store, 1)
+    wait_until(lambda: states(store, [job]) == {SUCCEEDED})
+    assert [one.ran_s > 0 for one in written if isinstance(one, Ended)] == [True]
 
 
 def test_an_outcome_that_cannot_be_written_does_not_hold_the_job_for_ever(
