@@ -79,8 +79,10 @@ class AddressPolicy:
         deny: Iterable[str] = (),
         loopback_bound: bool = True,
         words: Words = PLAIN,
+        by_list_only: bool = False,
     ) -> None:
-        self._loopback_bound = loopback_bound
+        self._by_list_only = by_list_only
+        self._loopback_bound = loopback_bound and not by_list_only
         self._words = words
         self._allow, self._deny = tuple(allow), tuple(deny)
         rules = [(network, True) for network in _read(self._allow, words.allow)]
@@ -93,6 +95,15 @@ class AddressPolicy:
         """The same for a host that the operator named: private addresses are no problem."""
         return AddressPolicy(
             allow=self._allow, deny=self._deny, loopback_bound=True, words=self._words
+        )
+
+    def wary(self) -> AddressPolicy:
+        """The same for a place that a third party named: whoever reaches the server did not.
+
+        Private addresses are a problem then wherever `allow` does not name their network.
+        """
+        return AddressPolicy(
+            allow=self._allow, deny=self._deny, words=self._words, by_list_only=True
         )
 
     def problem(self, ip: str) -> str:
@@ -132,9 +143,10 @@ class AddressPolicy:
         if isinstance(address, ipaddress.IPv6Address) and any(True for _ in _inside(address)):
             return ""  # judged by what it carries
         what = "a loopback" if address.is_loopback else "a private or special"
+        when = "" if self._by_list_only else "while the server is bound to loopback or "
         return (
-            f"{what} address, which is {self._words.done} only while the server is bound to"
-            f" loopback or {self._words.allow} names its network"
+            f"{what} address, which is {self._words.done} only {when or 'where '}"
+            f"{self._words.allow} names its network"
         )
 
 

@@ -64,7 +64,7 @@ class Services:
         names: Names,
     ) -> None:
         self._clock = clock
-        self._policy = policy
+        self._wary = policy.wary()  # of where a service redirects to
         self._trusting = policy.trusting()
         self._living_runners = living_runners
         self._known = known
@@ -149,7 +149,7 @@ class Services:
         trusted = {(host, port), (host, 443)} if port == 80 else {(host, port)}
 
         def policy_for(host: str, port: int) -> AddressPolicy:
-            return self._trusting if (host.strip("[]"), port) in trusted else self._policy
+            return self._trusting if (host.strip("[]"), port) in trusted else self._wary
 
         return Transport(
             lines=self._lines,

@@ -49,7 +49,11 @@ class Backend(httpcore.NetworkBackend):
         for address in self._names.addresses(host, line):
             problem = policy.problem(address)
             if problem:
-                denied = denied or f"{host} may not be called: {problem}"
+                # Which names the address; the host too, where that is another word.
+                is_named = host.strip("[]") != address
+                denied = denied or (
+                    f"{host} has an address that is denied: {problem}" if is_named else problem
+                )
             else:
                 addresses.append(address)
         for others, address in zip(range(len(addresses) - 1, -1, -1), addresses, strict=True):

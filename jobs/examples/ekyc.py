@@ -53,6 +53,8 @@ def decision(context: StepContext) -> dict[str, Any]:
 def _user(context: StepContext) -> int:
     payload = context.payload
     user = payload.get("user_id") if isinstance(payload, dict) else None
+    if isinstance(user, float) and user.is_integer():
+        user = int(user)  # JSON Schema takes 1.0 for an integer
     if not isinstance(user, int) or isinstance(user, bool):
         raise PermanentError("the payload has no user_id that is a whole number")
     return user

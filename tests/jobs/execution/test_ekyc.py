@@ -49,6 +49,12 @@ def test_the_user_of_the_readme_is_verified() -> None:
     assert done.result == verify({"user_id": 456}).result
 
 
+def test_a_whole_number_may_be_written_as_a_float() -> None:
+    """The schema takes 456.0 for an integer, so the job was taken."""
+    assert verify({"user_id": 456.0}).result == verify({"user_id": 456}).result
+    assert verify({"user_id": 456.5}).state == DEAD
+
+
 def test_users_fare_differently() -> None:
     decisions = Counter(
         verify({"user_id": user}).result["steps"]["decision"]["decision"] for user in range(200)
