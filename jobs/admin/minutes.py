@@ -131,11 +131,12 @@ def charts(hour: Hour) -> list[TimeChart]:
             key="jobs-depth",
             title="Depth",
             unit="jobs",
-            stacked=()
+            # Lines: of areas on each other, what is 0 is seen at the height of what is below.
+            series=()
             if none
             else [
-                Series(name=state, values=hour.depth(state), colour=colour)
-                for state, colour in ((QUEUED, 1), (SCHEDULED, 6), (RUNNING, 4))
+                Series(name=state, values=hour.depth(state), colour=colour, stepped=True)
+                for state, colour in ((QUEUED, 1), (SCHEDULED, 2), (RUNNING, 4))
             ],
             whole=True,
             empty="No job was submitted yet.",

@@ -7,7 +7,7 @@ them, waiting ones by the oldest.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -17,8 +17,9 @@ from django.utils import timezone
 from control.admin.figures import ago, compact, duration
 from control.admin.inert import one_line
 from control.ports.panels import Problem, register_problems
-from jobs.admin import counting, runners
+from jobs.admin import counting, held, runners
 from jobs.admin.counting import Counts
+from jobs.admin.held import HeldJob
 from jobs.admin.marks import REASONS
 from jobs.admin.runners import ShownRunner
 from jobs.states import DEAD, QUEUED, RUNNING
@@ -46,11 +47,18 @@ def found() -> list[Problem]:
     return of(counts, runners.runners(now), now)
 
 
-def of(counts: Counts, shown: list[ShownRunner], now: datetime) -> list[Problem]:
+def of(
+    counts: Counts,
+    shown: list[ShownRunner],
+    now: datetime,
+    waiting: Sequence[HeldJob] | None = None,
+) -> list[Problem]:
+    waiting = held.held() if waiting is None else waiting
     alive = any(one.alive for one in shown)
     problems = [
         *_nobody(counts, shown, now),
         *_saturated(counts),
+        *_unusable(waiting),
         *_breakers(shown),
         *_dead(counts, now),
         *_broken(),
@@ -75,8 +83,12 @@ def _nobody(counts: Counts, shown: list[ShownRunner], now: datetime) -> list[Pro
         return []
     seen = max((one.runner.seen_at for one in shown), default=None)
     last = f"The last was seen {ago(seen, now)}." if seen else "None is known."
-    held = counts.of(RUNNING)
-    holds = f" {held:,} are in a dead runner's hands and go to the next." if held else ""
+    running = counts.of(RUNNING)
+    holds = (
+        f" {running:,} {'is' if running == 1 else 'are'} in a dead runner's hands, for the next."
+        if running
+        else ""
+    )
     return [
         Problem(
             severity="error",
@@ -130,9 +142,35 @@ def _breakers(shown: Iterable[ShownRunner]) -> list[Problem]:
                 severity="warning",
                 title=f"The breaker of {name} is {word}",
                 cause=f"{cause}.{then} {health.open_in} of {health.runners} "
-                f"runner{'' if health.runners == 1 else 's'} do not call it.",
+                f"runner{'' if health.runners == 1 else 's'} "
+                f"{'does' if health.open_in == 1 else 'do'} not call it."
+                f"{health.tripped}",
                 remedy="Nothing is lost and no attempt is spent: its jobs are delayed. Repair "
                 "the service, or correct its address here; calls go on by themselves.",
+                url=reverse("admin:jobs_downstreamservice_change", args=[key]) if key else "",
+            )
+        )
+    return problems
+
+
+def _unusable(waiting: Sequence[HeldJob]) -> list[Problem]:
+    """Services whose calls are not even begun: a variable that is not set, a bad address."""
+    problems = []
+    names = counting.type_names()
+    keys = dict(DownstreamService.objects.values_list("name", "pk"))
+    for service, jobs in sorted(held.unusable(waiting).items()):
+        often = Counter(names.get(one.type_id, f"type {one.type_id}") for one in jobs)
+        of_types = ", ".join(f"{many:,} of {name}" for name, many in often.most_common(NAMES_SHOWN))
+        key = keys.get(service)
+        problems.append(
+            Problem(
+                severity="error",
+                title=f"{service} cannot be called as it is configured",
+                cause=f"{jobs[0].why.rstrip('.')}. Jobs wait for it: {of_types}"
+                f"{' or more' if len(waiting) >= held.EXAMINED else ''}.",
+                remedy="Correct the service, or set what is missing in the environment of the "
+                "runners and restart them. Its jobs go on by themselves, and no attempt is spent; "
+                "but they die when their deadline passes.",
                 url=reverse("admin:jobs_downstreamservice_change", args=[key]) if key else "",
             )
         )
@@ -222,7 +260,18 @@ def _schedules() -> list[Problem]:
 def _runners(shown: Iterable[ShownRunner]) -> list[Problem]:
     problems = []
     for one in shown:
-        if one.alive and one.hung:
+        if one.alive and one.stuck:
+            problems.append(
+                Problem(
+                    severity="error",
+                    title=f"Runner {one.runner} takes no more jobs",
+                    cause=f"{one.hung} of its workers hang: steps did not end when they were told "
+                    "to, and each keeps a thread.",
+                    remedy="Restart it; then find what the steps wait for: a handler must look at "
+                    "its StepContext (check).",
+                )
+            )
+        elif one.alive and one.hung:
             problems.append(
                 Problem(
                     severity="warning",

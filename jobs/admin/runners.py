@@ -13,6 +13,7 @@ from typing import Any
 
 from django.conf import settings
 
+from control.admin.inert import one_line
 from jobs.store.models import Runner
 
 RUNNERS_SHOWN = 50
@@ -61,6 +62,11 @@ class ShownRunner:
         return self.figure("hung") or 0
 
     @property
+    def stuck(self) -> bool:
+        """So many of its threads hang that it takes no more jobs."""
+        return self.figures.get("stuck") is True
+
+    @property
     def ended(self) -> int | None:
         known = [self.figure(name) for name in ("succeeded", "dead", "cancelled")]
         return sum(one or 0 for one in known) if any(one is not None for one in known) else None
@@ -84,6 +90,9 @@ class Health:
     trips: int = 0
     runners: int = 0
     open_in: int = 0
+    opened_by: str = ""
+    trip_calls: int = 0
+    trip_failures: int = 0
     told_by: list[str] = field(default_factory=list)
 
     @property
@@ -93,6 +102,16 @@ class Health:
     @property
     def troubled(self) -> bool:
         return self.breaker != "closed"
+
+    @property
+    def tripped(self) -> str:
+        """Whose calls opened it, and how many had failed, where the runner says so."""
+        if not self.troubled:
+            return ""
+        by = f" It was opened by {self.opened_by}." if self.opened_by else ""
+        if self.trip_calls:
+            by += f" {self.trip_failures:,} of {self.trip_calls:,} calls had failed then."
+        return by
 
     def add(self, told: Mapping[str, Any], runner: str) -> None:
         state = str(told.get("breaker") or told.get("state") or "closed").replace("-", "_")
@@ -108,6 +127,9 @@ class Health:
                 self.cause = str(told.get("cause") or self.cause)[:300]
                 wait = told.get("retry_in_s")
                 self.retry_in_s = _number(wait) if wait is not None else None
+                self.opened_by = one_line(str(told.get("opened_by") or ""), limit=160)
+                self.trip_calls = int(_number(told.get("trip_calls")))
+                self.trip_failures = int(_number(told.get("trip_failures")))
             self.breaker = state if state in _RANK else self.breaker
 
 

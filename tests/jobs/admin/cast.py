@@ -21,6 +21,7 @@ from jobs.states import (
     RUNNING,
     SCHEDULED,
     STEP_FAILED,
+    STEP_RETRYING,
     STEP_SUCCEEDED,
     SUCCEEDED,
 )
@@ -64,6 +65,22 @@ def make_job(row: JobType, state: str = QUEUED, *, error: str = "it failed", **f
         _run(draft.id, row, state, error)
     elif state == CANCELLED:
         kept.change("cancel", [draft.id], by="somebody")
+    return Job.objects.get(pk=draft.id)
+
+
+def make_held(row: JobType, said: str, *, step: str = "charge") -> Job:
+    """A job whose step was not called, for what its service says: it waits to come back."""
+    kept = store()
+    draft = Draft(type_id=row.pk, payload={}, deadline_s=3600.0)
+    kept.submit([draft])
+    kept.join(RUNNER, host="host-a", pid=4711)
+    (mine,) = kept.claim(RUNNER, "host-a:4711", 1000, types=[row.pk])
+    record = StepRecord(name=step, state=STEP_RETRYING, attempts=0, error=said)
+    again = Again(
+        id=draft.id, claim=mine.claim, worker="w", delay_s=60.0, spent=False,
+        text=f"step {step}: {said}", steps=[record],
+    )  # fmt: skip
+    assert all(kept.write([again]))
     return Job.objects.get(pk=draft.id)
 
 

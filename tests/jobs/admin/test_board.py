@@ -13,8 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from control.ports.panels import Problem
-from jobs.admin import counting, problems, runners
-from jobs.admin.board import type_rows
+from jobs.admin import counting, held, problems, runners
+from jobs.admin.board import TypeRow, type_rows
 from jobs.admin.minutes import Hour
 from jobs.models import JobCount, JobMinute, JobSchedule
 from jobs.states import DEAD, QUEUED, RUNNING, SCHEDULED, STATES, SUCCEEDED
@@ -23,6 +23,7 @@ from tests.jobs.admin.cast import (
     EVIL,
     living_runner,
     make_downstream,
+    make_held,
     make_job,
     make_minutes,
     make_type,
@@ -248,6 +249,103 @@ def test_a_type_that_cannot_be_used_and_a_schedule_that_fails(
     (problem,) = [one for title, one in titles.items() if "cannot be used" in title]
     assert "step mail: no service" in problem.cause
     assert problem.url == f"/admin/jobs/jobtype/{row.pk}/change/"
+
+
+UNUSABLE = (
+    "payments cannot be called as it is configured: Authorization: environment variable "
+    "PAYMENTS_KEY is not set in this process; set it and restart"
+)
+BREAKER = "payments is not called now: its breaker is open: 503"
+
+
+def test_a_service_that_cannot_be_called_is_an_error(admin_client: Client) -> None:
+    order = make_type("order")
+    service = make_downstream("payments")
+    make_held(order, UNUSABLE)
+    make_held(order, UNUSABLE)
+    living_runner()
+
+    problem = found()["payments cannot be called as it is configured"]
+    page = admin_client.get(BOARD).content.decode()
+
+    assert problem.severity == "error"
+    assert "PAYMENTS_KEY is not set" in problem.cause
+    assert "2 of order" in problem.cause
+    assert problem.url == f"/admin/jobs/downstreamservice/{service.pk}/change/"
+    assert "payments cannot be called: 2 wait" in page
+    assert "not called yet" in page  # the type's other service
+    assert "Nothing is wrong" not in page
+
+
+def row_of(name: str) -> TypeRow:
+    counts = counting.counts()
+    shown = runners.runners(timezone.now())
+    rows = type_rows(counts, Hour(timezone.now(), counts), shown, held.held())
+    return next(one for one in rows if one.type.name == name)
+
+
+def test_a_type_whose_jobs_are_held_is_not_well() -> None:
+    order, quiet = make_type("order"), make_type("quiet")
+    assert row_of("order").word == "well"
+    make_held(order, BREAKER)
+    make_job(order, SCHEDULED)  # for later, and held by nothing
+
+    row = row_of("order")
+
+    assert (row.word, row.held) == ("delayed", "payments is not called now: 1 wait")
+    make_held(order, UNUSABLE)
+    assert row_of("order").word == "held"
+    assert row_of(quiet.name).word == "well"
+
+
+def test_a_type_whose_service_has_an_open_breaker_is_delayed() -> None:
+    order = make_type("order")
+    catalogue.refresh()
+    living_runner(downstreams=[told_of("of-order", "open", cause="503")])
+    assert row_of("order").word == "well"
+
+    make_job(order)
+
+    assert row_of("order").held == "the breaker of of-order is open"
+
+
+def test_a_type_at_its_limit_says_so() -> None:
+    one_at_once, slow = make_type("one", max_concurrent=1), make_type("slow", rate_per_s=0.5)
+    make_job(one_at_once, RUNNING)
+    assert row_of("one").word == "well"
+    make_job(one_at_once)
+    make_job(slow)
+
+    assert (row_of("one").word, row_of("one").held) == ("delayed", "1 wait: at most 1 at once")
+    assert row_of("slow").held == "1 wait: at most 0.5 a second"
+
+
+def test_a_runner_with_too_many_hung_workers_takes_no_more_jobs(admin_client: Client) -> None:
+    make_job(make_type("order"))
+    living_runner(hung=8, stuck=True)
+
+    (problem,) = [one for title, one in found().items() if "takes no more jobs" in title]
+
+    assert problem.severity == "error"
+    assert not [title for title in found() if "hung" in title]
+    assert "takes no more jobs" in admin_client.get(BOARD).content.decode()
+
+
+def test_why_a_breaker_opened_and_what_is_not_known_without_a_runner(admin_client: Client) -> None:
+    make_job(make_type("order"))
+    make_downstream("payments")
+    told = told_of("payments", "open", opened_by="hang of slow", trip_calls=3, trip_failures=2)
+    living_runner(downstreams=[told])
+
+    cause = found()["The breaker of payments is open"].cause
+    page = admin_client.get(BOARD).content.decode()
+    living_runner(seen_ago_s=600, downstreams=[told])
+    alone = admin_client.get(BOARD).content.decode()
+
+    for words in (cause, page):
+        assert "It was opened by hang of slow. 2 of 3 calls had failed then." in words
+    assert "not called yet" not in alone
+    assert "not known: no runner" in alone
 
 
 def test_the_dashboard_shows_jobs(admin_client: Client) -> None:

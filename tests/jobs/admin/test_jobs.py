@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -256,3 +257,35 @@ def test_the_bars_of_a_job_add_up_to_its_time() -> None:
     assert spans[0].end == spans[1].start
     assert [row.label for row in rows] == ["The job", "charge"]
     assert gantt.chart(job, [], [], timezone.now()) == []
+
+
+def test_each_failed_attempt_has_its_bar() -> None:
+    row = make_type("order")
+    job = make_job(row, SCHEDULED)
+    begins = job.created_at
+    story = [
+        (0, QUEUED, ""), (1, RUNNING, ""), (2, SCHEDULED, "step charge: payments answered 503"),
+        (3, QUEUED, ""), (4, RUNNING, ""),
+        (5, SCHEDULED, "step charge: payments is not called now: its breaker is open: 503"),
+        (6, QUEUED, ""), (7, RUNNING, ""), (9, SUCCEEDED, "1 of 1 steps succeeded"),
+    ]  # fmt: skip
+    events = [
+        JobEvent(job_id=job.pk, at=begins + timedelta(seconds=at), state=state, claim=1, text=text)
+        for at, state, text in story
+    ]
+    step = JobStep(
+        job_id=job.pk, name="charge", state="succeeded", attempts=2, duration_ms=2_000.0,
+        started_at=begins + timedelta(seconds=7), finished_at=begins + timedelta(seconds=9),
+    )  # fmt: skip
+
+    own, charge = gantt.chart(job, events, [step], begins)
+
+    kinds = [(one.kind, one.start) for one in own.spans if one.kind in (gantt.FAILED, RUNNING)]
+    assert kinds == [(gantt.FAILED, 1.0), (RUNNING, 4.0), (RUNNING, 7.0)]
+    assert [(one.kind, one.start, one.end) for one in charge.spans] == [
+        ("step-failed", 1.0, 2.0), ("step-succeeded", 7.0, 9.0),
+    ]  # fmt: skip
+    assert "payments answered 503" in charge.bar
+    # What was held back was not called.
+    step.state, step.error = "retrying", "payments is not called now: its breaker is open: 503"
+    assert [one.start for one in gantt.chart(job, events[:6], [step], begins)[1].spans] == [1.0]
