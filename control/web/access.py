@@ -70,8 +70,8 @@ def is_direct_loopback(request: HttpRequest) -> bool:
     return not any(name in meta for name in _FORWARDED)
 
 
-def authorize(request: HttpRequest, scope: str) -> Principal | HttpResponse:
-    """The request's principal, or the answer that refuses it."""
+def authorize(request: HttpRequest, *scopes: str) -> Principal | HttpResponse:
+    """The request's principal, or the answer that refuses it; any one of the scopes suffices."""
     meta = request.META
     token = _token(meta)
     if token is None:
@@ -84,14 +84,15 @@ def authorize(request: HttpRequest, scope: str) -> Principal | HttpResponse:
         return _unauthenticated(
             request, f"The API key is unknown, expired or revoked: {HOW_TO_SEND}", "invalid_key"
         )
-    if scope not in principal.scopes:
+    if not any(scope in principal.scopes for scope in scopes):
+        told = " or ".join(repr(scope) for scope in scopes)
         return problem(
             403,
             title="Forbidden",
-            detail=f"This API key does not carry the scope {scope!r}.",
+            detail=f"This API key does not carry the scope {told}.",
             code="missing_scope",
             request_id=request_id_of(request),
-            headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'},
+            headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scopes[0]}"'},
         )
     return principal
 

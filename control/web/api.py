@@ -90,6 +90,8 @@ class ApiView(APIView):
     # What changing takes, where `scopes` does not say otherwise of a method.
     write_scope: ClassVar[str]
     scopes: ClassVar[Mapping[str, str]] = {}
+    # Looking takes any one of these.
+    scopes_to_look: ClassVar[tuple[str, ...]] = (READ,)
     # By method, what the query may name.  A parameter that is not known would be a filter that
     # does not filter, which changes or shows more than was meant.
     parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {}
@@ -99,8 +101,9 @@ class ApiView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         method = request.method or ""
         plain: HttpRequest = request._request
-        scope = self.scopes.get(method) or (READ if method in _SAFE else self.write_scope)
-        verdict = authorize(plain, scope)
+        looking = self.scopes_to_look if method in _SAFE else (self.write_scope,)
+        own = self.scopes.get(method)
+        verdict = authorize(plain, *((own,) if own else looking))
         if isinstance(verdict, HttpResponse):
             raise Answered(verdict)
         self.principal = verdict

@@ -17,7 +17,6 @@ from rest_framework import serializers
 from control.web.openapi import (
     LIMIT,
     POINTED_PROBLEM,
-    PROBLEM,
     operation,
     page_of,
     refusals,
@@ -28,8 +27,8 @@ TAG = "jobs"
 TEXTS = {
     400: "The request cannot be read: no JSON, nested too deep, or a parameter that is not valid.",
     401: "No API key, or one that is unknown, expired or revoked.",
-    403: "The key does not carry the scope: `read` to look, `jobs` to change.",
-    404: "There is no such job of the key's tenant.",
+    403: "The key does not carry the scope: `jobs`, or to look only `read`.",
+    404: "There is no such job of the key's tenant, or none any more.",
     409: "The job's status does not allow it; `job_status` says which it is.",
     411: "A body without a Content-Length.",
     413: "The body is too long.",
@@ -182,7 +181,7 @@ def _responses(answers: dict[int, tuple[Any, str]], *more: int) -> dict[Any, Any
     told: dict[Any, Any] = {
         status: OpenApiResponse(body, description=text) for status, (body, text) in answers.items()
     }
-    return {**told, **refusals((*_LOOKING, *more), TEXTS, PROBLEM)}
+    return {**told, **refusals((*_LOOKING, *more), TEXTS, POINTED_PROBLEM)}
 
 
 jobs = extend_schema_view(
@@ -213,8 +212,9 @@ jobs = extend_schema_view(
         parameters=[_CORRELATION, _KEY],
         request=SUBMISSION,
         responses={
-            **_responses({202: (ACCEPTED, "Kept; `Location` names where to look.")}, 411, 413, 415),
-            **refusals((422,), TEXTS, POINTED_PROBLEM),
+            **_responses(
+                {202: (ACCEPTED, "Kept; `Location` names where to look.")}, 411, 413, 415, 422
+            ),
         },
         examples=[
             OpenApiExample(

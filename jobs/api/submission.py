@@ -20,7 +20,7 @@ from control.auth.keys import Principal
 from control.outbound.policy import AddressPolicy
 from control.outbound.posting import url_problem
 from jobs.payloads import PayloadError, payload_errors
-from jobs.states import HIGHEST_PRIORITY, LOWEST_PRIORITY
+from jobs.states import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOWEST_PRIORITY
 from jobs.types import catalogue
 from jobs.types.spec import TypeSpec
 
@@ -30,6 +30,8 @@ FIELDS = (
 _KNOWN = frozenset(FIELDS)
 MAX_SERVICE_CHARS = 200
 MAX_URL_CHARS = 500
+# What is told of many.
+MAX_UNKNOWN, MAX_NAMED, MAX_COMPARED = 10, 10, 200
 MAX_AHEAD = timedelta(days=3650)
 _TENANT = re.compile(r"[a-z0-9\-_.]{1,63}")
 
@@ -138,12 +140,11 @@ def read_submission(
     """Raises Invalid, TypeBroken, or `django.db.Error` where an unknown type is looked up."""
     if not isinstance(body, dict):
         raise Invalid([PayloadError(pointer="", code="type", detail="must be a JSON object")])
-    if body.keys() - _KNOWN:
-        raise Invalid([_unknown(name) for name in sorted(body.keys() - _KNOWN)[:10]])
-    type = _type(body.get("type"))
     reader = _Reader(body, now)
+    reader.errors += [_unknown(name) for name in sorted(body.keys() - _KNOWN)[:MAX_UNKNOWN]]
+    type = _type(reader, body.get("type"))
     tenant = _tenant(reader, body.get("tenant"), principal)
-    priority = reader.priority(type.default_priority)
+    priority = reader.priority(DEFAULT_PRIORITY if type is None else type.default_priority)
     run_at = reader.moment("run_at", after=now)
     if run_at is not None and run_at <= now:
         run_at = None
@@ -154,6 +155,8 @@ def read_submission(
     service = reader.text("service", longest=MAX_SERVICE_CHARS)
     webhook_url = _webhook(reader, type, policy)
     payload = body.get("payload", {})
+    if type is None:
+        raise Invalid(reader.errors, reason="type")
     for error in payload_errors(type.id, type.payload_schema, payload):
         reader.errors.append(
             PayloadError(pointer=f"/payload{error.pointer}", code=error.code, detail=error.detail)
@@ -173,31 +176,50 @@ def read_submission(
     )
 
 
+def escaped(name: str) -> str:
+    """As a part of a JSON pointer."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
 def _unknown(name: str) -> PayloadError:
     near = difflib.get_close_matches(name[:100], FIELDS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(FIELDS)}"
-    place = name[:100].replace("~", "~0").replace("/", "~1")
     return PayloadError(
-        pointer=f"/{place}", code="unknown", detail=f"there is no such field; {hint}"
+        pointer=f"/{escaped(name[:100])}", code="unknown", detail=f"there is no such field; {hint}"
     )
 
 
-def _type(name: Any) -> TypeSpec:
-    def wrong(code: str, detail: str) -> Invalid:
-        return Invalid([PayloadError(pointer="/type", code=code, detail=detail)], reason="type")
-
+def _type(reader: _Reader, name: Any) -> TypeSpec | None:
+    """None where it is wrong, which is said.  Raises TypeBroken."""
     if name is None:
-        raise wrong("required", "is missing")
+        reader.wrong("type", "required", f"is missing; {_known_types()}")
+        return None
     if not isinstance(name, str):
-        raise wrong("type", "must be a text")
+        reader.wrong("type", "type", "must be a text")
+        return None
     found = catalogue.lookup(name)
     if found is None:
         if f"type {name}" in catalogue.current().broken:
             raise TypeBroken(name[:63])
-        raise wrong("unknown_type", f"there is no job type {name[:63]!r}")
+        words = f"there is no job type {name[:63]!r}; {_known_types(name[:63])}"
+        reader.wrong("type", "unknown_type", words)
+        return None
     if not found.enabled:
-        raise wrong("disabled_type", f"the job type {name!r} takes no jobs now: it is disabled")
+        words = f"the job type {name!r} takes no jobs now: it is disabled"
+        reader.wrong("type", "disabled_type", words)
+        return None
     return found
+
+
+def _known_types(like: str = "") -> str:
+    names = sorted(type.name for type in catalogue.current().types.values() if type.enabled)
+    made = "types are made in the admin, under Jobs, Job types"
+    if not names:
+        return f"there are none yet: {made}"
+    if near := difflib.get_close_matches(like, names[:MAX_COMPARED], n=1):
+        return f"did you mean {near[0]}?"
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"known are {', '.join(names[:MAX_NAMED])}{more}; {made}"
 
 
 def _tenant(reader: _Reader, sent: Any, principal: Principal) -> str:
@@ -212,11 +234,11 @@ def _tenant(reader: _Reader, sent: Any, principal: Principal) -> str:
     return principal.tenant
 
 
-def _webhook(reader: _Reader, type: TypeSpec, policy: AddressPolicy) -> str:
+def _webhook(reader: _Reader, type: TypeSpec | None, policy: AddressPolicy) -> str:
     url = reader.text("webhook_url", longest=MAX_URL_CHARS)
     if not url:
         return ""
-    if not type.job_webhooks:
+    if type is not None and not type.job_webhooks:
         reader.wrong("webhook_url", "forbidden", "jobs of this type may not name one")
         return ""
     problem = url_problem(url) or _host_problem(url, policy)

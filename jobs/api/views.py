@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 from uuid import UUID
 
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from rest_framework import exceptions
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from control.auth.models import ApiKey
-from control.web.api import Answered, ApiView
+from control.web.api import READ, Answered, ApiView
 from control.web.permits import permits
 from control.web.problem import problem
 from control.web.requestid import request_id_of
@@ -25,15 +26,24 @@ from jobs.api import intake, schema, tools
 from jobs.api.documents import MAX_EVENTS, whole
 from jobs.api.listing import PARAMETERS, page, type_names, visible
 from jobs.api.saturation import Full
+from jobs.api.submission import escaped
 from jobs.states import CANCELLED, RUNNING
 from jobs.store.models import Job, JobEvent, JobStep
 from jobs.store.protocol import Changed
 
 
+class NoSuchJob(Exception):
+    def __init__(self, id: UUID) -> None:
+        super().__init__(str(id))
+        self.id = id
+
+
 class JobsApiView(ApiView):
-    """`read` to look, `jobs` to change; one's own tenant's, but for keys of any."""
+    """Takes the scope `jobs`, or to look only `read`; one's own tenant's, but for keys of any."""
 
     write_scope: ClassVar[str] = intake.SCOPE
+    # Whoever submits may see what becomes of it.
+    scopes_to_look: ClassVar[tuple[str, ...]] = (READ, intake.SCOPE)
     narrow_by: ClassVar[str] = "status, type, or time"
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -52,8 +62,16 @@ class JobsApiView(ApiView):
     def one(self, id: UUID) -> Job:
         job = visible(self.principal).filter(pk=id).first()
         if job is None:
-            raise Http404
+            raise NoSuchJob(id)
         return job
+
+    def handle_exception(self, exc: Exception) -> Any:
+        if isinstance(exc, NoSuchJob):
+            return _unknown(self, exc.id)
+        answer = super().handle_exception(exc)
+        if isinstance(exc, exceptions.ValidationError):
+            return _pointed(self, exc)
+        return answer
 
 
 @schema.jobs
@@ -121,7 +139,7 @@ class RetryView(JobsApiView):
 def _change(view: JobsApiView, verb: Literal["cancel", "retry"], id: UUID) -> Changed:
     changed = tools.the_store().change(verb, [id], by=view.by())
     if id not in changed:  # retention was quicker
-        raise Http404
+        raise NoSuchJob(id)
     return changed[id]
 
 
@@ -133,6 +151,35 @@ def _told(id: UUID, now: Changed, status: int) -> Response:
         "cancel_asked": now.state == RUNNING,
     }
     return Response(body, status=status)
+
+
+def _unknown(view: JobsApiView, id: UUID) -> HttpResponse:
+    return problem(
+        404,
+        title="Not Found",
+        detail=f"There is no job {id} that this key may see: it never was, or it is forgotten, as "
+        "jobs are some days after their end.",
+        code="not_found",
+        request_id=request_id_of(view.request._request),
+    )
+
+
+def _pointed(view: JobsApiView, error: exceptions.ValidationError) -> HttpResponse:
+    """Each mistake by its place, as those of a submission are; a parameter's is its name."""
+    fields = error.detail if isinstance(error.detail, dict) else {"": error.detail}
+    errors = [
+        {"pointer": f"/{escaped(str(name))}" if name else "", "code": "invalid", "detail": str(one)}
+        for name, words in fields.items()
+        for one in (words if isinstance(words, list) else [words])
+    ]
+    return problem(
+        400,
+        title="Bad Request",
+        detail="Some values are not valid; see errors.",
+        code="invalid",
+        request_id=request_id_of(view.request._request),
+        errors=errors,
+    )
 
 
 def _conflict(view: JobsApiView, now: Changed, rule: str) -> HttpResponse:

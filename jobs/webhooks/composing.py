@@ -1,13 +1,14 @@
 """What is posted when a job has ended, and where it waits until it is.
 
-A message holds no address and no secret: the sender reads them from the rows when it sends.  Pure.
+A message holds no address and no secret: the sender reads them from the rows when it sends.  Pure
+but for the time of the end.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -26,10 +27,17 @@ OWN_LANES = 4
 TYPE, OWN = "type:", "own:"
 
 
-def compose(job: Claimed, type: TypeSpec, ended: Ended) -> dict[str, Any] | None:
-    """The arguments of the outbox's `enqueue` but for `now`; None where nobody is to be told."""
+def compose(
+    job: Claimed, type: TypeSpec, ended: Ended, *, now: datetime | None = None
+) -> dict[str, Any] | None:
+    """The arguments of the outbox's `enqueue` but for `now`; None where nobody is to be told.
+
+    It ended `now`, by the runner's clock: the row's own time is the database's, a little later.
+    """
     if not (job.webhook_url or type.webhook_url):
         return None
+    finished_at = now or datetime.now(UTC)
+    began_at = finished_at - timedelta(seconds=ended.ran_s) if ended.ran_s > 0 else None
     return message(
         id=job.id,
         claim=job.claim,
@@ -46,7 +54,8 @@ def compose(job: Claimed, type: TypeSpec, ended: Ended) -> dict[str, Any] | None
             "error": ended.error,
             **_bounded(ended.result),
         },
-        finished_at=None,
+        started_at=began_at,
+        finished_at=finished_at,
     )
 
 
@@ -59,6 +68,7 @@ def message(
     own_url: str,
     state: str,
     job: Mapping[str, Any],
+    started_at: datetime | None,
     finished_at: datetime | None,
 ) -> dict[str, Any]:
     """One message for one end of a job; said again it has the same key."""
@@ -67,11 +77,11 @@ def message(
         "type": type_name,
         "status": state,
         "submitted_at": stamp(submitted_at(id)),
+        "started_at": stamp(started_at),
+        "finished_at": stamp(finished_at),
         "url": f"/jobs/{id}",
         **job,
     }
-    if finished_at is not None:
-        document["finished_at"] = stamp(finished_at)
     return {
         "dedupe_key": dedupe_key(id, claim, state),
         "sender": SENDER,

@@ -112,5 +112,6 @@ def of_row(job: Job, type_name: str) -> dict[str, Any]:
             "result": None,
             "result_omitted": job.result is not None,
         },
+        started_at=job.started_at,
         finished_at=job.finished_at,
     )

@@ -143,6 +143,32 @@ def test_all_mistakes_are_named_at_once(api, verify):
     }
 
 
+def test_neither_an_unknown_field_nor_an_unknown_type_hides_other_mistakes(api, verify):
+    body = {"type": "nope", "run_at": "tomorrow", "deadline": "-3", "frob": 1}
+    assert errors(api("POST", "/jobs", body)) == {
+        "/frob": "unknown",
+        "/type": "unknown_type",
+        "/run_at": "time",
+        "/deadline": "time",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("verfy", "there is no job type 'verfy'; did you mean verify?"),
+        ("nope", "a0, a1, a10, a2, a3, a4, a5, a6, a7, a8 and 3 more; types are made in the admin"),
+        (None, "is missing; known are a0"),
+    ],
+)
+def test_an_unknown_type_names_those_that_there_are(api, verify, make_type, name, words):
+    for n in range(11):
+        make_type(f"a{n}")
+    make_type("off", enabled=False)
+    (error,) = api("POST", "/jobs", {**GOOD, "type": name}).json()["errors"]
+    assert words in error["detail"]
+
+
 def test_a_type_that_is_disabled_or_broken_takes_nothing(api, make_type):
     make_type(enabled=False)
     assert errors(api("POST", "/jobs", GOOD)) == {"/type": "disabled_type"}

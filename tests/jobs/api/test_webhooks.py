@@ -261,6 +261,22 @@ def test_what_is_cancelled_while_it_waits_is_told_once(make_type, web, api):
     assert body["job"]["finished_at"] >= body["job"]["submitted_at"]
 
 
+def test_every_end_is_told_in_the_same_fields(make_type, api):
+    type = make_type(webhook_url="https://e.example/")
+    submit(type)
+    end(type, result={"steps": {}}, ran_s=2.5)
+    submit(type)
+    end(type, DEAD, reason="permanent")
+    api("POST", f"/jobs/{submit(type)}/cancel")
+    assert Eye()() == 1
+    ran, died, cancelled = (row.payload["job"] for row in OutboxMessage.objects.order_by("id"))
+    assert ran.keys() == died.keys() == cancelled.keys()
+    began, ended = (datetime.fromisoformat(ran[at]) for at in ("started_at", "finished_at"))
+    assert ended - began == timedelta(seconds=2.5)
+    assert (died["started_at"], cancelled["started_at"]) == (None, None)
+    assert cancelled["finished_at"]
+
+
 def test_what_a_runner_told_is_not_told_again(make_type):
     type = make_type(webhook_url="https://e.example/")
     submit(type)
