@@ -21,6 +21,8 @@ WORKERS, DEFAULT_WORKERS = 64, 16
 SMALL = 1_000
 CLIENTS = (1, 8)
 START_MS = 100.0
+# Of a page in each turn, here and there alternately; the quickest counts: other work only adds.
+FETCHES = 6
 PAGES = {"board": "/admin/jobs/", "list": "/admin/jobs/job/"}
 
 
@@ -107,12 +109,16 @@ def _history(plan: Plan, database: str, small: Child, large: Child) -> list[Figu
     for room in rooms:
         room.ask("fold")
         for name in pages:
-            room.ask("page", page=name, times=2)
+            for _ in range(2):
+                room.ask("page", page=name)
     for turn in range(4 * plan.repetitions):
         order = rooms if turn % 2 == 0 else rooms[::-1]
         for name, figure in pages.items():
             _note_load(figure)
-            took_ms = {room: room.ask("page", page=name, times=5) for room in order}
+            took_ms = dict.fromkeys(rooms, math.inf)
+            for _ in range(FETCHES):
+                for room in order:
+                    took_ms[room] = min(took_ms[room], room.ask("page", page=name))
             figure.add(took_ms[large], took_ms[small])
     return [claiming, *pages.values()]
 
@@ -138,7 +144,7 @@ def _start(plan: Plan, database: str, server: JobsServer) -> Figure:
 def _submitting(plan: Plan, database: str, server: JobsServer) -> list[Figure]:
     figures = []
     for clients in CLIENTS:
-        requests = 600 if plan.quick else 4_000
+        requests = 300 if plan.quick else 4_000
         figure = Figure(
             name=f"POST /jobs, {database}, {clients} client{'s' * (clients > 1)}",
             unit="requests/s", goal=0.7, baseline_name="bare DRF view that inserts one row",
