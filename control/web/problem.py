@@ -19,6 +19,7 @@ from django.core.exceptions import (
 )
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.multipartparser import MultiPartParserError
+from django.shortcuts import render
 from rest_framework import exceptions
 from rest_framework.views import set_rollback
 
@@ -156,11 +157,48 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if is_of_admin(request):
+        return _page(request, 403, "This is not allowed.", said_by(exception) or _FORBIDDEN)
     return _plain(403, "This is not allowed.", request_id_of(request))
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if is_of_admin(request):
+        return _page(request, 404, "There is nothing at this address.", said_by(exception) or _GONE)
     return _plain(404, "There is nothing at this address.", request_id_of(request))
+
+
+# --- in the admin, to people ----------------------------------------------------------------------
+
+_FORBIDDEN = "Your account may not do this; somebody who manages accounts can allow it."
+_GONE = (
+    "The address is wrong, or what was here is not kept any more: records, jobs and results are "
+    "deleted when the days have passed for which they are kept."
+)
+
+
+def said_by(exception: Exception) -> str:
+    """What the view said of it; what Django's own resolver says is not for people."""
+    said = exception.args[0] if exception.args else ""
+    return said if isinstance(said, str) else ""
+
+
+def is_of_admin(request: HttpRequest) -> bool:
+    """Whether a person looks at an address of the admin, by what the browser can read."""
+    match = getattr(request, "resolver_match", None)
+    of_admin = request.path.startswith("/admin/") or (
+        match is not None and "admin" in match.namespaces
+    )
+    return of_admin and "text/html" in request.META.get("HTTP_ACCEPT", "")
+
+
+def _page(request: HttpRequest, status: int, title: str, words: str) -> HttpResponse:
+    user = getattr(request, "user", None)
+    if user is None or not user.is_authenticated:
+        # The frame of a page says who looks at it.
+        return _plain(status, title, request_id_of(request))
+    context = {"title": title, "words": words, "request_id": request_id_of(request)}
+    return render(request, "admin/control/refused.html", context, status=status)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

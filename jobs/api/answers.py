@@ -27,6 +27,7 @@ class _Accepted(msgspec.Struct, gc=False):
     type: str
     submitted_at: str
     correlation_id: str
+    correlation_id_replaced: bool
     url: str
 
 
@@ -50,7 +51,14 @@ class Refusal(Exception):
         self.extra = extra
 
 
-def acceptance(job_id: UUID, wanted: Wanted, correlation_id: str) -> bytes:
+def is_visible(text: str) -> bool:
+    """Nothing but visible ASCII characters, as a header may carry it."""
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def acceptance(
+    job_id: UUID, wanted: Wanted, correlation_id: str, *, replaced: bool = False
+) -> bytes:
     return _encode(
         _Accepted(
             str(job_id),
@@ -58,6 +66,7 @@ def acceptance(job_id: UUID, wanted: Wanted, correlation_id: str) -> bytes:
             wanted.type.name,
             stamp(submitted_at(job_id)) or "",
             correlation_id,
+            replaced,
             f"/jobs/{job_id}",
         )
     )

@@ -27,7 +27,8 @@ from control.web.requestid import request_id_of
 from control.web.retryafter import retry_after
 from jobs import metrics
 from jobs.api import keyed, requestlog, tools
-from jobs.api.answers import Refusal, acceptance, invalid, refused
+from jobs.api.answers import Refusal, acceptance, invalid, is_visible, refused
+from jobs.api.keyed import CORRELATION
 from jobs.api.outlook import LATER_S
 from jobs.api.saturation import Full
 from jobs.api.submission import Invalid, TypeBroken, Wanted, read_submission
@@ -38,7 +39,6 @@ from jobs.tracing import submitted_span
 from jobs.webhooks.policy import policy
 
 SCOPE = "jobs"
-CORRELATION = "X-Correlation-ID"
 MAX_CORRELATION_CHARS = 128
 _TRACEPARENT_CHARS = 55
 # What clients send that do not say what they send; curl's -d says form.
@@ -49,19 +49,15 @@ def take_in(request: HttpRequest) -> HttpResponse:
     """Answer `POST /jobs`."""
     correlation_id = correlation_of(request)
     response = _answer(request, correlation_id)
-    response.headers[CORRELATION] = correlation_id
+    # The job's own, where it was there before.
+    response.headers.setdefault(CORRELATION, correlation_id)
     return response
 
 
 def correlation_of(request: HttpRequest) -> str:
     """What was sent if it is 1 to 128 visible ASCII characters, else the request's own id."""
     sent: str = request.META.get("HTTP_X_CORRELATION_ID", "")
-    if (
-        0 < len(sent) <= MAX_CORRELATION_CHARS
-        and sent.isascii()
-        and sent.isprintable()
-        and " " not in sent
-    ):
+    if 0 < len(sent) <= MAX_CORRELATION_CHARS and is_visible(sent):
         return sent
     return request_id_of(request)
 
@@ -185,7 +181,13 @@ def _submit(
                 return earlier
             raise _full(error) from None
     job_id = new_job_id()
-    answer = acceptance(job_id, wanted, correlation_id)
+    answer = acceptance(
+        job_id,
+        wanted,
+        correlation_id,
+        # A client's mark is no reason to refuse work; that it was not taken is said.
+        replaced=request.META.get("HTTP_X_CORRELATION_ID", correlation_id) != correlation_id,
+    )
     draft = _draft(request, principal, wanted, job_id, correlation_id, key, raw, answer)
     (repeated,) = tools.the_store().submit([draft])
     if repeated is not None:

@@ -17,6 +17,7 @@ from control.idempotency.models import DONE, IdempotencyKey
 from jobs.store.protocol import Repeated
 
 PATH = "/jobs"
+CORRELATION = "X-Correlation-ID"
 
 
 def digest_of(body: bytes) -> str:
@@ -40,15 +41,20 @@ class _Told(msgspec.Struct):
     """What of the first answer is said in its headers too."""
 
     url: str = PATH
+    correlation_id: str = ""
 
 
 _decode = msgspec.json.Decoder(_Told).decode
 
 
 def replay(repeated: Repeated) -> HttpResponse:
+    told = _decode(repeated.response)
+    headers = {REPLAYED: "true", "Location": told.url}
+    if told.correlation_id:
+        headers[CORRELATION] = told.correlation_id
     return HttpResponse(
         repeated.response.encode(),
         status=repeated.status,
         content_type="application/json",
-        headers={REPLAYED: "true", "Location": _decode(repeated.response).url},
+        headers=headers,
     )

@@ -163,6 +163,9 @@ ACCEPTED = inline_serializer(
         "type": serializers.CharField(),
         "submitted_at": serializers.DateTimeField(),
         "correlation_id": serializers.CharField(),
+        "correlation_id_replaced": serializers.BooleanField(
+            help_text="One was sent that cannot be taken: not 1 to 128 visible ASCII characters."
+        ),
         "url": serializers.CharField(),
     },
 )

@@ -23,7 +23,9 @@ from control.web.problem import problem
 from control.web.requestid import request_id_of
 from control.web.retryafter import retry_after
 from jobs.api import intake, schema, tools
+from jobs.api.answers import is_visible
 from jobs.api.documents import MAX_EVENTS, whole
+from jobs.api.keyed import CORRELATION
 from jobs.api.listing import PARAMETERS, page, type_names, visible
 from jobs.api.saturation import Full
 from jobs.api.submission import escaped
@@ -44,6 +46,8 @@ class JobsApiView(ApiView):
     write_scope: ClassVar[str] = intake.SCOPE
     # Whoever submits may see what becomes of it.
     scopes_to_look: ClassVar[tuple[str, ...]] = (READ, intake.SCOPE)
+    # Of the one job that is asked for.
+    correlation_id = ""
     narrow_by: ClassVar[str] = "status, type, or time"
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -63,7 +67,14 @@ class JobsApiView(ApiView):
         job = visible(self.principal).filter(pk=id).first()
         if job is None:
             raise NoSuchJob(id)
+        self.correlation_id = job.correlation_id
         return job
+
+    def finalize_response(self, *args: Any, **kwargs: Any) -> Any:
+        answer = super().finalize_response(*args, **kwargs)
+        if self.correlation_id and is_visible(self.correlation_id):
+            answer.headers[CORRELATION] = self.correlation_id
+        return answer
 
     def handle_exception(self, exc: Exception) -> Any:
         if isinstance(exc, NoSuchJob):

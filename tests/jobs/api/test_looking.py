@@ -62,7 +62,9 @@ def test_a_job_is_told_whole(api, verify):
         result={"score": 0.9},
     )
     run(verify, result={"steps": {"face": {"score": 0.9}}}, ran_s=0.5, steps=[step])
-    body = api("GET", f"/jobs/{id}").json()
+    answer = api("GET", f"/jobs/{id}")
+    assert answer["X-Correlation-ID"] == "c-1"
+    body = answer.json()
     assert (body["id"], body["type"], body["status"]) == (str(id), "verify", SUCCEEDED)
     assert (body["attempts"], body["error"], body["reason"]) == (1, "", "")
     assert body["result"] == {"steps": {"face": {"score": 0.9}}}

@@ -78,6 +78,7 @@ def test_a_correlation_id_is_made_where_none_can_be_taken(api, verify):
     for sent in ({}, {"X_Correlation_ID": "a b"}, {"X_Correlation_ID": "x" * 129}):
         answer = api("POST", "/jobs", GOOD, **sent)
         assert answer["X-Correlation-ID"] == answer["X-Request-ID"]
+        assert answer.json()["correlation_id_replaced"] is bool(sent)
         assert Job.objects.get(pk=answer.json()["id"]).correlation_id == answer["X-Request-ID"]
 
 
@@ -267,11 +268,13 @@ def test_a_keys_rate_holds_for_jobs_too(api_with, verify, monkeypatch):
 
 
 def test_the_same_key_is_one_job_and_one_answer(api, verify):
-    first = api("POST", "/jobs", GOOD, Idempotency_Key="k-1")
+    first = api("POST", "/jobs", GOOD, Idempotency_Key="k-1", X_Correlation_ID="one")
     again = api("POST", "/jobs", GOOD, Idempotency_Key='"k-1"', X_Correlation_ID="other")
     assert (again.status_code, again.content) == (202, first.content)
     assert again["Idempotency-Replayed"] == "true"
     assert again["Location"] == first["Location"]
+    assert again["X-Correlation-ID"] == "one"
+    assert first.json()["correlation_id_replaced"] is False
     assert not first.has_header("Idempotency-Replayed")
     assert Job.objects.count() == 1
     assert api("POST", "/jobs", GOOD, Idempotency_Key="k-2").json() != first.json()
