@@ -308,7 +308,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='job',
-            index=models.Index(fields=['type', 'id'], name='jobs_job_type'),
+            index=models.Index(fields=['type', 'id', 'state'], name='jobs_job_type'),
         ),
         migrations.AddIndex(
             model_name='job',
@@ -325,6 +325,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='job',
             index=models.Index(condition=models.Q(('finished_at__isnull', False)), fields=['state', 'finished_at'], name='jobs_job_finished'),
+        ),
+        migrations.AddIndex(
+            model_name='job',
+            index=models.Index(condition=models.Q(('finished_at__isnull', False)), fields=['type', 'state', 'finished_at'], name='jobs_job_kept'),
         ),
         migrations.AddConstraint(
             model_name='typestep',

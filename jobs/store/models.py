@@ -66,7 +66,8 @@ class Job(models.Model):
                 fields=["runner"], name="jobs_job_running", condition=models.Q(state=RUNNING)
             ),
             models.Index(fields=["state", "id"], name="jobs_job_state"),
-            models.Index(fields=["type", "id"], name="jobs_job_type"),
+            # With the state, so that those of another state are passed over without being read.
+            models.Index(fields=["type", "id", "state"], name="jobs_job_type"),
             # Not only of those that have one: SQLite would not use an index with that condition.
             models.Index(fields=["correlation_id", "id"], name="jobs_job_correlation"),
             models.Index(fields=["service", "id"], name="jobs_job_service"),
@@ -78,6 +79,12 @@ class Job(models.Model):
             models.Index(
                 fields=["state", "finished_at"],
                 name="jobs_job_finished",
+                condition=models.Q(finished_at__isnull=False),
+            ),
+            # Of a type with days of its own: what another keeps for long is not looked at.
+            models.Index(
+                fields=["type", "state", "finished_at"],
+                name="jobs_job_kept",
                 condition=models.Q(finished_at__isnull=False),
             ),
         ]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from jobs.store.postgresql.session import cursor
+from jobs.store.postgresql.session import ask
 from jobs.store.protocol import Claimed, StepRecord
 
 _CLAIM = """
@@ -88,9 +88,7 @@ def claim(
         "types": list(rooms),
         "rooms": list(rooms.values()),
     }
-    with cursor() as asked:
-        asked.execute(_CLAIM, parameters)
-        return [_claimed(row) for row in asked.fetchall()]
+    return [_claimed(row) for row in ask(_CLAIM, parameters)]
 
 
 def _claimed(row: tuple[Any, ...]) -> Claimed:

@@ -10,7 +10,7 @@ from uuid import uuid4
 from django.db import connection
 
 from control.idempotency.models import DONE, IdempotencyKey
-from jobs.store.postgresql.session import CHANNEL, QUEUED_WORD, cursor
+from jobs.store.postgresql.session import CHANNEL, QUEUED_WORD, ask
 from jobs.store.protocol import Draft, Repeated
 from jobs.store.values import json_text
 
@@ -163,10 +163,8 @@ def _insert(drafts: Sequence[Draft], now: datetime | None) -> list[int]:
         "busy": BUSY,
     }
     statement = _STATEMENTS[single, any(draft.keyed for draft in drafts)]
-    with cursor() as asked:
-        asked.execute(statement, parameters)
-        row = asked.fetchone()
-    return [] if row is None or row[0] is None else row[0]
+    ((kept, _),) = ask(statement, parameters)
+    return kept or []
 
 
 def _values(draft: Draft) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from jobs.store.groups import WriteRow
-from jobs.store.postgresql.session import cursor
+from jobs.store.postgresql.session import ask
 
 _encode = msgspec.json.Encoder().encode
 
@@ -136,6 +136,5 @@ def write(rows: Sequence[WriteRow], *, now: datetime | None) -> dict[int, str]:
     }
     if steps:
         parameters["steps"] = _encode(steps).decode()
-    with cursor() as asked:
-        asked.execute(_WITH_STEPS if steps else _WITHOUT, parameters)
-        return {order: becomes or "" for order, becomes in asked.fetchall()}
+    found = ask(_WITH_STEPS if steps else _WITHOUT, parameters)
+    return {order: becomes or "" for order, becomes in found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from django.db import Error, connection, transaction
 from control.idempotency.models import DONE, IdempotencyKey
 from control.outbox.models import OutboxMessage
 from jobs.states import DEAD, QUEUED, SUCCEEDED
-from jobs.store.models import JobCount, JobEvent, JobMinute, JobStep, JobTally
+from jobs.store.models import Job, JobCount, JobEvent, JobMinute, JobStep, JobTally
 from jobs.store.protocol import Ended, KeyedBy, StepRecord, Write
 from tests.conftest import ON_POSTGRESQL
 from tests.jobs.store.stand import DatabaseStand
@@ -150,3 +151,33 @@ def test_a_broken_connection_is_made_anew(stand: DatabaseStand) -> None:
     with pytest.raises(Error, match="closed"):
         stand.end(job)
     assert stand.end(job)
+
+
+@pytest.mark.skipif(not ON_POSTGRESQL, reason="SQLite has no such settings")
+@pytest.mark.parametrize("within", [False, True], ids=["alone", "in a transaction"])
+@by_itself
+def test_what_others_ask_by_the_connection_is_planned_as_ever(
+    stand: DatabaseStand, within: bool
+) -> None:
+    names = ("enable_seqscan", "plan_cache_mode", "jit")
+
+    def planned() -> list[str]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT " + ", ".join(f"current_setting('{one}')" for one in names))
+            return list(cursor.fetchone())
+
+    before = planned()
+    with transaction.atomic() if within else nullcontext():
+        for _ in range(5):  # some with what was prepared by then
+            stand.end(stand.running())
+            assert planned() == before
+    assert planned() == before
+
+
+@by_itself
+def test_retention_of_a_type_passes_over_what_others_keep(stand: DatabaseStand) -> None:
+    old = Job.objects.filter(type_id=stand.two, state=SUCCEEDED, finished_at__lt=stand.now)
+    with connection.cursor() as cursor, transaction.atomic():
+        if ON_POSTGRESQL:
+            cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        assert "jobs_job_kept" in old.order_by("finished_at").explain()
