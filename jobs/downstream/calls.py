@@ -104,7 +104,12 @@ class Downstreams:
             raise Interrupted(DEADLINE)
         sending = prepared(spec, request)
         with self._services.using(spec) as (guard, transport):
-            entry = guard.enter(left_s=left_s, interruption=interruption)
+            entry = guard.enter(
+                left_s=left_s,
+                interruption=interruption,
+                asker=request.asker,
+                timeout_s=sending.timeout_s,
+            )
             began = self._clock.monotonic()
             line = Line(clock=self._clock, until=min(run_until, began + sending.timeout_s))
             try:

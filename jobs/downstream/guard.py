@@ -3,6 +3,7 @@
 A guard lets calls in, in this order: while the breaker is open none at all; then one that finds a
 place, then a token, waits for each at most WAIT_S together; then the breaker's permit.  Whoever is
 not let in is told when to come back (`Delayed`), has taken nothing, and has spent no attempt.
+While the breaker is not closed, `turns` says whose call finds out, and when the others look again.
 
 `_changed` guards everything here and is never held while anything is called.  Each runner has its
 own guards: the breaker is the runner's, of the limits it gives out its part.
@@ -17,8 +18,9 @@ from collections.abc import Callable
 from typing import Any
 
 from jobs.downstream.faults import Delayed
+from jobs.downstream.turns import Turns
 from jobs.execution.interruption import Interruption
-from jobs.types.spec import DownstreamSpec
+from jobs.types.spec import NEVER, DownstreamSpec
 from pipeline.delivery.breaker import CLOSED, HALF_OPEN, Breaker, Permit
 from pipeline.intake.ratelimit import Bucket
 from pipeline.runtime.clock import Clock
@@ -36,10 +38,11 @@ _LOOK_AGAIN_S = 1.0
 class Entry:
     """A call that was let in; it ends in one way, and ending it again changes nothing."""
 
-    __slots__ = ("has_ended", "permit")
+    __slots__ = ("asker", "has_ended", "permit")
 
-    def __init__(self, permit: Permit) -> None:
+    def __init__(self, permit: Permit, asker: str) -> None:
         self.permit = permit
+        self.asker = asker
         self.has_ended = False
 
 
@@ -48,7 +51,9 @@ class Guard:
         self._clock = clock
         self._name = spec.name
         self._changed = threading.Condition()
+        self._settings = spec.breaker
         self._breaker = Breaker(spec.breaker, clock.monotonic())
+        self._turns = Turns()
         self._bucket: Bucket | None = None
         self._places = MAX_CONNECTIONS
         self._in_flight = 0
@@ -62,9 +67,11 @@ class Guard:
         now = self._clock.monotonic()
         with self._changed:
             self._name = spec.name
+            self._settings = spec.breaker
             self._breaker.configure(spec.breaker, now)
             if is_elsewhere:
                 self._breaker.reset(now)
+            self._forget_turns()
             places = MAX_CONNECTIONS
             if spec.max_concurrent is not None:
                 places = max(1, min(places, spec.max_concurrent // runners))
@@ -85,8 +92,15 @@ class Guard:
 
     # --- a call ----------------------------------------------------------------------------
 
-    def enter(self, *, left_s: float, interruption: Interruption) -> Entry:
-        """The right to make one call.  Raises Delayed, Interrupted."""
+    def enter(
+        self,
+        *,
+        left_s: float,
+        interruption: Interruption,
+        asker: str = "",
+        timeout_s: float = 0.0,
+    ) -> Entry:
+        """The right to make one call, of `timeout_s`, for `asker`.  Raises Delayed, Interrupted."""
         until = self._clock.monotonic() + min(WAIT_S, left_s)
         with interruption.telling(self._look_again), self._changed:
             self._waiting += 1
@@ -94,7 +108,7 @@ class Guard:
                 while True:
                     interruption.check()
                     now = self._clock.monotonic()
-                    self._refuse_while_open(now)
+                    self._refuse_while_open(asker, now)
                     left = until - now
                     if self._in_flight >= self._places:
                         wait_s, why = _LOOK_AGAIN_S, self._crowded()
@@ -102,7 +116,7 @@ class Guard:
                     else:
                         wait_s = self._bucket.take() if self._bucket is not None else 0.0
                         if wait_s == 0:
-                            return self._let_in(now)
+                            return self._let_in(asker, timeout_s, now)
                         why = "its rate limit is reached"
                         is_over = left < wait_s
                     if is_over:
@@ -115,21 +129,34 @@ class Guard:
         many = "one call is" if self._places == 1 else f"{self._places} calls are"
         return f"{many} under way, as many as may be at a time"
 
-    def _let_in(self, now: float) -> Entry:
+    def _let_in(self, asker: str, timeout_s: float, now: float) -> Entry:
         permit = self._breaker.permit(now)
         if permit is None:  # asked a moment ago, under the same lock
             raise RuntimeError(f"the breaker of {self._name} changed its mind")
+        if self._breaker.state == HALF_OPEN:
+            self._turns.began(asker, now, timeout_s)
         self._in_flight += 1
         self._calls += 1
-        return Entry(permit)
+        return Entry(permit, asker)
 
-    def _refuse_while_open(self, now: float) -> None:
-        due_s = self._breaker.due_s(now)
-        if due_s == 0.0:
+    def _refuse_while_open(self, asker: str, now: float) -> None:
+        if self._breaker.state == CLOSED:
             return
+        due_s = self._breaker.due_s(now)
         if due_s is None:
-            raise self._not_now(_LOOK_AGAIN_S, "one call finds out whether it is well again")
-        raise self._not_now(due_s, f"its breaker is open: {self._breaker.cause}")
+            due_s, why = self._turns.probe_s(now), "one call finds out whether it is well again"
+        elif due_s > 0:
+            why = f"its breaker is open: {self._breaker.cause}"
+        else:
+            due_s = self._turns.others_s(asker, now)
+            if due_s == 0:
+                return
+            why = f"the call of {asker} failed last, and another's finds out whether it is well"
+        raise self._not_now(self._turns.away_s(asker, due_s, now), why)
+
+    def _forget_turns(self) -> None:
+        if self._breaker.state == CLOSED:
+            self._turns = Turns()
 
     def _not_now(self, delay_s: float, why: str) -> Delayed:
         self._delayed += 1
@@ -173,6 +200,10 @@ class Guard:
             after, cause = self._breaker.state, self._breaker.cause
             is_trip = self._breaker.trips != trips
             open_s = self._breaker.retry_in_s(now)
+            if is_trip:
+                self._turns.opened(entry.asker, open_s)
+            elif before != CLOSED:
+                self._forget_turns()
             self._changed.notify_all()
         if is_trip:
             logger.warning(
@@ -180,6 +211,7 @@ class Guard:
                 extra={
                     "downstream": self._name,
                     "because": cause,
+                    "opened_by": entry.asker,
                     "open_s": round(open_s, 1),
                     "was": before,
                 },
@@ -211,4 +243,20 @@ class Guard:
                 "failures": self._failures,
                 "delayed": self._delayed,
                 "trips": self._breaker.trips,
+                "opened_by": self._turns.opened_by,
+                "trip_calls": self._breaker.trip_calls,
+                "trip_failures": self._breaker.trip_failures,
+                "trip_rule": self._rule(),
             }
+
+    def _rule(self) -> str:
+        """By what it opened; "" while it is closed."""
+        settings = self._settings
+        if self._breaker.state == CLOSED:
+            return ""
+        if settings.min_calls >= NEVER:
+            return f"{settings.consecutive} calls in a row"
+        return (
+            f"{settings.failure_ratio:.0%} of at least {settings.min_calls} calls in"
+            f" {settings.window_s:g} s"
+        )

@@ -32,6 +32,7 @@ class CallRequest:
     """One call: `path` is rendered, begins with "/", and may have a query.
 
     `expected_status` and `timeout_s` are the step's; where they say nothing, the service's stand.
+    `asker` names the step and its type: "step face of ekyc-verification".
     """
 
     method: str
@@ -41,6 +42,7 @@ class CallRequest:
     content_type: str = "application/json"
     expected_status: str = ""
     timeout_s: float | None = None
+    asker: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

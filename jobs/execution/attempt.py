@@ -244,7 +244,12 @@ class AttemptRun:
         with tracing.step_span(step.name) as span:
             try:
                 brought = self._caller.call(
-                    step, self._job, self._found(step), due=self._due, interruption=interruption
+                    step,
+                    self._job,
+                    self._found(step),
+                    due=self._due,
+                    interruption=interruption,
+                    type_name=self._spec.name,
                 )
             except Exception as error:
                 called = failed(

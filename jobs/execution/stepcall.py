@@ -75,15 +75,15 @@ class StepCaller:
         *,
         due: float | None,
         interruption: Interruption,
+        type_name: str = "",
     ) -> Brought:
         """`found` are the results of earlier steps; `due` is when the job's deadline is."""
         interruption.check()
         if step.downstream is None:
             return self._run(step, job, found, due=due, interruption=interruption)
         left_s = math.inf if due is None else max(0.0, due - self._clock.monotonic())
-        answer = self._call(
-            step.downstream, request(step, job, found), left_s=left_s, interruption=interruption
-        )
+        asked = request(step, job, found, type_name=type_name)
+        answer = self._call(step.downstream, asked, left_s=left_s, interruption=interruption)
         result = results.kept(answer.body, step=step.name, max_bytes=self._max_result_bytes)
         return Brought(result=result, status=answer.status)
 
@@ -137,7 +137,9 @@ def token(job: Claimed, step: StepSpec) -> str:
     return f"{job.id}:{step.name}"
 
 
-def request(step: StepSpec, job: Claimed, found: Mapping[str, Any]) -> CallRequest:
+def request(
+    step: StepSpec, job: Claimed, found: Mapping[str, Any], *, type_name: str = ""
+) -> CallRequest:
     """Raises PermanentError where a template cannot be filled in."""
     scope = Scope(
         payload=job.payload,
@@ -171,4 +173,5 @@ def request(step: StepSpec, job: Claimed, found: Mapping[str, Any]) -> CallReque
         content_type=content_type if body is not None else "",
         expected_status=step.expected_status,
         timeout_s=step.timeout_s,
+        asker=f"step {step.name} of {type_name or f'type {job.type_id}'}",
     )

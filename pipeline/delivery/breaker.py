@@ -95,6 +95,8 @@ class Breaker:
         self.state = CLOSED
         self.trips = 0  # how often it opened, failed probes included
         self.cause = ""  # of the last trip, until it is closed again
+        self.trip_calls = 0  # that were looked at when it opened, until it is closed again
+        self.trip_failures = 0
         self.opened_at: float | None = None
         """Since when it has not been closed (monotonic); None while it is."""
 
@@ -143,6 +145,9 @@ class Breaker:
             self._count(now, failures=1)
             if not (trip or self._is_failing(now)):
                 return
+            calls, failures = self._counted()
+            self.trip_calls = max(calls, self._consecutive)
+            self.trip_failures = max(failures, self._consecutive)
             self.opened_at = now
             self._closed_s += now - self._closed_since
         self.trips += 1
@@ -217,6 +222,7 @@ class Breaker:
         self._asked_until = 0.0
         self.opened_at = None
         self.cause = ""
+        self.trip_calls = self.trip_failures = 0
 
     def _count(self, now: float, *, failures: int) -> None:
         number = self._step(now)
@@ -236,7 +242,10 @@ class Breaker:
     def _is_failing(self, now: float) -> bool:
         if self._consecutive >= self._settings.consecutive:
             return True
-        calls = sum(step[1] for step in self._steps)
-        failures = sum(step[2] for step in self._steps)
+        calls, failures = self._counted()
         settings = self._settings
         return calls >= settings.min_calls and failures / calls >= settings.failure_ratio
+
+    def _counted(self) -> tuple[int, int]:
+        """Attempts and failures within the window."""
+        return sum(step[1] for step in self._steps), sum(step[2] for step in self._steps)

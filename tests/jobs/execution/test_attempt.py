@@ -369,7 +369,7 @@ def test_what_a_handler_does_to_its_payload_stays_with_it() -> None:
     [
         ("break_down", True, "step one: KeyError: 'no such thing'"),
         ("not_now", True, "step one: busy"),
-        ("leave", True, "asked the process to exit (3)"),
+        ("leave", True, "let SystemExit out (3)"),
         ("refuse", False, "step one: never"),
         ("odd", False, "its result is not JSON"),
         ("large", False, "more than the 10000 that are kept"),
@@ -439,3 +439,10 @@ def test_progress_that_cannot_be_written_is_written_with_the_outcome() -> None:
         "one": STEP_SUCCEEDED,
         "two": STEP_SUCCEEDED,
     }
+
+
+def test_a_call_says_who_asks() -> None:
+    """The guard of a service gives turns by it, and tells whose call opened its breaker."""
+    with bench() as b:
+        b.run(a_type(call("one")))
+    assert [one.asker for one in b.service.requests] == ["step one of onboarding"]
