@@ -20,8 +20,8 @@ from control.admin.inert import inert
 from jobs.admin.filters import JobFilter
 from jobs.bulk import tasks
 from jobs.bulk.models import ACTIONS, CANCEL, DISCARD, REPRIORITISE, RETRY
-from jobs.bulk.selection import Selection, first_id_at, of_ids
-from jobs.states import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOWEST_PRIORITY
+from jobs.bulk.selection import APPLIES, Selection, first_id_at, of_ids
+from jobs.states import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOWEST_PRIORITY, SCHEDULED
 
 MAX_IDS = 1_000
 COUNTED_AT_MOST, COUNTING_S = 10_000, 2.0
@@ -34,7 +34,8 @@ TITLES = {
 }
 _EFFECTS = {
     RETRY: "Dead and cancelled jobs are queued again with all their attempts; steps that "
-    "succeeded are kept. Those that wait for their next attempt run at once.",
+    "succeeded are kept. Those that wait for their next attempt run at once; those planned for "
+    "later do where they were chosen, or the list shows scheduled ones.",
     CANCEL: "Those that wait are cancelled at once, those that run as soon as their runner hears "
     "of it.",
     REPRIORITISE: "Of those that wait, the higher numbers are taken first.",
@@ -53,7 +54,7 @@ def offers(query: QueryDict) -> list[tuple[str, str]]:
     selection = form.selection()
     return [
         (
-            _VERBS[name],
+            "Run now" if name == RETRY and selection.state == SCHEDULED else _VERBS[name],
             reverse("admin:jobs_job_bulk", args=[name]) + f"?{query.urlencode()}",
         )
         for name in ACTIONS
@@ -94,7 +95,12 @@ def ask(model_admin: Any, request: HttpRequest, name: str, *, ids: Sequence[str]
             return HttpResponseRedirect(reverse("admin:jobs_bulkaction_change", args=[begun.pk]))
     count, more = _counted(name, selection)
     if count == 0:
-        return _back(request, "There is nothing to be done to these jobs any more.")
+        return _back(
+            request,
+            f"“{TITLES[name]}” does nothing to {selection.words()}: it takes those that are "
+            f"{', '.join(APPLIES[name])}.",
+            selection,
+        )
     context = {
         **model_admin.admin_site.each_context(request),
         "opts": model_admin.opts,
@@ -133,6 +139,11 @@ def _counted(name: str, selection: Selection) -> tuple[int | None, bool]:
     return min(count, COUNTED_AT_MOST), count > COUNTED_AT_MOST
 
 
-def _back(request: HttpRequest, said: str) -> HttpResponse:
+def _back(request: HttpRequest, said: str, selection: Selection | None = None) -> HttpResponse:
+    """To the list, as it was filtered."""
     messages.error(request, said)
-    return HttpResponseRedirect(reverse("admin:jobs_job_changelist"))
+    form = JobFilter(request.GET)
+    if (selection is None or selection.ids) and form.is_valid():
+        selection = form.selection()
+    query = selection.query() if selection is not None and not selection.ids else {}
+    return HttpResponseRedirect(reverse("admin:jobs_job_changelist", query=query or None))

@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 
 from control.admin import FilterForm
 from control.admin.widgets import MomentInput
+from jobs.admin.marks import REASON_WORDS
 from jobs.bulk.selection import ALL_FINISHED, ALL_OPEN, ANY, Selection
 from jobs.states import (
     ASKED,
@@ -52,7 +53,7 @@ class JobFilter(FilterForm):
     )
     type = forms.ChoiceField(required=False)
     reason = forms.ChoiceField(
-        required=False, choices=[("", "any"), *((one, one) for one in _REASONS)]
+        required=False, choices=[("", "any"), *((one, REASON_WORDS[one]) for one in _REASONS)]
     )
     correlation_id = _text("Correlation id", 128)
     service = _text("Service", 200)

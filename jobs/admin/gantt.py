@@ -108,7 +108,7 @@ def failed_spans(job: Job, step: JobStep, events: Sequence[JobEvent]) -> list[Sp
     for began, ended in pairwise(_moves(events)):
         if began.state != RUNNING or step.name not in (failures := _failures(ended)):
             continue
-        if step.started_at is not None and step.started_at >= began.at:
+        if step.started_at is not None and began.at <= step.started_at <= ended.at:
             continue  # its record tells of this call
         text = one_line(failures[step.name], limit=160)
         found.append(

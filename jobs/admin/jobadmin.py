@@ -84,7 +84,9 @@ class JobAdmin(KeysetModelAdmin):
 
     @display(description="State")
     def state_mark(self, row: Job) -> SafeString:
-        return format_html("{}{}", marks.state_mark(row.state), _small(row.reason))
+        return format_html(
+            "{}{}", marks.state_mark(row.state), _small(marks.reason_word(row.reason))
+        )
 
     @display(description="Type")
     def type_name(self, row: Job) -> str:
@@ -94,14 +96,18 @@ class JobAdmin(KeysetModelAdmin):
     def why(self, row: Job) -> SafeString:
         return format_html('<div class="clamp">{}</div>', one_line(row.error, limit=240))
 
-    @display(description="Took")
+    @display(description="Last run")
     def took(self, row: Job) -> SafeString:
-        """The last attempt."""
+        """The last attempt; and from its submission to its end."""
         ends = timezone.now() if row.state == RUNNING else row.finished_at
         began = row.started_at
         took = duration(max(0.0, (ends - began).total_seconds())) if ends and began else ""
         tries = f"{row.attempts} attempt{'' if row.attempts == 1 else 's'}"
-        return format_html("{}{}", took, _small(tries if row.attempts else ""))
+        whole = ""
+        if row.finished_at is not None:
+            whole = f", {duration((row.finished_at - row.created_at).total_seconds())} in all"
+        said = f"{tries if row.attempts else 'not begun'}{whole}" if row.attempts or whole else ""
+        return format_html("{}{}", took, _small(said))
 
     @display(description="Service")
     def belongs(self, row: Job) -> SafeString:
@@ -214,6 +220,7 @@ class JobAdmin(KeysetModelAdmin):
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": f"Job {row.pk}",
+            "may_submit": request.user.has_perm("jobs.add_job"),
             "may_change": self.has_change_permission(request, row),
             "priorities": bulkpages.PRIORITIES,
             "refresh_s": board.REFRESH_S,

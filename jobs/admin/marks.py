@@ -34,6 +34,14 @@ MEANINGS = {
     states.CANCELLED: "Somebody had it cancelled.",
     states.DISCARDED: "It was dead, and somebody gave it up.",
 }
+REASON_WORDS = {
+    states.PERMANENT: "failed for good",
+    states.ATTEMPTS: "attempts used up",
+    states.DEADLINE: "deadline passed",
+    states.LOST: "runners lost",
+    states.TYPE: "type cannot be used",
+    states.ASKED: "cancelled on request",
+}
 REASONS = {
     states.PERMANENT: "A failure that another attempt would not mend.",
     states.ATTEMPTS: "As many attempts as its type allows failed.",
@@ -52,6 +60,10 @@ REMEDIES = {
     "it is retried.",
     states.TYPE: "Repair or enable the type, then retry.",
 }
+
+
+def reason_word(reason: str) -> str:
+    return REASON_WORDS.get(reason, reason)
 
 
 def state_mark(state: str) -> SafeString:

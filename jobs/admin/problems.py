@@ -20,7 +20,7 @@ from control.ports.panels import Problem, register_problems
 from jobs.admin import counting, held, runners
 from jobs.admin.counting import Counts
 from jobs.admin.held import HeldJob
-from jobs.admin.marks import REASONS
+from jobs.admin.marks import REASON_WORDS, REASONS
 from jobs.admin.runners import ShownRunner
 from jobs.states import DEAD, QUEUED, RUNNING
 from jobs.store.models import Job
@@ -204,7 +204,7 @@ def _dead(counts: Counts, now: datetime) -> list[Problem]:
                 severity="warning",
                 title=f"{total:,} {'job' if total == 1 else 'jobs'} of {name} "
                 f"{'is' if total == 1 else 'are'} dead",
-                cause=f"{share}{reason or 'failed'}"
+                cause=f"{share}{REASON_WORDS.get(reason) or reason or 'failed'}"
                 f"{f' ({why})' if why else ''}. The last died {ago(last[type_id], now)}.",
                 remedy="Mend the cause, then retry them all from the list: steps that succeeded "
                 "are not run again. Or discard them.",

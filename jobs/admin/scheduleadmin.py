@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
+from uuid import UUID
 
 from django import forms
 from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from django.urls import reverse
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+)
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -19,9 +28,12 @@ from control.admin.inert import one_line
 from jobs.admin.jsonfields import JsonField
 from jobs.payloads import SchemaError, payload_errors
 from jobs.schedules import cron
+from jobs.schedules.firing import Firing
+from jobs.store.database import store
 from jobs.types.models import JobSchedule
 
 NEXT_SHOWN = 5
+MAX_NOW = 20
 
 
 class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -64,7 +76,8 @@ class ScheduleAdmin(ModelAdmin):
     list_filter = ("enabled",)
     list_select_related = ("type",)
     search_fields = ("name", "type__name")
-    actions = ("enable", "disable")
+    actions = ("submit_now", "enable", "disable")
+    change_form_template = "admin/jobs/jobschedule/change_form.html"
     readonly_fields = ("next_times", "last", "trouble")
     fieldsets = (
         (None, {"fields": ("name", "type", "enabled")}),
@@ -133,6 +146,65 @@ class ScheduleAdmin(ModelAdmin):
     @display(description="Error")
     def trouble(self, row: JobSchedule) -> str:
         return one_line(row.last_error, limit=500) or "none"
+
+    @action(description="Submit one job of each selected schedule now", permissions=["change"])
+    def submit_now(self, request: HttpRequest, rows: QuerySet[Any]) -> None:
+        if not request.user.has_perm("jobs.add_job"):
+            raise PermissionDenied
+        for row in rows.select_related("type")[:MAX_NOW]:
+            self._submit_one(request, row)
+
+    def _submit_one(self, request: HttpRequest, row: JobSchedule) -> UUID | None:
+        """A job as its time would submit it; when it comes next, and its last, stay as they are."""
+        now = timezone.now()
+        draft, error = Firing(store=store(), now=timezone.now).draft(row, now)
+        if draft is None:
+            messages.error(request, f"{row.name}: nothing was submitted: {error}.")
+            return None
+        by = request.user.get_username()
+        own = replace(
+            draft,
+            correlation_id=f"{row.name}:now:{now:%Y-%m-%dT%H:%M:%SZ}",
+            submitted_by=f"{by}, for schedule {row.name}"[:200],
+        )
+        store().submit([own])
+        self.log_change(request, row, f"Submitted job {own.id}.")
+        messages.success(
+            request,
+            format_html(
+                '{}: <a href="{}">a job</a> is queued.',
+                row.name,
+                reverse("admin:jobs_job_change", args=[own.id]),
+            ),
+        )
+        return own.id
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view
+        own = path("<int:object_id>/now/", wrap(self.now_view), name="jobs_jobschedule_now")
+        return [own, *super().get_urls()]
+
+    def now_view(self, request: HttpRequest, object_id: int) -> HttpResponse:
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        row: JobSchedule | None = self.get_object(request, str(object_id))
+        if row is None:
+            raise Http404("There is no such schedule.")
+        if not self.has_change_permission(request, row) or not request.user.has_perm(
+            "jobs.add_job"
+        ):
+            raise PermissionDenied
+        self._submit_one(request, row)
+        return HttpResponseRedirect(reverse("admin:jobs_jobschedule_change", args=[row.pk]))
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kw: Any) -> Any:
+        row = kw.get("obj")
+        context["may_submit"] = (
+            row is not None
+            and self.has_change_permission(request, row)
+            and request.user.has_perm("jobs.add_job")
+        )
+        return super().render_change_form(request, context, *args, **kw)
 
     @action(description="Switch the selected schedules on", permissions=["change"])
     def enable(self, request: HttpRequest, rows: QuerySet[Any]) -> None:

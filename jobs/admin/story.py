@@ -16,10 +16,10 @@ from django.utils.safestring import SafeString
 from control.admin.figures import duration
 from control.admin.inert import inert, one_line
 from control.admin.jsonview import json_html
-from jobs.admin import gantt, marks
+from jobs.admin import counting, gantt, held, marks
 from jobs.admin.problems import jobs_url
 from jobs.bulk.models import CANCEL, DISCARD, REPRIORITISE, RETRY
-from jobs.states import CANCELLED, DEAD, OPEN, QUEUED, RUNNING, SCHEDULED
+from jobs.states import CANCELLED, DEAD, DISCARDED, OPEN, QUEUED, RUNNING, SCHEDULED
 from jobs.store.models import Job, JobEvent, JobStep
 from jobs.types.models import JobType
 
@@ -31,7 +31,7 @@ TEXT_CHARS = 2_000
 def possible(job: Job) -> set[str]:
     """What can be asked of the job now."""
     asked = set()
-    if job.state in (DEAD, CANCELLED) or (job.state == SCHEDULED and job.claim > 0):
+    if job.state in (DEAD, CANCELLED, SCHEDULED):
         asked.add(RETRY)
     if job.state in OPEN:
         asked.add(REPRIORITISE)
@@ -55,12 +55,15 @@ def context(job: Job, now: datetime) -> dict[str, Any]:
         "state": marks.state_mark(job.state),
         "asked": possible(job),
         "open": job.state in OPEN,
-        "headline": _headline(job, now),
+        "headline": _headline(job, type_row, steps, now),
         "meaning": marks.MEANINGS.get(job.state, ""),
+        "reason": marks.reason_word(job.reason),
         "why": marks.REASONS.get(job.reason, ""),
         "remedy": marks.REMEDIES.get(job.reason, "") if job.state == DEAD else "",
         "error": inert(job.error, limit=TEXT_CHARS),
         "facts": [(label, inert(str(text))) for label, text in _facts(job, type_row) if text],
+        "who": _who(job, events),
+        "again": _again(job, type_row),
         "links": _links(job, type_row),
         "gantt": rows,
         "axis": gantt.axis(rows),
@@ -73,15 +76,25 @@ def context(job: Job, now: datetime) -> dict[str, Any]:
     }
 
 
-def _headline(job: Job, now: datetime) -> str:
+def _headline(job: Job, type_row: JobType | None, steps: Sequence[JobStep], now: datetime) -> str:
     """What it does now, in a sentence."""
     if job.state == SCHEDULED:
         left = (job.run_at - now).total_seconds()
         then = f"in {duration(left)}" if left > 0 else "now"
         again = f" (attempt {job.attempts + 1})" if job.claim else ""
+        why = next(filter(None, (held.told(one.error) for one in steps)), None)
+        if why is not None:
+            service, unusable, said = why
+            word = "cannot be called" if unusable else "is not called now"
+            return f"It waits: {service} {word} ({said}). It is looked at again {then}."
         return f"It is to run {then}{again}."
     if job.state == QUEUED:
         waited = max(0.0, (now - job.run_at).total_seconds())
+        most = type_row.max_concurrent if type_row is not None else None
+        if most and counting.counts().of(RUNNING, job.type_id) >= most:
+            return (
+                f"It has waited for {duration(waited)}: at most {most:,} of its type run at once."
+            )
         return f"It has waited for a worker for {duration(waited)}."
     if job.state == RUNNING:
         since = f" for {duration((now - job.started_at).total_seconds())}" if job.started_at else ""
@@ -91,6 +104,23 @@ def _headline(job: Job, now: datetime) -> str:
         whole = duration((job.finished_at - job.created_at).total_seconds())
         return f"It ended {whole} after it was submitted."
     return ""
+
+
+def _who(job: Job, events: Sequence[JobEvent]) -> str:
+    """By whose word it ended, and when."""
+    if job.state not in (CANCELLED, DISCARDED):
+        return ""
+    said = next((one for one in reversed(events) if one.text and one.state == job.state), None)
+    asked = next((one for one in reversed(events) if "asked to cancel" in one.text), None)
+    one = asked or said
+    return f"{inert(one.text, limit=300)}, {_at(one.at)} UTC" if one is not None else ""
+
+
+def _again(job: Job, type_row: JobType | None) -> str:
+    """Where another job of this payload is submitted; "" where its type is gone."""
+    if type_row is None:
+        return ""
+    return reverse("admin:jobs_jobtype_submit", args=[type_row.pk], query={"like": str(job.pk)})
 
 
 def _at(moment: datetime | None) -> str:

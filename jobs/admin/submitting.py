@@ -16,9 +16,11 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from jobs.admin.jsonfields import JsonField
+from jobs.bulk.selection import id_of
 from jobs.payloads import SchemaError, payload_errors
 from jobs.states import HIGHEST_PRIORITY, LOWEST_PRIORITY
 from jobs.store.database import store
+from jobs.store.models import Job
 from jobs.store.protocol import Draft
 from jobs.types.models import JobType
 
@@ -89,10 +91,30 @@ def sample(schema: Any, depth: int = 0) -> Any:
     }
 
 
+def _like(request: HttpRequest, row: JobType) -> dict[str, Any]:
+    """What is taken over from the job that the address names."""
+    key = id_of(request.GET.get("like", ""))
+    if key is None or not request.user.has_perm("jobs.view_job"):
+        return {}
+    job = Job.objects.filter(pk=key, type_id=row.pk).first()
+    if job is None:
+        return {}
+    return {
+        "payload": job.payload,
+        "priority": job.priority,
+        "correlation_id": job.correlation_id,
+        "service": job.service,
+    }
+
+
 def page(model_admin: Any, request: HttpRequest, row: JobType) -> HttpResponse:
     if not request.user.has_perm("jobs.add_job"):
         raise PermissionDenied
-    initial = {"payload": sample(row.payload_schema), "priority": row.default_priority}
+    initial = {
+        "payload": sample(row.payload_schema),
+        "priority": row.default_priority,
+        **_like(request, row),
+    }
     form = SubmitForm(row, request.POST or None, initial=initial)
     if request.method == "POST" and form.is_valid():
         if row.enabled:

@@ -108,10 +108,17 @@ class Selection:
         if until is not None:
             jobs = jobs.filter(pk__lte=until)
         found = [
-            jobs.filter(state=state).values_list("pk", flat=True)[:limit]
+            self._waiting(action, state, jobs).values_list("pk", flat=True)[:limit]
             for state in self.states_for(action)
         ]
         return list(heapq.merge(*(list(rows) for rows in found)))[:limit]
+
+    def _waiting(self, action: str, state: str, jobs: QuerySet[Job]) -> QuerySet[Job]:
+        """What is planned for later runs before its time only where such jobs were meant."""
+        found = jobs.filter(state=state)
+        if action == RETRY and state == SCHEDULED and not self.ids and self.state != SCHEDULED:
+            return found.filter(claim__gt=0)
+        return found
 
     def count(self, action: str, *, until: UUID | None, limit: int) -> int:
         """How many `action` does something to, counted no further than `limit`."""
@@ -122,7 +129,7 @@ class Selection:
         for state in self.states_for(action):
             if counted >= limit:
                 break
-            counted += jobs.filter(state=state).values("pk")[: limit - counted].count()
+            counted += self._waiting(action, state, jobs).values("pk")[: limit - counted].count()
         return counted
 
     def words(self) -> str:

@@ -155,7 +155,7 @@ class Firing:
             if self._move(row, next_at=following):
                 self._count(row, "overlap", due)
             return 0
-        draft, error = self._draft(row, due)
+        draft, error = self.draft(row, due)
         if draft is None:
             if self._move(row, next_at=following, last_error=error):
                 self._fault(row, error)
@@ -180,7 +180,7 @@ class Firing:
         self._count(row, "submitted", due)
         return 1
 
-    def _draft(self, row: JobSchedule, due: datetime) -> tuple[Draft | None, str]:
+    def draft(self, row: JobSchedule, due: datetime) -> tuple[Draft | None, str]:
         """The job, or why there is none."""
         spec = catalogue.current().types.get(row.type_id)
         if spec is None:

@@ -27,6 +27,7 @@ TEXTS: Mapping[Verb, str] = {
     "reprioritise": "priority {priority}, by {by}",
     "discard": "discarded by {by}",
 }
+RUN_NOW = "run before its time, asked by {by}"
 CANCEL_ASKED = "{by} asked to cancel it"
 _CHARS = 200
 
@@ -92,8 +93,8 @@ def _cancel(job: Any, by: str, now: datetime) -> Move | None:
 
 
 def _retry(job: Any, by: str, now: datetime, deadline_s: float | None) -> Move | None:
-    # One that waits for its next attempt is simply not made to wait any longer.
-    waits = job.state == SCHEDULED and job.claim > 0
+    # One that waits for its next attempt, or for its time, is not made to wait any longer.
+    waits = job.state == SCHEDULED
     if job.state not in (DEAD, CANCELLED) and not waits:
         return None
     fields: dict[str, Any] = {"run_at": now}
@@ -107,4 +108,5 @@ def _retry(job: Any, by: str, now: datetime, deadline_s: float | None) -> Move |
             "cancel_asked_at": None,
             "deadline_at": None if deadline_s is None else now + timedelta(seconds=deadline_s),
         }
-    return Move(state=QUEUED, fields=fields, text=TEXTS["retry"].format(by=by), again=not waits)
+    said = RUN_NOW if waits and not job.claim else TEXTS["retry"]
+    return Move(state=QUEUED, fields=fields, text=said.format(by=by), again=not waits)

@@ -208,7 +208,7 @@ def test_dead_jobs_are_told_by_type_with_their_commonest_reason() -> None:
 
     problem = found()["3 jobs of order are dead"]
 
-    assert "2 of the last 3: attempts (payments answered 503)" in problem.cause
+    assert "2 of the last 3: attempts used up (payments answered 503)" in problem.cause
     assert problem.url == "/admin/jobs/job/?state=dead&type=order"
 
 

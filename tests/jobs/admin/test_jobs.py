@@ -14,7 +14,7 @@ from jobs.admin import gantt
 from jobs.bulk.models import BulkAction
 from jobs.models import Job, JobEvent, JobStep
 from jobs.states import CANCELLED, DEAD, DISCARDED, QUEUED, RUNNING, SCHEDULED, SUCCEEDED
-from tests.jobs.admin.cast import EVIL, make_job, make_type
+from tests.jobs.admin.cast import EVIL, make_held, make_job, make_type
 
 pytestmark = pytest.mark.django_db
 
@@ -108,6 +108,7 @@ def test_only_an_open_job_is_fetched_again(admin_client: Client) -> None:
     [
         (DEAD, "retry", QUEUED),
         (CANCELLED, "retry", QUEUED),
+        (SCHEDULED, "retry", QUEUED),
         (QUEUED, "cancel", CANCELLED),
         (SCHEDULED, "cancel", CANCELLED),
         (RUNNING, "cancel", RUNNING),
@@ -289,3 +290,75 @@ def test_each_failed_attempt_has_its_bar() -> None:
     # What was held back was not called.
     step.state, step.error = "retrying", "payments is not called now: its breaker is open: 503"
     assert [one.start for one in gantt.chart(job, events[:6], [step], begins)[1].spans] == [1.0]
+
+
+def test_a_job_for_later_is_run_now(admin_client: Client) -> None:
+    row = make_type("order")
+    job, other = make_job(row, SCHEDULED), make_job(row, SCHEDULED)
+
+    assert "Run it now" in admin_client.get(page_of(job)).content.decode()
+    assert "Run now…" in admin_client.get(f"{LIST}?state=scheduled").content.decode()
+    asking = admin_client.get(f"{LIST}bulk/retry/?state=scheduled").content.decode()
+    assert "2 jobs" in asking
+    # Who retries whatever there is does not mean what is planned for later.
+    assert admin_client.get(f"{LIST}bulk/retry/?type=order").status_code == 302
+    admin_client.post(f"{LIST}{job.pk}/ask/retry/")
+
+    job.refresh_from_db()
+    other.refresh_from_db()
+    assert (job.state, job.run_at <= timezone.now(), other.state) == (QUEUED, True, SCHEDULED)
+    last = JobEvent.objects.filter(job_id=job.pk).latest("pk")
+    assert last.text == "run before its time, asked by admin"
+
+
+def test_a_job_that_is_held_says_by_what(admin_client: Client) -> None:
+    row = make_type("order")
+    held = make_held(row, "payments cannot be called as it is configured: KEY is not set")
+
+    page = admin_client.get(page_of(held)).content.decode()
+
+    assert "It waits: payments cannot be called (KEY is not set)" in page
+
+
+def test_a_job_that_waits_for_its_types_limit_says_so(admin_client: Client) -> None:
+    row = make_type("order", max_concurrent=1)
+    make_job(row, RUNNING)
+
+    page = admin_client.get(page_of(make_job(row))).content.decode()
+
+    assert "at most 1 of its type" in page
+
+
+def test_a_job_is_submitted_again_with_its_payload(
+    admin_client: Client, client_who_may: Callable[..., Client]
+) -> None:
+    job = make_job(make_type("order"), SUCCEEDED, payload={"user_id": 98765}, service="shop")
+    again = f"/admin/jobs/jobtype/{job.type_id}/submit/?like={job.pk}"
+
+    assert f'href="{again}"' in admin_client.get(page_of(job)).content.decode()
+    form = admin_client.get(again).content.decode()
+    blind = client_who_may("add_job", "view_jobtype").get(again).content.decode()
+
+    assert "98765" in form
+    assert "shop" in form
+    assert "98765" not in blind
+    assert admin_client.get(again.partition("=")[0] + "=nonsense").status_code == 200
+
+
+def test_who_cancelled_it_and_how_long_it_took_in_all(admin_client: Client) -> None:
+    job = make_job(make_type("order"), CANCELLED)
+    Job.objects.filter(pk=job.pk).update(finished_at=job.created_at + timedelta(seconds=21))
+
+    assert "Cancelled by somebody, " in admin_client.get(page_of(job)).content.decode()
+    listed = admin_client.get(LIST).content.decode()
+    assert "in all" in listed
+    assert "cancelled on request" in listed
+
+
+def test_an_action_that_does_nothing_says_why_and_keeps_the_filter(admin_client: Client) -> None:
+    make_job(make_type("order"), SUCCEEDED)
+
+    answer = admin_client.get(f"{LIST}bulk/retry/?state=succeeded&type=order", follow=True)
+
+    assert answer.redirect_chain[0][0] == f"{LIST}?state=succeeded&type=order"
+    assert "it takes those that are dead, cancelled, scheduled" in answer.content.decode()

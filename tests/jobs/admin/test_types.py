@@ -13,6 +13,7 @@ from django.test import Client
 from jobs.admin.submitting import sample
 from jobs.models import DownstreamService, Job, JobMinute, JobSchedule, JobType, TypeStep
 from jobs.states import SUCCEEDED
+from jobs.types import catalogue
 from sinks.secrets import decrypt
 from tests.jobs.admin.cast import (
     EVIL,
@@ -299,6 +300,37 @@ def test_what_is_wrong_with_a_schedule_is_said(
 
 
 # --- submitting ---------------------------------------------------------------------------------
+
+
+def test_a_schedule_is_tried_at_once(
+    admin_client: Client, client_who_may: Callable[..., Client]
+) -> None:
+    row = make_type("books", payload_schema=SCHEMA)
+    catalogue.refresh()
+    made = JobSchedule.objects.create(
+        name="nightly", type=row, cron="@yearly", payload={"user_id": 5}, priority=8
+    )
+    page = f"{SCHEDULES}{made.pk}/change/"
+    assert "Submit one now" in admin_client.get(page).content.decode()
+
+    answer = admin_client.post(f"{SCHEDULES}{made.pk}/now/", follow=True)
+
+    job = Job.objects.get()
+    assert str(job.pk) in answer.content.decode()
+    assert (job.payload, job.priority, job.schedule) == ({"user_id": 5}, 8, "nightly")
+    assert job.submitted_by == "admin, for schedule nightly"
+    assert JobSchedule.objects.values_list("next_at", "last_at", "last_job").get() == (None,) * 3
+    action = {"action": "submit_now", "_selected_action": [made.pk]}
+    admin_client.post(SCHEDULES, action)
+    assert Job.objects.count() == 2
+    # One that does not fit any more is not submitted, and says why.
+    JobSchedule.objects.update(payload={})
+    answer = admin_client.post(f"{SCHEDULES}{made.pk}/now/", follow=True)
+    assert "nothing was submitted: its payload does not fit" in answer.content.decode()
+    other = client_who_may("change_jobschedule", "view_jobschedule")
+    assert other.post(f"{SCHEDULES}{made.pk}/now/").status_code == 403
+    assert "Submit one now" not in other.get(page).content.decode()
+    assert Job.objects.count() == 2
 
 
 def test_a_type_is_tried_from_its_page(admin_client: Client) -> None:

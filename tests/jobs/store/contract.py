@@ -549,8 +549,8 @@ class Changing:
         stand.again(job, delay_s=600.0)
         planned = stand.submit(run_at=stand.now + timedelta(seconds=600))
         done = stand.store.change("retry", [job.id, planned], by="ann")
-        assert (done[job.id].state, done[planned].state) == (QUEUED, SCHEDULED)
-        assert not done[planned].changed
+        assert (done[job.id].state, done[planned].state) == (QUEUED, QUEUED)
+        assert stand.look(planned).run_at == stand.now
         row = stand.look(job.id)
         assert (row.attempts, row.retries, row.run_at) == (1, 0, stand.now)
 

@@ -159,7 +159,7 @@ class JobLives(RuleBasedStateMachine):
             self.asked.add(job)
         elif verb == "retry" and (state in (DEAD, CANCELLED)):
             expected[:2] = [QUEUED, 0]
-        elif verb == "retry" and state == SCHEDULED and expected[2]:
+        elif verb == "retry" and state == SCHEDULED:
             expected[0] = QUEUED
         elif verb == "discard" and state == DEAD:
             expected[0] = DISCARDED
