@@ -159,6 +159,14 @@ class DatabaseStore:
                 self._wake(QUEUED_WORD)
             return promoted
 
+    def overdue(self, limit: int = 1000) -> int:
+        with self._asking():
+            late = waiting.late(limit, self._now())
+        if not late:
+            return 0
+        with self._turn():
+            return waiting.overdue(late, self._now())
+
     def pull_back(self, by_s: float) -> int:
         with self._turn():
             return waiting.pull_back(by_s, self._now())

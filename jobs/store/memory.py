@@ -20,6 +20,7 @@ from jobs.states import (
     ASKED,
     CANCELLED,
     DEAD,
+    DEADLINE,
     FINISHED,
     LOST,
     OPEN,
@@ -33,7 +34,7 @@ from jobs.states import (
 from jobs.store import gates, groups
 from jobs.store.kept import KeptEvent, KeptJob, KeptRunner
 from jobs.store.protocol import Changed, Claimed, Draft, KeyedBy, Repeated, StepRecord, Verb, Write
-from jobs.store.texts import GIVEN_BACK, LOST_DEAD, LOST_QUEUED, PULLED_BACK, TIME_CAME
+from jobs.store.texts import GIVEN_BACK, LOST_DEAD, LOST_QUEUED, OVERDUE, PULLED_BACK, TIME_CAME
 from jobs.store.values import json_text
 from jobs.store.verbs import move
 from jobs.types.spec import TypeSpec
@@ -208,6 +209,21 @@ class MemoryStore:
             for job in due:
                 self._enter(job, QUEUED, now, text=TIME_CAME)
             return len(due)
+
+    def overdue(self, limit: int = 1000) -> int:
+        with self._lock:
+            now = self._now()
+            late = [
+                job
+                for job in self._jobs.values()
+                if job.state in (QUEUED, SCHEDULED)
+                and job.deadline_at is not None
+                and job.deadline_at <= now
+            ][:limit]
+            for job in late:
+                job.reason, job.finished_at, job.error = DEADLINE, now, OVERDUE
+                self._enter(job, DEAD, now, text=OVERDUE)
+            return len(late)
 
     def pull_back(self, by_s: float) -> int:
         with self._lock:

@@ -206,6 +206,13 @@ class Store(Protocol):
         """Queue the scheduled jobs whose time has come; returns how many."""
         ...
 
+    def overdue(self, limit: int = 1000) -> int:
+        """What waits beyond its deadline is dead (`deadline`); returns how many.
+
+        A claim leaves them to the runner that claims; this is for those that nobody claims.
+        """
+        ...
+
     def pull_back(self, by_s: float) -> int:
         """The clock was set back: let backoffs that were reckoned by the old one end as meant."""
         ...

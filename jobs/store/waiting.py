@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.db.models import OuterRef, Subquery
 
-from jobs.states import QUEUED, SCHEDULED
+from jobs.states import DEAD, DEADLINE, QUEUED, SCHEDULED
 from jobs.store.models import Job, JobEvent
-from jobs.store.story import Move, locked, tell
-from jobs.store.texts import PULLED_BACK, TIME_CAME
+from jobs.store.story import Move, chunks, locked, tell
+from jobs.store.texts import OVERDUE, PULLED_BACK, TIME_CAME
 
 
 def is_due(now: datetime) -> bool:
@@ -23,6 +24,25 @@ def promote(limit: int, now: datetime) -> int:
     jobs = list(locked(due.filter(pk__in=ids), skip=True)) if ids else []
     tell([Move(job=job, state=QUEUED, text=TIME_CAME) for job in jobs], now)
     return len(jobs)
+
+
+def late(limit: int, now: datetime) -> list[UUID]:
+    """Waiting jobs whose deadline is over.  No index leads to them: not for every few moments."""
+    waiting = Job.objects.filter(state__in=(QUEUED, SCHEDULED), deadline_at__lte=now).order_by()
+    return list(waiting.values_list("pk", flat=True)[:limit])
+
+
+def overdue(ids: list[UUID], now: datetime) -> int:
+    """Those of them that wait still; what is claimed at this moment is its runner's."""
+    waiting = Job.objects.filter(state__in=(QUEUED, SCHEDULED), deadline_at__lte=now)
+    fields = {"reason": DEADLINE, "finished_at": now, "error": OVERDUE}
+    moves = [
+        Move(job=job, state=DEAD, text=OVERDUE, fields=fields)
+        for chunk in chunks(sorted(ids))
+        for job in locked(waiting.filter(pk__in=chunk), skip=True)
+    ]
+    tell(moves, now)
+    return len(moves)
 
 
 def pull_back(by_s: float, now: datetime) -> int:

@@ -12,6 +12,7 @@ import time
 from django.conf import settings
 
 from jobs.schedules.firing import EVERY_S, Firing
+from jobs.states import DEADLINE
 from jobs.store.database import store
 from jobs.store.protocol import Store
 from jobs.store.story import database_now
@@ -22,10 +23,28 @@ from jobs.upkeep.rounds import Rounds, Task
 logger = logging.getLogger(__name__)
 
 ORDER = 50
+OVERDUE_EVERY_S, OVERDUE_AGAIN_S = 30.0, 1.0
+OVERDUE_JOBS = 1_000
 
 
 def runs_jobs(role: str) -> bool:
     return role == "jobs" or (role == "server" and settings.COLLECTOR.jobs.in_server)
+
+
+class Overdue:
+    """Ends what waits beyond its deadline: its type is disabled, or nobody runs jobs."""
+
+    def __init__(self, *, store: Store) -> None:
+        self._store = store
+
+    def run(self) -> float | None:
+        ended = self._store.overdue(OVERDUE_JOBS)
+        if ended:
+            logger.warning(
+                "jobs waited beyond their deadline and are dead",
+                extra={"jobs": ended, "reason": DEADLINE},
+            )
+        return OVERDUE_AGAIN_S if ended == OVERDUE_JOBS else None
 
 
 def runner_tasks(of: Store) -> tuple[Task, ...]:
@@ -36,6 +55,7 @@ def runner_tasks(of: Store) -> tuple[Task, ...]:
         Task(name="fold", interval_s=RUNNER_EVERY_S, run=folding.run),
         Task(name="schedules", interval_s=EVERY_S, run=firing.run),
         Task(name="retention", interval_s=INTERVAL_S, run=retention.run),
+        Task(name="overdue", interval_s=OVERDUE_EVERY_S, run=Overdue(store=of).run),
     )
 
 
@@ -43,9 +63,11 @@ def server_tasks(of: Store) -> tuple[Task, ...]:
     folding = NobodyElse(store=of, run=Folding(store=of).run)
     retention = Retention(store=of, now=database_now, monotonic=time.monotonic)
     forgetting = NobodyElse(store=of, run=retention.run)
+    ending = NobodyElse(store=of, run=Overdue(store=of).run)
     return (
         Task(name="fold", interval_s=SERVER_EVERY_S, run=folding.run),
         Task(name="retention", interval_s=INTERVAL_S, run=forgetting.run),
+        Task(name="overdue", interval_s=OVERDUE_EVERY_S, run=ending.run),
     )
 
 

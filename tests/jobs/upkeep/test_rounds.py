@@ -175,8 +175,8 @@ def test_who_does_what(settings, monkeypatch):
     def names(tasks: Callable[[MemoryStore], tuple[Task, ...]]) -> list[str]:
         return [task.name for task in tasks(MemoryStore())]
 
-    assert names(runner_tasks) == ["fold", "schedules", "retention"]
-    assert names(server_tasks) == ["fold", "retention"]
+    assert names(runner_tasks) == ["fold", "schedules", "retention", "overdue"]
+    assert names(server_tasks) == ["fold", "retention", "overdue"]
     assert runs_jobs("jobs")
     assert not runs_jobs("server")
     assert not runs_jobs("checker")
