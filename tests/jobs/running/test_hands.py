@@ -166,3 +166,15 @@ def test_a_worker_asks_for_the_lease_itself() -> None:
     hands.hold(False)
     thread.join(60)
     assert [one.job.id.int for one in taken if one] == [1]
+
+
+def test_the_end_of_an_older_run_is_not_that_of_the_newer() -> None:
+    """A job may be claimed anew by the process whose first run of it still has not ended."""
+    clock = FakeClock()
+    hands = Hands(clock=clock)
+    hands.put([run(1, clock), run(1, clock)])
+    older, newer = hands.take(Worker("w", 0)), hands.take(Worker("x", 0))
+    assert older is not None
+    assert newer is not None
+    hands.ended(older)
+    assert hands.busy() == [newer]

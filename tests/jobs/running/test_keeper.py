@@ -218,6 +218,19 @@ def test_the_living_are_counted(keeper: Turns, clock: FakeClock, table: Table) -
     assert keeper.living == 2
 
 
+@pytest.mark.parametrize(("other", "rank"), [("!", 1), ("~", 0)])
+def test_each_knows_which_of_the_living_it_is(
+    keeper: Turns, clock: FakeClock, table: Table, other: str, rank: int
+) -> None:
+    keeper.turn()
+    table.rows["dead"] = 1
+    table.rows["!dead"] = 1
+    for number in range(12):
+        table.rows[other] = number
+        turns(keeper, clock, 3)
+    assert keeper.share == (rank, 2)
+
+
 def test_cancellations_are_asked_for_while_anything_runs(
     keeper: Turns, clock: FakeClock, table: Table, told: Told
 ) -> None:
@@ -240,3 +253,11 @@ def test_a_clock_that_is_set_back_is_told_of_once(
     clock.moved_s += 3600
     turns(keeper, clock, 5)
     assert len(table.pulled) == 1, "forward nothing waits too long"
+
+
+def test_nothing_is_begun_before_the_first_beat(keeper: Turns, table: Table, told: Told) -> None:
+    table.away = True
+    keeper.start()
+    assert told.fresh[0] is False
+    assert keeper.stop(60)
+    assert True not in told.fresh
