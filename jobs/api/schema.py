@@ -54,6 +54,47 @@ _KEY = OpenApiParameter(
 )
 
 
+# --- what the operations promise --------------------------------------------------------------
+
+_STATES = (
+    "A job is `scheduled` until its time comes, `queued` until a runner takes it, `running`, and "
+    "ends as `succeeded`, `dead` (`reason` says why) or `cancelled`; a dead one may be "
+    "`discarded`. An attempt that failed for now makes it `scheduled` again."
+)
+LIST_WORDS = (
+    "The jobs of the key's tenant, or of all for a key of any tenant; scope `read` or `jobs`. "
+    f"{_STATES} Nothing is counted: follow `next` until it is null. Payloads and results are told "
+    "by the job's own address."
+)
+SUBMIT_WORDS = (
+    "Scope `jobs`. A 202 promises that the job is kept: it is in the database before the answer "
+    "leaves, and survives whatever process dies. It does not promise success: ask `Location`, or "
+    "name a `webhook_url`. A job may be run more than once, so its steps are given a token that is "
+    "the same each time.\n\n"
+    "With an `Idempotency-Key` the same submission sent again is the same job: it is answered "
+    "as at first, with `Idempotency-Replayed: true`; the key with another body is a 422. A "
+    "submission that was not answered, or with 429 or 503, may so be sent again unharmed.\n\n"
+    "A 422 names all mistakes at once. A 429 says that there is no room: too many jobs "
+    "are open, too many wait for a time more than a minute ahead, or the key's rate is used up; "
+    f"come back after `Retry-After` seconds.\n\n{_STATES}"
+)
+LOOK_WORDS = (
+    f"Scope `read` or `jobs`. {_STATES} `steps` tells the last call of each step, `events` the "
+    "job's story (the last 200). A job is forgotten some days after its end, as its type says; "
+    "then this is a 404."
+)
+CANCEL_WORDS = (
+    "Scope `jobs`. One that waits is cancelled at once (200). One that runs is told to end (202): "
+    "what its step in flight did is not undone, and if it succeeds first it has succeeded. "
+    "Asked again it does no harm. A job that has ended is a 409."
+)
+RETRY_WORDS = (
+    "Scope `jobs`. The job is queued with all its attempts and a deadline anew. Steps that "
+    "succeeded keep their results and are not called again; the others are, with the same tokens. "
+    "One that waits for its next attempt is run now. It needs room as a new job does (429)."
+)
+
+
 def _moment(**how: Any) -> serializers.DateTimeField:
     return serializers.DateTimeField(allow_null=True, **how)
 
@@ -192,6 +233,7 @@ jobs = extend_schema_view(
         "jobs_list",
         "List jobs, newest first",
         TAG,
+        description=LIST_WORDS,
         parameters=[
             OpenApiParameter("status", str, description="One or more, separated by commas."),
             OpenApiParameter("type", str),
@@ -212,6 +254,7 @@ jobs = extend_schema_view(
         "jobs_submit",
         "Submit a job",
         TAG,
+        description=SUBMIT_WORDS,
         parameters=[_CORRELATION, _KEY],
         request=SUBMISSION,
         responses={
@@ -233,6 +276,7 @@ job = extend_schema_view(
         "jobs_retrieve",
         "Look at a job: its steps, result and story",
         TAG,
+        description=LOOK_WORDS,
         parameters=[_ID],
         responses=_responses({200: (WHOLE, "The job.")}, 404),
     )
@@ -242,6 +286,7 @@ cancel = extend_schema_view(
         "jobs_cancel",
         "Cancel a job, running or not",
         TAG,
+        description=CANCEL_WORDS,
         parameters=[_ID],
         request=None,
         responses=_responses(
@@ -258,6 +303,7 @@ retry = extend_schema_view(
         "jobs_retry",
         "Try a dead or cancelled job again, with all its attempts",
         TAG,
+        description=RETRY_WORDS,
         parameters=[_ID],
         request=None,
         responses=_responses({202: (CHANGED, "It is queued.")}, *(404, 409, 411, 413)),
