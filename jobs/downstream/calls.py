@@ -65,7 +65,7 @@ class Answer:
 class Downstreams:
     """Of `policy`, private addresses are no problem for the host that a base URL names.
 
-    `living_runners` share the limits of a service.  `known` answers what is configured now, by id:
+    `living_runners` share the limits of a service: which of them this is, from 0, and how many.  `known` answers what is configured now, by id:
     limits and breakers follow it, and a service that is gone is forgotten.
     """
 
@@ -74,7 +74,7 @@ class Downstreams:
         *,
         clock: Clock,
         policy: AddressPolicy,
-        living_runners: Callable[[], int] = lambda: 1,
+        living_runners: Callable[[], tuple[int, int]] = lambda: (0, 1),
         known: Callable[[], Mapping[int, DownstreamSpec]] | None = None,
         names: Names | None = None,
     ) -> None:

@@ -62,8 +62,14 @@ class Guard:
         self._failures = 0
         self._delayed = 0
 
-    def configure(self, spec: DownstreamSpec, *, runners: int, is_elsewhere: bool = False) -> None:
-        """Take on changed settings; `is_elsewhere` forgets what was learnt of the old address."""
+    def configure(
+        self, spec: DownstreamSpec, *, runners: int, rank: int = 0, is_elsewhere: bool = False
+    ) -> None:
+        """Take on changed settings; `is_elsewhere` forgets what was learnt of the old address.
+
+        Of `runners` this is the one of that `rank`, from 0: the first have the odd places, so that
+        all of them together never have more than there are.
+        """
         now = self._clock.monotonic()
         with self._changed:
             self._name = spec.name
@@ -74,7 +80,8 @@ class Guard:
             self._forget_turns()
             places = MAX_CONNECTIONS
             if spec.max_concurrent is not None:
-                places = max(1, min(places, spec.max_concurrent // runners))
+                each, odd = divmod(spec.max_concurrent, runners)
+                places = min(places, each + (rank < odd))
             self._places = places
             self._bucket = self._limited(spec, runners)
             self._changed.notify_all()
@@ -109,7 +116,7 @@ class Guard:
                     interruption.check()
                     now = self._clock.monotonic()
                     self._refuse_while_open(asker, now)
-                    left = until - now
+                    left = until - now if self._places else 0.0  # none comes free here
                     if self._in_flight >= self._places:
                         wait_s, why = _LOOK_AGAIN_S, self._crowded()
                         is_over = left <= 0
@@ -126,6 +133,8 @@ class Guard:
                 self._waiting -= 1
 
     def _crowded(self) -> str:
+        if not self._places:
+            return "other runners have all the places for calls at a time"
         many = "one call is" if self._places == 1 else f"{self._places} calls are"
         return f"{many} under way, as many as may be at a time"
 

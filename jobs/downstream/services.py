@@ -44,7 +44,7 @@ class _Service:
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
         self.spec: DownstreamSpec | None = None  # what the guard was configured by
-        self.runners = 0
+        self.share = (0, 0)
         self.connections: dict[_Place, _Connections] = {}
 
     @property
@@ -58,7 +58,7 @@ class Services:
         *,
         clock: Clock,
         policy: AddressPolicy,
-        living_runners: Callable[[], int],
+        living_runners: Callable[[], tuple[int, int]],
         known: Callable[[], Mapping[int, DownstreamSpec]] | None,
         lines: Lines,
         names: Names,
@@ -80,15 +80,15 @@ class Services:
         A job that began before a change calls the address that it began with.  The guard follows
         what is configured now, whoever calls.
         """
-        runners = max(1, self._living_runners())
+        share = self._living_runners()
         configured = spec if self._known is None else self._known().get(spec.id, spec)
         client_context(spec.verify_tls)  # reads files when it is the first
         with self._lock:
             service = self._services.get(spec.id)
             if service is None:
                 service = self._services[spec.id] = _Service(Guard(configured, clock=self._clock))
-            if runners != service.runners or configured is not service.spec:
-                self._configure(service, configured, runners)
+            if share != service.share or configured is not service.spec:
+                self._configure(service, configured, share)
             unused = self._unused(service)
             used = service.connections.get(_place(spec))
             if used is None:
@@ -127,12 +127,13 @@ class Services:
             self._services = {}
         _close(unused)
 
-    def _configure(self, service: _Service, spec: DownstreamSpec, runners: int) -> None:
+    def _configure(self, service: _Service, spec: DownstreamSpec, share: tuple[int, int]) -> None:
         before, service.spec = service.spec, spec
-        if spec != before or runners != service.runners:
+        if spec != before or share != service.share:
             is_elsewhere = before is not None and before.base_url != spec.base_url
-            service.guard.configure(spec, runners=runners, is_elsewhere=is_elsewhere)
-        service.runners = runners
+            rank, runners = share
+            service.guard.configure(spec, rank=rank, runners=runners, is_elsewhere=is_elsewhere)
+        service.share = share
 
     def _unused(self, service: _Service) -> list[_Connections]:
         """Take away the connections that nobody uses and that lead where nothing is any more."""

@@ -84,7 +84,9 @@ class Keeper:
         self.runner = ""
         self.rescued = 0
         self.lost = 0
-        self.living = 1
+        self.share = (0, 1)
+        """Which of the living this one is, in an order that all agree on, and how many there are:
+        what they share is given out by it."""
         self.failing = ""
 
     # --- life ------------------------------------------------------------------------------
@@ -115,6 +117,11 @@ class Keeper:
         with self._condition:
             self._nudged = True
             self._condition.notify_all()
+
+    @property
+    def living(self) -> int:
+        """How many runners live, this one among them."""
+        return self.share[1]
 
     def is_fresh(self) -> bool:
         """Whether the lease was known to be ours within a lease."""
@@ -191,7 +198,8 @@ class Keeper:
                 extra={"runner": runner, "jobs": rescued},
             )
             self._on_rescued(rescued)
-        self.living = max(1, len(beats) - len(dead))
+        alive = sorted({self.runner, *beats} - dead.keys())
+        self.share = (alive.index(self.runner), len(alive))
 
     def _mind_the_clock(self) -> None:
         wall_us, now = self._clock.time_us(), self._clock.monotonic()

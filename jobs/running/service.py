@@ -100,7 +100,7 @@ def make_runner() -> Runner:
     calls = Downstreams(
         clock=clock,
         policy=policy(),
-        living_runners=lambda: runner.keeper.living,
+        living_runners=lambda: runner.keeper.share,
         known=lambda: catalogue.current().downstreams,
     )
     executor = Executor(

@@ -178,10 +178,10 @@ def test_another_address_starts_afresh_and_other_numbers_do_not(make_caller, mak
 # --- rate ------------------------------------------------------------------------------------
 
 
-def guard_of(clock, *, runners: int = 1, **limits) -> Guard:
+def guard_of(clock, *, runners: int = 1, rank: int = 0, **limits) -> Guard:
     service = spec("http://a", **limits)
     guard = Guard(service, clock=clock)
-    guard.configure(service, runners=runners)
+    guard.configure(service, runners=runners, rank=rank)
     return guard
 
 
@@ -234,15 +234,32 @@ def test_who_is_refused_took_no_token(clock):
 
 
 @pytest.mark.parametrize(
-    ("limit", "runners", "places"),
-    [(6, 1, 6), (6, 2, 3), (6, 4, 1), (1, 8, 1), (1000, 1, MAX_CONNECTIONS), (None, 9, 64)],
+    ("limit", "places"),
+    [
+        (6, [6]),
+        (6, [3, 3]),
+        (6, [2, 2, 1, 1]),
+        (3, [2, 1]),
+        (1, [1, 0, 0, 0]),
+        (1000, [MAX_CONNECTIONS]),
+        (None, [MAX_CONNECTIONS, MAX_CONNECTIONS]),
+    ],
+    ids=str,
 )
-def test_runners_share_the_calls_at_a_time(clock, limit, runners, places):
-    guard = guard_of(clock, max_concurrent=limit, runners=runners)
-    for _ in range(places):
+def test_runners_share_the_calls_at_a_time(clock, limit, places):
+    for rank, many in enumerate(places):
+        guard = guard_of(clock, max_concurrent=limit, runners=len(places), rank=rank)
+        for _ in range(many):
+            enter(guard, clock)
+        with pytest.raises(Delayed, match="at a time"):
+            enter(guard, clock, left_s=0)
+
+
+def test_a_runner_without_a_place_keeps_no_worker_waiting(clock):
+    guard = guard_of(clock, max_concurrent=1, runners=2, rank=1)
+    with pytest.raises(Delayed, match="other runners have all the places") as raised:
         enter(guard, clock)
-    with pytest.raises(Delayed, match="as many as may be at a time"):
-        enter(guard, clock, left_s=0)
+    assert raised.value.delay_s == 1
 
 
 def test_a_place_that_becomes_free_goes_to_who_waits(clock):
