@@ -19,6 +19,8 @@ from control.config.export import Change, EntryError, Section, sections
 REFUSED = (IntegrityError, DataError)
 # So many names of what is added or changed are told in a summary; of what is removed, more.
 SOME, MORE = 3, 20
+# So many mistakes of a file are told at once.
+MISTAKES = 50
 MARKS = {"add": "+", "change": "~", "remove": "-"}
 
 
@@ -41,13 +43,23 @@ def parse(text: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def plan(document: dict[str, list[dict[str, Any]]], *, prune: bool = False) -> list[Change]:
-    """What must change, in the order of doing; nothing is done.  Raises EntryError."""
-    return [
-        change
-        for section in sections()
-        if section.name in document
-        for change in _plan_of(section, document, prune)
-    ]
+    """What must change, in the order of doing; nothing is done.
+
+    Raises EntryError, which tells the mistakes of all sections, each in a line.
+    """
+    changes: list[Change] = []
+    mistakes: list[str] = []
+    for section in sections():
+        if section.name in document:
+            try:
+                changes += _plan_of(section, document, prune)
+            except EntryError as error:
+                mistakes += str(error).splitlines() or [type(error).__name__]
+    if mistakes:
+        more = len(mistakes) - MISTAKES
+        told = [*mistakes[:MISTAKES], *([f"and {more} more"] if more > 0 else [])]
+        raise EntryError("\n".join(told))
+    return changes
 
 
 def _plan_of(

@@ -105,14 +105,18 @@ def take_names(entries: list[Entry], *, section: str, key: str) -> dict[str, Ent
 
 
 def check_fields(entry: Entry, known: Mapping[str, type], *, where: str) -> None:
-    """Every field is known and of its type.  Raises EntryError."""
+    """Every field is known and of its type.  Raises EntryError, a line for each that is not."""
+    mistakes = []
     for name, value in entry.items():
         if name not in known:
-            raise EntryError(f"{where}: unknown field {name!r}; known are {', '.join(known)}")
+            mistakes.append(f"{where}: unknown field {name!r}; known are {', '.join(known)}")
+            continue
         wanted = known[name]
         allowed = (int, float) if wanted is float else wanted
         if not isinstance(value, allowed) or (wanted in (int, float) and isinstance(value, bool)):
-            raise EntryError(f"{where}: {name} must be {_WORDS.get(wanted, wanted.__name__)}")
+            mistakes.append(f"{where}: {name} must be {_WORDS.get(wanted, wanted.__name__)}")
+    if mistakes:
+        raise EntryError("\n".join(mistakes))
 
 
 _WORDS = {

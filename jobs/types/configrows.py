@@ -83,10 +83,17 @@ class RowSection(Generic[Row]):
         rows = self.rows()
         named = take_names(entries, section=self.name, key="name")
         changes = []
+        mistakes: list[str] = []
         for name, entry in named.items():
-            change = self._change(name, entry, rows.get(name), document)
+            try:
+                change = self._change(name, entry, rows.get(name), document)
+            except EntryError as error:
+                mistakes += str(error).splitlines()
+                continue
             if change is not None:
                 changes.append(change)
+        if mistakes:
+            raise EntryError("\n".join(mistakes))
         for name, row in rows.items() if prune else ():
             if name not in named:
                 self.check_removal(row, document)
@@ -108,11 +115,17 @@ class RowSection(Generic[Row]):
         for column in self.columns:
             kinds |= column.kinds()
         unset = {column.name for column in self.columns if column.unsets(entry)}
-        check_fields({k: v for k, v in entry.items() if k not in unset}, kinds, where=where)
         row = copy.copy(existing) if existing is not None else self._model(name=name)
+        check_fields({k: v for k, v in entry.items() if k not in unset}, kinds, where=where)
+        mistakes = []
         for column in self.columns:
-            if column.given(entry):
-                setattr(row, column.name, column.held(entry, where=where))
+            try:
+                if column.given(entry):
+                    setattr(row, column.name, column.held(entry, where=where))
+            except EntryError as error:
+                mistakes.append(str(error))
+        if mistakes:
+            raise EntryError("\n".join(mistakes))
         self.take(row, entry, document, where)
         self._clean(row, where)
         self.check(row, document, where)

@@ -242,6 +242,37 @@ def test_what_is_wrong_is_refused_by_name_and_nothing_is_done(was: str, now: str
     assert not JobSchedule.objects.exists()
 
 
+def test_the_mistakes_of_all_rows_are_told_at_once():
+    said = refusal(
+        """
+        [[downstreams]]
+        name = "one"
+        base_url = "https://one.example"
+        foo = 1
+        timeout_s = "long"
+
+        [[downstreams]]
+        name = "two"
+        base_url = "ftp://two.example"
+
+        [[job_types]]
+        name = "kind"
+        bar = 2
+        """
+    ).splitlines()
+    assert len(said) == 4
+    assert [("foo" in said[0], "timeout_s" in said[1])] == [(True, True)]
+    assert '"two"' in said[2]
+    assert "bar" in said[3]
+
+
+def test_no_more_mistakes_are_told_than_can_be_read():
+    rows = (f'[[downstreams]]\nname = "d{n}"\nfoo = 1\n' for n in range(60))
+    said = refusal("\n".join(rows)).splitlines()
+    assert len(said) == 51
+    assert said[-1] == "and 10 more"
+
+
 def test_a_handler_must_be_allowed_and_there():
     text = (
         '[[job_types]]\nname = "h"\n[[job_types.steps]]\nname = "s"\nkind = "handler"\nhandler = '
