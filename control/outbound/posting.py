@@ -9,7 +9,6 @@ is doubted for some minutes.  Runs on the thread of the channel.
 from __future__ import annotations
 
 import ssl
-from urllib.parse import urlsplit
 
 import httpcore
 
@@ -24,26 +23,6 @@ ANSWER_CHARS = 300
 _ANSWER_BYTES = 2_000
 _LATER = frozenset({408, 425, 429})
 _NEVER = frozenset({400, 413, 415, 422})
-
-
-def url_problem(url: str) -> str:
-    """What is wrong with an address to post to; "" when nothing is."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return "is not a URL"
-    if parts.scheme not in ("http", "https"):
-        return "must begin with http:// or https://"
-    if not parts.hostname:
-        return "names no host"
-    if port == 0:
-        return "names port 0"
-    if any(ord(character) <= 32 or ord(character) == 127 for character in url):
-        return "has a blank or a control character in it"
-    if not url.isascii():
-        return "has characters beyond ASCII; write the host in its xn-- form and encode the path"
-    return ""
 
 
 def post(

@@ -18,7 +18,7 @@ from django.utils.dateparse import parse_datetime
 
 from control.auth.keys import Principal
 from control.outbound.policy import AddressPolicy
-from control.outbound.posting import url_problem
+from control.outbound.urls import url_problem
 from jobs.payloads import PayloadError, payload_errors
 from jobs.states import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOWEST_PRIORITY
 from jobs.types import catalogue

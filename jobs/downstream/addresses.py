@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
+from control.outbound.urls import url_problem
+
 MAX_URL = 8_000
 MAX_HEADERS = 64
 MAX_VALUE = 8_000
@@ -28,23 +30,14 @@ _ACTIVE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 def base_url_problem(url: str) -> str:
     """What is wrong with a base URL; "" when nothing is."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return "is not a URL"
-    if parts.scheme not in ("http", "https"):
-        return "must begin with http:// or https://"
-    if not parts.hostname:
-        return "names no host"
-    if port == 0:
-        return "names port 0"
+    problem = url_problem(url)
+    if problem:
+        return problem
+    parts = urlsplit(url)
     if parts.username is not None or parts.password is not None:
         return "has a user or a password in it; put them into a secret header"
     if parts.query or parts.fragment or "?" in url or "#" in url:
         return "has a query or a fragment; those belong to a step's path"
-    if any(ord(character) <= 32 or ord(character) >= 127 for character in url):
-        return "has a blank or a character beyond ASCII; encode it, and write the host as xn--"
     return _dots(parts.path)
 
 

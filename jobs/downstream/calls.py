@@ -65,8 +65,9 @@ class Answer:
 class Downstreams:
     """Of `policy`, private addresses are no problem for the host that a base URL names.
 
-    `living_runners` share the limits of a service: which of them this is, from 0, and how many.  `known` answers what is configured now, by id:
-    limits and breakers follow it, and a service that is gone is forgotten.
+    `living_runners` share the limits of a service: which of them this is, from 0, and how many.
+    `known` answers what is configured now, by id: limits and breakers follow it, and a service that
+    is gone is forgotten.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from typing import Any
 
 from django.conf import settings
 
-from control.outbound.posting import url_problem
+from control.outbound.urls import url_problem
 from jobs.downstream.addresses import base_url_problem, headers_problem
 from jobs.downstream.statuses import expected
 from jobs.execution.handlers import Handlers

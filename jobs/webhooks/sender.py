@@ -19,8 +19,9 @@ import msgspec
 
 from control.outbound.connecting import Outbound
 from control.outbound.policy import PolicyError
-from control.outbound.posting import post, url_problem
+from control.outbound.posting import post
 from control.outbound.signing import signature
+from control.outbound.urls import url_problem
 from control.outbox.senders import DoubtfulError, Outgoing, Terms
 from jobs.store.models import Job
 from jobs.types.models import JobType

@@ -7,7 +7,8 @@ from typing import Annotated, cast
 import msgspec
 
 from control.admin.inert import one_line
-from control.outbound.posting import post, url_problem
+from control.outbound.posting import post
+from control.outbound.urls import url_problem
 from healthmon.notify import wording
 from healthmon.notify.kind import ChannelKind, ChannelOptions, Delivery, Event, Notification
 from sinks.options import Secret

@@ -13,8 +13,9 @@ from typing import Annotated, Any, cast
 
 import msgspec
 
-from control.outbound.posting import post, url_problem
+from control.outbound.posting import post
 from control.outbound.signing import signature
+from control.outbound.urls import url_problem
 from healthmon.notify import template, wording
 from healthmon.notify.kind import ChannelKind, ChannelOptions, Delivery
 from pipeline.errors import PermanentError
