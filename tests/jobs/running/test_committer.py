@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
 import pytest
@@ -187,10 +187,12 @@ def test_a_loss_in_the_midst_of_single_writes_is_tried_again(
 def test_who_does_not_wait_is_told_later(keeps: Keeps, committer: Committer) -> None:
     keeps.refuses = {TWO}
     told: dict[UUID, bool] = {}
+
+    def teller(job: UUID) -> Callable[[bool], None]:
+        return lambda kept: told.update({job: kept})
+
     for job in (ONE, TWO):
-        assert committer.hand_in(
-            ended(job), wait=False, then=lambda kept, job=job: told.update({job: kept})
-        )
+        assert committer.hand_in(ended(job), wait=False, then=teller(job))
     assert committer.jobs() <= {ONE, TWO}
     assert committer.stop(30)
     assert told == {ONE: True, TWO: False}
