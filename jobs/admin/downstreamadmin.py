@@ -5,9 +5,11 @@ Secret headers go in and are not shown again.  Runs in request threads.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django import forms
+from django.contrib import messages
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
@@ -17,13 +19,13 @@ from django.utils.safestring import SafeString
 
 from control.admin import ModelAdmin, display, register
 from control.admin.figures import duration, percent
-from control.admin.inert import one_line
+from control.admin.inert import inert, one_line
 from jobs.admin import marks, runners
 from jobs.admin.jsonfields import JsonField
 from jobs.admin.runners import Health
 from jobs.admin.secretfields import SecretHeadersField, merged, shown
-from jobs.types.models import DownstreamService
-from jobs.types.problems import downstream_problems
+from jobs.types.models import DownstreamService, TypeStep
+from jobs.types.problems import downstream_doubts, downstream_problems
 
 
 class DownstreamForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -58,8 +60,16 @@ class DownstreamForm(forms.ModelForm):  # type: ignore[type-arg]
             "breaker_open_s": "Stays open (s)",
             "breaker_probes": "Calls to try it",
         }
+        help_texts: ClassVar[dict[str, str]] = {
+            "base_url": "With a path before all steps' paths, if there is one. Private and "
+            "loopback addresses may be named.",
+            "max_concurrent": "Empty: no limit.",
+            "rate_per_s": "Empty: no limit.",
+            "burst": "Empty: as many as a second's.",
+        }
         widgets: ClassVar[dict[str, Any]] = {
             "notes": forms.Textarea(attrs={"rows": 2, "class": "vLargeTextField"}),
+            "max_response_bytes": forms.NumberInput(attrs={"style": "width: 9rem"}),
             "base_url": forms.TextInput(attrs={"class": "vLargeTextField", "type": "url"}),
         }
 
@@ -144,6 +154,26 @@ class DownstreamAdmin(ModelAdmin):
         ]
         return [(name, options) for name, options in sets if options["fields"]]
 
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        for doubt in downstream_doubts(obj):
+            messages.warning(request, f"{obj.name}: {inert(doubt)}.")
+
+    def get_deleted_objects(self, objs: Iterable[Any], request: HttpRequest) -> Any:
+        """Names the types whose steps call it: it goes when none does."""
+        rows = list(objs)
+        steps = TypeStep.objects.filter(downstream__in=rows).select_related("type")
+        kept = [
+            format_html(
+                'Job type <a href="{}">{}</a>, step {}',
+                reverse("admin:jobs_jobtype_change", args=[one.type_id]),
+                one.type.name,
+                one.name,
+            )
+            for one in steps.order_by("type__name", "stage")[:100]
+        ]
+        return [f"Downstream service {row.name}" for row in rows], {}, set(), kept
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         queryset: QuerySet[Any] = super().get_queryset(request)
         counted: QuerySet[Any] = queryset.annotate(steps_count=Count("steps"))
@@ -185,8 +215,9 @@ class DownstreamAdmin(ModelAdmin):
     @display(description="Now")
     def health(self, row: DownstreamService) -> SafeString | str:
         health = _health().get(row.name)
+        doubts = format_html_join("", "{}.<br>", ((inert(one),) for one in downstream_doubts(row)))
         if health is None:
-            return "No living runner has called it yet."
+            return format_html("{}No living runner has called it yet.", doubts)
         said = [
             f"{health.calls:,} calls",
             f"{health.failures:,} failed ({percent(health.failed_share)})"
@@ -198,7 +229,14 @@ class DownstreamAdmin(ModelAdmin):
         if health.retry_in_s:
             said.append(f"tried again in {duration(health.retry_in_s)}")
         why = format_html("<br>{}", one_line(health.cause, limit=300)) if health.cause else ""
-        return format_html("{}; {}{}", marks.breaker_mark(health.breaker), ", ".join(said), why)
+        return format_html(
+            "{}{}; {}{}{}",
+            doubts,
+            marks.breaker_mark(health.breaker),
+            ", ".join(said),
+            f", since each living runner began.{health.tripped}",
+            why,
+        )
 
     @display(description="Steps that call it")
     def steps_that_call(self, row: DownstreamService) -> SafeString | str:

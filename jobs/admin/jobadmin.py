@@ -179,7 +179,15 @@ class JobAdmin(KeysetModelAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        return self._show(request, unquote(object_id), "admin/jobs/job/detail.html")
+        key = unquote(object_id)
+        if self.get_object(request, key) is None and self.has_view_or_change_permission(request):
+            messages.warning(
+                request,
+                f"There is no job {one_line(key, limit=60)}: it is not kept any more, or its id "
+                "is another. How long ended jobs are kept, their types say.",
+            )
+            return HttpResponseRedirect(reverse("admin:jobs_job_changelist"))
+        return self._show(request, key, "admin/jobs/job/detail.html")
 
     def story_view(self, request: HttpRequest, object_id: UUID) -> HttpResponse:
         """The part of the page that is fetched again and again while the job has not ended."""

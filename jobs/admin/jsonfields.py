@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from django import forms
@@ -12,6 +13,8 @@ from control.web.jsonbody import BadJson, decode_json
 
 MAX_CHARS = 256 * 1024
 MAX_DEPTH = 50
+# A {reference} that stands where a JSON value is expected.
+_BARE = re.compile(r"(?:^|[:\[,])\s*\{(?:payload|steps|job)\b")
 
 
 class JsonText(str):
@@ -55,7 +58,13 @@ class JsonField(forms.CharField):
                 str(text).encode("utf-8", "surrogatepass"), max_depth=self.max_depth
             )
         except BadJson as error:
-            raise ValidationError(str(error).replace("The body", "This"), code="invalid") from None
+            said = str(error).replace("The body", "This")
+            if _BARE.search(str(text)):
+                said += (
+                    ' A reference stands in quotes, such as "{payload.user_id}"; where nothing '
+                    "else is in them, a number stays a number."
+                )
+            raise ValidationError(said, code="invalid") from None
         if self.kind is not None and not isinstance(found, self.kind):
             raise ValidationError("This must be a JSON object.", code="invalid")
         compact = json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()

@@ -17,8 +17,8 @@ from control.admin.inert import one_line
 from jobs.store.models import Runner
 
 RUNNERS_SHOWN = 50
-# A beat comes a few times a lease; the rest is for a database that was busy.
-LEASES_SILENT = 2
+# A beat comes a few times a lease; so much later its jobs are about to go to others.
+GRACE_S = 2.0
 _RANK = {"closed": 0, "half_open": 1, "open": 2}
 
 
@@ -135,7 +135,7 @@ class Health:
 
 def runners(now: datetime) -> list[ShownRunner]:
     """Those that are known, the living first."""
-    silent = timedelta(seconds=settings.COLLECTOR.jobs.lease_s * LEASES_SILENT)
+    silent = timedelta(seconds=settings.COLLECTOR.jobs.lease_s + GRACE_S)
     rows = Runner.objects.order_by("-seen_at")[:RUNNERS_SHOWN]
     shown = [ShownRunner(runner=row, alive=row.seen_at >= now - silent) for row in rows]
     return sorted(shown, key=lambda one: (not one.alive, one.runner.started_at))

@@ -116,7 +116,7 @@ class JobTypeAdmin(ModelAdmin):
     # --- the list --------------------------------------------------------------------------
 
     @display(description="State", ordering="enabled")
-    def state(self, row: JobType) -> SafeString:
+    def state(self, row: Any) -> SafeString:
         broken = catalogue.current().broken.get(f"type {row.name}")
         word = "broken" if broken else "enabled" if row.enabled else "disabled"
         dot = {"broken": "bad", "enabled": "good", "disabled": "idle"}[word]
@@ -124,7 +124,11 @@ class JobTypeAdmin(ModelAdmin):
             '<span class="dot dot-{}" aria-hidden="true"></span>{}{}',
             dot,
             word,
-            format_html("<small>{}</small>", broken[:200]) if broken else "",
+            format_html("<small>{}</small>", broken[:200])
+            if broken
+            else ""
+            if row.steps_count
+            else format_html("<small>{}</small>", "no steps: its jobs do nothing"),
         )
 
     @display(description="Steps", ordering="steps_count")
@@ -209,6 +213,7 @@ class JobTypeAdmin(ModelAdmin):
                 "jobs_url": jobs_url(type=row.name),
                 "may_submit": request.user.has_perm("jobs.add_job"),
                 "broken": catalogue.current().broken.get(f"type {row.name}", ""),
+                "stepless": not row.steps.exists(),
                 "undeletable": super().has_delete_permission(request, row)
                 and not self.has_delete_permission(request, row),
             }
@@ -224,6 +229,11 @@ class JobTypeAdmin(ModelAdmin):
         if not self.has_view_or_change_permission(request, row):
             raise PermissionDenied
         return submitting.page(self, request, row)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        if not form.instance.steps.exists():
+            messages.warning(request, f"{form.instance.name} has no steps: its jobs do nothing.")
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: Any = None) -> Any:
         # The next thing to do with a new type is to try it.

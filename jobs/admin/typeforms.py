@@ -103,8 +103,8 @@ class StepForm(forms.ModelForm):  # type: ignore[type-arg]
     body = JsonField(
         rows=3,
         max_bytes=BODY_BYTES,
-        help_text="JSON with {references}, such as {payload.user_id} or "
-        "{steps.document.result.kind}; empty: the payload itself.",
+        help_text='JSON with references in quotes, such as {"user": "{payload.user_id}"} or '
+        '"{steps.document.result.kind}"; empty: the payload itself.',
     )
 
     class Meta:

@@ -7,9 +7,11 @@ handler that is allowed is imported to see that it is there.
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 
@@ -20,6 +22,8 @@ from jobs.execution.handlers import Handlers
 from jobs.execution.templatechecks import template_problems
 from jobs.payloads import schema_problem
 from jobs.types.models import CALL, HANDLER, QUORUM, DownstreamService, JobType, TypeStep
+from jobs.webhooks.policy import policy
+from sinks.secrets import SecretError, resolve
 
 MAX_STEPS = 50
 Problems = dict[str, str]
@@ -42,6 +46,27 @@ def downstream_problems(row: DownstreamService) -> Problems:
         found["expected_status"] = problem
     if row.burst is not None and row.rate_per_s is None:
         found["burst"] = "A burst needs a rate."
+    return found
+
+
+def downstream_doubts(row: DownstreamService) -> list[str]:
+    """Why calls of the service may not succeed, though it can be saved as it is.
+
+    The variables of this process are looked at: those of the runners may be others.
+    """
+    found = []
+    for name, kept in sorted((row.secret_headers or {}).items()):
+        try:
+            resolve(str(kept), option=name)
+        except SecretError as error:
+            found.append(f"{error}. Runners that lack it, too, call nothing: jobs wait")
+    host = urlsplit(row.base_url).hostname or ""
+    try:
+        ipaddress.ip_address(host)
+        if problem := policy().trusting().problem(host):
+            found.append(f"{problem}: its calls are refused, and jobs that need it die")
+    except ValueError:  # a name; where it leads is judged at each call
+        pass
     return found
 
 

@@ -15,10 +15,12 @@ from jobs.bulk.worker import BulkWorker
 from jobs.models import Job, JobSchedule, JobStep
 from jobs.states import CANCELLED, DEAD, QUEUED, RUNNING, SCHEDULED, SUCCEEDED
 from jobs.store.database import store
+from jobs.types import catalogue
 from tests.browser.conftest import TIMEOUT_MS, OpenPage, serious_findings, too_wide
 from tests.jobs.admin.cast import (
     EVIL,
     living_runner,
+    make_held,
     make_job,
     make_minutes,
     make_type,
@@ -46,6 +48,7 @@ def _many() -> Job:
         order, DEAD, error=f"payments answered 503 {EVIL} " * 5, correlation_id="c" * 128,
         payload={EVIL: ["x" * 200]}, service="a-service-with-a-long-name-" * 5,
     )  # fmt: skip
+    make_held(order, f"payments cannot be called as it is configured: {EVIL} is not set")
     JobStep.objects.filter(job_id=dead.pk).update(error=EVIL + "long" * 100)
     make_minutes(order)
     service = order.steps.select_related("downstream").first()
@@ -83,6 +86,12 @@ def _waiting_job() -> str:
     return f"{LIST}{make_job(make_type('order'), SCHEDULED).pk}/change/"
 
 
+def _held_job() -> str:
+    row = make_type("order")
+    held = make_held(row, f"payments is not called now: its breaker is open: {EVIL} " + "x" * 200)
+    return f"{LIST}{held.pk}/change/"
+
+
 def _asking() -> str:
     _many()
     return f"{LIST}bulk/reprioritise/?state=open"
@@ -117,8 +126,9 @@ def _submit() -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "board": _board, "empty board": _empty_board, "list": _list, "dead job": _dead_job,
-    "waiting job": _waiting_job, "asking": _asking, "bulk action": _bulk_action, "type": _type,
-    "service": _service, "schedule": _schedule, "submit": _submit,
+    "waiting job": _waiting_job, "held job": _held_job, "asking": _asking,
+    "bulk action": _bulk_action, "type": _type, "service": _service, "schedule": _schedule,
+    "submit": _submit,
 }  # fmt: skip
 
 
@@ -192,3 +202,16 @@ def test_the_board_goes_on_by_itself(open_page: OpenPage) -> None:
 
     expect(page.locator("#state-dead")).to_have_text("1")
     expect(page.get_by_text(re.compile("1 job of order is dead"))).to_be_visible()
+
+
+def test_a_schedule_is_tried_by_keyboard(open_page: OpenPage) -> None:
+    row = make_type("order")
+    catalogue.refresh()
+    made = JobSchedule.objects.create(name="nightly", type=row, cron="@yearly")
+    page = open_page(f"/admin/jobs/jobschedule/{made.pk}/change/")
+
+    page.get_by_role("button", name="Submit one now").focus()
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_role("link", name="a job", exact=True)).to_be_visible()
+    assert Job.objects.get().schedule == "nightly"

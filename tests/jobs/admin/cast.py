@@ -74,7 +74,10 @@ def make_held(row: JobType, said: str, *, step: str = "charge") -> Job:
     draft = Draft(type_id=row.pk, payload={}, deadline_s=3600.0)
     kept.submit([draft])
     kept.join(RUNNER, host="host-a", pid=4711)
-    (mine,) = kept.claim(RUNNER, "host-a:4711", 1000, types=[row.pk])
+    claimed = {one.id: one for one in kept.claim(RUNNER, "host-a:4711", 1000, types=[row.pk])}
+    mine = claimed.pop(draft.id)
+    assert all(kept.write([Again(id=a.id, claim=a.claim, worker="w", spent=False)
+                           for a in claimed.values()]))  # fmt: skip
     record = StepRecord(name=step, state=STEP_RETRYING, attempts=0, error=said)
     again = Again(
         id=draft.id, claim=mine.claim, worker="w", delay_s=60.0, spent=False,

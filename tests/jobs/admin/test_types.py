@@ -401,3 +401,67 @@ def test_a_disabled_type_takes_no_job_and_submitting_needs_the_permission(
 )  # fmt: skip
 def test_a_payload_to_begin_with(schema: Any, made: Any) -> None:
     assert sample(schema) == made
+
+
+def test_what_makes_a_service_unusable_is_said_when_it_is_saved(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = make_downstream("payments")
+    sent: dict[str, Any] = {
+        "name": "payments", "base_url": "http://169.254.169.254/", "timeout_s": "10",
+        "expected_status": "200-299", "max_response_bytes": "1000", "breaker_rule": "ratio",
+        "breaker_ratio": "0.6", "breaker_min_calls": "3", "breaker_window_s": "60",
+        "breaker_consecutive": "5", "breaker_open_s": "10", "breaker_probes": "1",
+        "new_secret_headers": "Authorization: env:NOT_SET_ANYWHERE",
+    }  # fmt: skip
+    page = f"{SERVICES}{row.pk}/change/"
+
+    said = admin_client.post(page, sent, follow=True).content.decode()
+
+    stays = admin_client.get(page).content.decode()
+    assert "NOT_SET_ANYWHERE is not set" in said
+    assert "NOT_SET_ANYWHERE is not set" in stays
+    assert "metadata" in said
+    assert "metadata" in stays
+    monkeypatch.setenv("NOT_SET_ANYWHERE", "x")
+    sent["base_url"] = "http://127.0.0.1:9/"
+    again = admin_client.post(page, sent, follow=True).content.decode()
+    assert "is not set" not in again
+    assert "metadata" not in again
+
+
+def test_a_reference_without_quotes_is_told_how_it_is_written(admin_client: Client) -> None:
+    service = make_downstream()
+    step = {"downstream": service.pk, "body": '{"u": {payload.user_id}}'}
+
+    assert "A reference stands in quotes" in errors_of(
+        admin_client, f"{TYPES}add/", type_form([step])
+    )
+
+
+def test_a_type_without_steps_says_so_for_as_long_as_it_has_none(admin_client: Client) -> None:
+    said = admin_client.post(f"{TYPES}add/", type_form([]), follow=True).content.decode()
+    row = JobType.objects.get(name="order")
+
+    assert "Order has no steps: its jobs do nothing" in said
+    assert "no steps: its jobs do nothing" in admin_client.get(TYPES).content.decode()
+    assert "It has no steps" in admin_client.get(f"{TYPES}{row.pk}/change/").content.decode()
+
+
+def test_what_keeps_a_service_from_being_deleted_is_named(admin_client: Client) -> None:
+    row = make_type("order")
+    step = row.steps.first()
+    assert step is not None
+
+    page = admin_client.get(f"{SERVICES}{step.downstream_id}/delete/").content.decode()
+
+    assert f'<a href="/admin/jobs/jobtype/{row.pk}/change/">order</a>, step charge' in page
+
+
+def test_a_job_that_is_gone_leads_to_the_list(admin_client: Client) -> None:
+    gone = "019aab00-0000-7000-8000-000000000000"
+
+    answer = admin_client.get(f"/admin/jobs/job/{gone}/change/", follow=True)
+
+    assert answer.redirect_chain[0][0] == "/admin/jobs/job/"
+    assert f"There is no job {gone}" in answer.content.decode()
