@@ -11,7 +11,7 @@ from jobs.states import RUNNING
 from jobs.store.models import Job
 from jobs.store.protocol import Changed, Verb
 from jobs.store.story import Move, chunks, locked, steps_anew, tell
-from jobs.store.verbs import move
+from jobs.store.verbs import move, own_attempt
 from jobs.types.spec import TypeSpec
 
 
@@ -39,7 +39,10 @@ def change(
                 changed[job.pk] = Changed(state=job.state, changed=False, asked=asked)
                 continue
             changed[job.pk] = Changed(state=to.state, changed=True, asked=to.asked)
-            moves.append(Move(job=job, state=to.state, text=to.text, fields=to.fields))
+            attempt = own_attempt(job)
+            moves.append(
+                Move(job=job, state=to.state, text=to.text, fields=to.fields, attempt=attempt)
+            )
             if to.again:
                 anew.append(job.pk)
         tell(moves, now)

@@ -27,6 +27,7 @@ from jobs.store import (
     forgetting,
     gates,
     groups,
+    holding,
     limits,
     runners,
     waiting,
@@ -235,11 +236,14 @@ class DatabaseStore:
     def _write(self, rows: Sequence[groups.WriteRow]) -> dict[int, str]:
         if not rows:
             return {}
-        if not any(row.webhook is not None for row in rows):
+        holds = any(holding.is_hold(row) for row in rows)
+        if not holds and not any(row.webhook is not None for row in rows):
             with self._asking():
                 return self._write_rows(rows)
         with self._turn():
+            gone = holding.folded(rows) if holds else {}
             became = self._write_rows(rows)
+            holding.forget([one for index in gone if index in became for one in gone[index]])
             now = self._now()
             for index in became:
                 webhook = rows[index].webhook

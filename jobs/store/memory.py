@@ -31,12 +31,12 @@ from jobs.states import (
     STEP_RUNNING,
     STEP_SUCCEEDED,
 )
-from jobs.store import gates, groups
+from jobs.store import gates, groups, holding
 from jobs.store.kept import KeptEvent, KeptJob, KeptRunner
 from jobs.store.protocol import Changed, Claimed, Draft, KeyedBy, Repeated, StepRecord, Verb, Write
 from jobs.store.texts import GIVEN_BACK, LOST_DEAD, LOST_QUEUED, OVERDUE, PULLED_BACK, TIME_CAME
 from jobs.store.values import json_text
-from jobs.store.verbs import move
+from jobs.store.verbs import move, own_attempt
 from jobs.types.spec import TypeSpec
 from pipeline.runtime.clock import Clock, SystemClock
 
@@ -104,7 +104,14 @@ class MemoryStore:
         return None
 
     def _enter(
-        self, job: KeptJob, state: str, now: datetime, *, text: str = "", attempt: int | None = None
+        self,
+        job: KeptJob,
+        state: str,
+        now: datetime,
+        *,
+        text: str = "",
+        attempt: int | None = None,
+        worker: str | None = None,
     ) -> None:
         """The job is in that state from now on."""
         if job.state:
@@ -114,16 +121,24 @@ class MemoryStore:
         self._counts[job.type_id, state] += 1
         self._held_in(state)[job.id] = job
         self._changes += 1
-        self._say(job, now, text=text, attempt=attempt)
+        self._say(job, now, text=text, attempt=attempt, worker=worker)
 
-    def _say(self, job: KeptJob, now: datetime, *, text: str, attempt: int | None = None) -> None:
+    def _say(
+        self,
+        job: KeptJob,
+        now: datetime,
+        *,
+        text: str,
+        attempt: int | None = None,
+        worker: str | None = None,
+    ) -> None:
         job.events.append(
             KeptEvent(
                 at=now,
                 state=job.state,
                 claim=job.claim,
                 attempt=job.attempts if attempt is None else attempt,
-                worker=job.worker,
+                worker=job.worker if worker is None else worker,
                 text=text,
             )
         )
@@ -307,6 +322,10 @@ class MemoryStore:
         else:
             job.run_at = now + timedelta(seconds=row.delay_s)
         job.error = row.error if row.state != groups.AGAIN else row.error or job.error
+        held = holding.fold(job.events, row.text) if holding.is_hold(row) else None
+        if held is not None:
+            row.text = held.text
+            del job.events[-2 - held.drop : -2]
         if row.webhook is not None:
             self.webhooks.append(row.webhook)
         self._enter(job, state, now, text=row.text)
@@ -339,6 +358,7 @@ class MemoryStore:
         if to is None:
             asked = job.state == RUNNING and job.cancel_asked_at is not None
             return Changed(state=job.state, changed=False, asked=verb == "cancel" and asked)
+        attempt = own_attempt(job)
         for name, value in to.fields.items():
             setattr(job, name, value)
         if to.again:
@@ -346,9 +366,9 @@ class MemoryStore:
                 if step.state != STEP_SUCCEEDED:
                     job.steps[name] = replace(step, state=STEP_RETRYING)
         if to.state != job.state:
-            self._enter(job, to.state, now, text=to.text)
+            self._enter(job, to.state, now, text=to.text, attempt=attempt, worker="")
         else:
-            self._say(job, now, text=to.text)
+            self._say(job, now, text=to.text, attempt=attempt, worker="")
         return Changed(state=job.state, changed=True, asked=to.asked)
 
     # --- counting --------------------------------------------------------------------------

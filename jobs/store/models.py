@@ -121,7 +121,7 @@ class JobStep(models.Model):
 
 
 class JobEvent(models.Model):
-    """A change of a job's state, or what was said of it; never changed."""
+    """A change of a job's state, or what was said of it; never changed, but see `holding`."""
 
     id = models.BigAutoField(primary_key=True)
     job = models.ForeignKey(

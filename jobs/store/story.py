@@ -49,6 +49,7 @@ class Move:
     state: str
     text: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+    attempt: int | None = None  # said by somebody outside, of this attempt: by no worker
 
 
 def tell(moves: Sequence[Move], now: datetime) -> None:
@@ -58,7 +59,7 @@ def tell(moves: Sequence[Move], now: datetime) -> None:
     left: Counter[tuple[int, str]] = Counter()
     events = []
     for move in moves:
-        job, values = move.job, dict(move.fields)
+        job, values, outside = move.job, dict(move.fields), move.attempt
         groups[(move.state, *sorted(values.items(), key=lambda one: one[0]))].append(job.pk)
         if move.state != job.state:
             left[job.type_id, job.state] += 1
@@ -69,8 +70,8 @@ def tell(moves: Sequence[Move], now: datetime) -> None:
                 at=now,
                 state=move.state,
                 claim=job.claim,
-                attempt=values.get("attempts", job.attempts),
-                worker=job.worker,
+                attempt=values.get("attempts", job.attempts) if outside is None else outside,
+                worker=job.worker if outside is None else "",
                 text=move.text,
             )
         )

@@ -43,6 +43,12 @@ class Move:
     again: bool = False  # its steps that failed are to be called anew
 
 
+def own_attempt(job: Any) -> int:
+    """The attempt that a word about the job is about: the one that goes on, or the last."""
+    attempts: int = job.attempts
+    return attempts + 1 if job.state == RUNNING else attempts
+
+
 def move(
     verb: Verb,
     job: Any,

@@ -6,6 +6,7 @@ A class that inherits from these has a fixture `stand`.
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -288,6 +289,53 @@ class Writing:
         job = stand.look(claimed.id)
         assert (job.state, job.attempts, job.run_at) == (QUEUED, 0, stand.now)
         assert stand.claim_one().claim == 2
+
+    def test_a_job_that_is_held_again_and_again_has_a_short_story(self, stand: Stand) -> None:
+        job = stand.running()
+        said = "toy is not called now: its breaker is open"
+        for _ in range(38):
+            assert stand.again(job, spent=False, delay_s=2.0, text=said)
+            stand.clock.advance(2.0)
+            stand.store.promote()
+            job = stand.claim_one()
+        events = stand.events(job.id)[:-2]  # those are of the claim
+        told = [(event.state, event.text) for event in events]
+        came, began = (QUEUED, "its time came"), (RUNNING, "")
+        assert told == [
+            (QUEUED, ""), began, (SCHEDULED, said), came, began,
+            (SCHEDULED, f"held 38 times: {said}"),
+        ]  # fmt: skip
+        assert events[-1].at == stand.now - timedelta(seconds=2)
+        assert events[-1].claim == 38
+        assert stand.store.counts() == stand.counted()
+
+    def test_only_the_same_hold_is_told_as_one(self, stand: Stand) -> None:
+        job = stand.running()
+        holds: list[dict[str, Any]] = [
+            {"text": "a", "spent": False},
+            {"text": "b", "spent": False},
+            {"text": "b", "spent": True},
+            {"text": "b", "spent": False},
+            {"text": "b", "spent": False},
+        ]
+        for hold in holds:
+            assert stand.again(job, delay_s=2.0, **hold)
+            stand.clock.advance(2.0)
+            stand.store.promote()
+            job = stand.claim_one()
+        texts = [event.text for event in stand.events(job.id) if event.state == SCHEDULED]
+        assert texts == ["a", "b", "b", "b", "held 2 times: b"]
+
+    def test_a_late_hold_changes_no_story(self, stand: Stand) -> None:
+        job = stand.running()
+        for _ in range(3):
+            stand.again(job, spent=False, delay_s=2.0, text="b")
+            stand.clock.advance(2.0)
+            stand.store.promote()
+            late, job = job, stand.claim_one()
+        before = stand.events(job.id)
+        assert not stand.again(late, spent=False, delay_s=2.0, text="b")
+        assert stand.events(job.id) == before
 
     def test_an_error_stands_until_there_is_another(self, stand: Stand) -> None:
         job = stand.running()
@@ -582,6 +630,16 @@ class Changing:
         done = stand.store.change("discard", [dead.id, queued], by="ann")
         assert (done[dead.id].state, done[queued].changed) == (DISCARDED, False)
         assert not stand.store.change("retry", [dead.id], by="ann")[dead.id].changed
+
+    def test_their_words_are_of_the_jobs_attempt_and_of_no_worker(self, stand: Stand) -> None:
+        job = stand.running()
+        stand.store.change("cancel", [job.id], by="ann")
+        stand.end(job, DEAD, reason="permanent")
+        stand.store.change("retry", [job.id], by="ann")
+        stand.store.change("cancel", [job.id], by="ann")
+        words = [event for event in stand.events(job.id) if "ann" in event.text]
+        told = [(event.attempt, event.worker) for event in words]
+        assert told == [(1, ""), (1, ""), (0, "")]
 
     def test_ids_that_are_not_there_are_left_out(self, stand: Stand) -> None:
         job = stand.submit()
