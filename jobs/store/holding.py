@@ -82,7 +82,7 @@ def folded(rows: Sequence[WriteRow]) -> Mapping[int, Sequence[int]]:
     for job_id, *event in last.order_by("id").values_list(
         "job_id", "id", "state", "text", "attempt"
     ):
-        stories[job_id].append(_Kept(*event))
+        stories[job_id].append(_Kept._make(event))
     gone: dict[int, Sequence[int]] = {}
     for job_id, story in stories.items():
         row = rows[held[job_id]]
