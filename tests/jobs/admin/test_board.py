@@ -15,7 +15,7 @@ from django.utils import timezone
 from control.ports.panels import Problem
 from jobs.admin import counting, held, problems, runners
 from jobs.admin.board import TypeRow, type_rows
-from jobs.admin.minutes import Hour
+from jobs.admin.minutes import Hour, charts
 from jobs.models import JobCount, JobMinute, JobSchedule
 from jobs.states import DEAD, QUEUED, RUNNING, SCHEDULED, STATES, SUCCEEDED
 from jobs.types import catalogue
@@ -360,3 +360,22 @@ def test_the_dashboard_shows_jobs(admin_client: Client) -> None:
 
     assert 'id="jobs-dead"' in page
     assert "dead in the last hour" in page
+
+
+def test_a_runner_is_silent_soon_after_its_lease(settings: Any) -> None:
+    lease_s = settings.COLLECTOR.jobs.lease_s
+    living_runner(seen_ago_s=lease_s)
+    assert [one.alive for one in runners.runners(timezone.now())] == [True]
+
+    living_runner(seen_ago_s=lease_s + runners.GRACE_S + 1)
+
+    assert [one.alive for one in runners.runners(timezone.now())] == [False]
+
+
+def test_depth_is_drawn_as_lines_from_zero() -> None:
+    make_job(make_type(), SCHEDULED)
+
+    depth = charts(Hour(timezone.now(), counting.counts()))[0]
+
+    assert not depth.stacked
+    assert [one.name for one in depth.series] == [QUEUED, SCHEDULED, RUNNING]
