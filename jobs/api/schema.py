@@ -91,7 +91,8 @@ CANCEL_WORDS = (
 RETRY_WORDS = (
     "Scope `jobs`. The job is queued with all its attempts and a deadline anew. Steps that "
     "succeeded keep their results and are not called again; the others are, with the same tokens. "
-    "One that waits for its next attempt is run now. It needs room as a new job does (429)."
+    "One that waits for its time or its next attempt is run now. It needs room as a new job "
+    "does (429)."
 )
 
 

@@ -10,7 +10,7 @@ from django.test import Client
 pytestmark = pytest.mark.django_db
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-GONE = "/admin/jobs/job/01234567-89ab-7def-8123-456789abcdef/change/"
+GONE = "/admin/jobs/job/01234567-89ab-7def-8123-456789abcdef/story/"
 
 
 @pytest.fixture

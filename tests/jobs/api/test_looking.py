@@ -11,7 +11,7 @@ import pytest
 from jobs.api import tools
 from jobs.api.moments import first_id_at, submitted_at
 from jobs.ids import new_job_id
-from jobs.states import CANCELLED, DEAD, QUEUED, RUNNING, SCHEDULED, SUCCEEDED
+from jobs.states import CANCELLED, DEAD, QUEUED, RUNNING, SUCCEEDED
 from jobs.store.models import Job
 from jobs.store.protocol import Draft, Ended, StepRecord
 
@@ -267,10 +267,10 @@ def test_what_is_dead_is_tried_again_and_told_by_whom(api_with, verify):
     assert (again.status_code, again.json()["job_status"]) == (409, QUEUED)
 
 
-def test_what_waits_for_its_first_time_is_not_tried_again(api, verify):
+def test_what_waits_for_its_first_time_is_run_now(api, verify):
     id = submit(verify, run_at=datetime.now(UTC) + timedelta(hours=1))
     answer = api("POST", f"/jobs/{id}/retry")
-    assert (answer.status_code, answer.json()["job_status"]) == (409, SCHEDULED)
+    assert (answer.status_code, answer.json()["status"]) == (202, QUEUED)
 
 
 def test_trying_again_needs_room_too(api, verify, settings):
