@@ -152,6 +152,10 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "JobStatus": "jobs.states.STATES",
+        "JobStepStatus": "jobs.states.STEP_STATES",
+    },
     "APPEND_COMPONENTS": {
         "securitySchemes": {
             "ApiKeyBearer": {"type": "http", "scheme": "bearer"},

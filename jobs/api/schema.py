@@ -21,7 +21,7 @@ from control.web.openapi import (
     page_of,
     refusals,
 )
-from jobs.states import QUEUED, SCHEDULED, STATES, STEP_STATES
+from jobs.states import STATES, STEP_STATES
 
 TAG = "jobs"
 TEXTS = {
@@ -201,7 +201,7 @@ ACCEPTED = inline_serializer(
     name="JobAccepted",
     fields={
         "id": serializers.UUIDField(),
-        "status": serializers.ChoiceField(choices=[(one, one) for one in (QUEUED, SCHEDULED)]),
+        "status": serializers.ChoiceField(choices=[(one, one) for one in STATES]),
         "type": serializers.CharField(),
         "submitted_at": serializers.DateTimeField(),
         "correlation_id": serializers.CharField(),
