@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from jobs import metrics, tracing
+from jobs import metrics
 from jobs.execution.executor import Executor
 from jobs.execution.interruption import STOP, Interruption
 from jobs.running.claimer import Claimer
@@ -193,10 +193,9 @@ class Runner:
             if run is None:
                 return
             try:
-                with tracing.log_fields(run.job, self._name(worker)):
-                    self._run(run, worker)
+                self._run(run, worker)
             except Exception:
-                logger.exception("a job's run failed", extra={"job_id": str(run.job.id)})
+                logger.exception("a job's run failed", extra=self._fields(run))
             finally:
                 self.hands.ended(run)
                 self.claimer.freed()
@@ -215,7 +214,7 @@ class Runner:
                 claimed_at=run.claimed_at,
             )
         except BaseException as error:  # whatever a handler lets out: the job must be settled
-            logger.exception("a job could not be run")
+            logger.exception("a job could not be run", extra=self._fields(run))
             outcome = self._settling.of_error(job, spec, error, worker=name)
         run.settling = True
         took_s = self._clock.monotonic() - run.began_at
@@ -227,6 +226,14 @@ class Runner:
         kept = self._settling.settle(self.committer, job, spec, outcome)
         stopped = run.interruption.why == STOP
         self.figures.settle(spec.name, outcome, took_s, kept=kept, stopped=stopped)
+
+    def _fields(self, run: Run) -> dict[str, str]:
+        """What a log line outside of the executor's says of which job it is about."""
+        return {
+            "job_id": str(run.job.id),
+            "correlation_id": run.job.correlation_id,
+            "worker_id": self._name(run.worker),
+        }
 
     def _name(self, worker: Worker | None) -> str:
         return self._label if worker is None else f"{self._label} {worker.name}"
