@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -57,6 +59,23 @@ def runner(start: ServerFactory, server: CollectorServer, **extra: str) -> Colle
         started=False,
         prepare=False,
     )
+
+
+def freeze(process: CollectorServer) -> None:
+    """At a moment when it does not write: who is frozen with SQLite's lock locks everybody out."""
+    while True:
+        process.send(signal.SIGSTOP)
+        if process.environ.get("COLLECTOR_DATABASE_URL"):
+            return
+        file = process.data_dir / "control.sqlite3"
+        with closing(sqlite3.connect(file, timeout=0.2, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                process.send(signal.SIGCONT)
+                continue
+            connection.execute("ROLLBACK")
+            return
 
 
 def two_steps(server: CollectorServer, first: str, second: str) -> None:
@@ -146,12 +165,13 @@ def test_a_thawed_runner_completes_nothing_that_others_have_completed(
     collector_server: ServerFactory, toys: Toys
 ) -> None:
     server = collector_server(environ=QUICK)
-    quick, slow = toys(), toys(1.5)
+    quick, slow = toys(), toys(4)
     two_steps(server, quick.url, slow.url)
     first = runner(collector_server, server).spawn()
     ids = submit(server, 4)
-    first.wait_until(lambda: states(server).get("running") == 4)
-    first.send(signal.SIGSTOP)
+    in_call = "SELECT count(*) FROM jobs_jobstep WHERE name = 'second' AND state = 'running'"
+    first.wait_until(lambda: rows(server, in_call) == [(4,)])
+    freeze(first)
     second = runner(collector_server, server).spawn()
     second.wait_until(lambda: states(server) == {"succeeded": 4})
     first.send(signal.SIGCONT)
