@@ -30,7 +30,6 @@ STEP_FAILED = "failed"  # for good
 STEP_RETRYING = "retrying"  # it failed, and is called again by the next attempt
 STEP_SKIPPED = "skipped"  # the job was decided without it
 STEP_STATES = (STEP_RUNNING, STEP_SUCCEEDED, STEP_FAILED, STEP_RETRYING, STEP_SKIPPED)
-STEP_ENDED = (STEP_SUCCEEDED, STEP_FAILED, STEP_SKIPPED)
 
 # Why a job is dead or cancelled, in one word; the sentence is in its `error`.
 PERMANENT = "permanent"  # a failure that another attempt would not mend

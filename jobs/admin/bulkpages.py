@@ -20,7 +20,8 @@ from control.admin.inert import inert
 from jobs.admin.filters import JobFilter
 from jobs.bulk import tasks
 from jobs.bulk.models import ACTIONS, CANCEL, DISCARD, REPRIORITISE, RETRY
-from jobs.bulk.selection import APPLIES, Selection, first_id_at, of_ids
+from jobs.bulk.selection import APPLIES, Selection, of_ids
+from jobs.ids import first_id_at
 from jobs.states import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOWEST_PRIORITY, SCHEDULED
 
 MAX_IDS = 1_000

@@ -12,8 +12,9 @@ from control.web.problem import problem, title_of
 from control.web.requestid import request_id_of
 from jobs import metrics
 from jobs.api import requestlog
-from jobs.api.moments import stamp, submitted_at
+from jobs.api.moments import stamp
 from jobs.api.submission import Invalid, Wanted
+from jobs.ids import submitted_at
 from jobs.states import QUEUED, SCHEDULED
 
 _encode = msgspec.json.Encoder().encode

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from jobs.api.moments import stamp, submitted_at
+from jobs.api.moments import stamp
+from jobs.ids import submitted_at
 from jobs.store.models import Job, JobEvent, JobStep
 
 MAX_EVENTS = 200

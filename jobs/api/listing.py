@@ -24,7 +24,7 @@ from control.auth.models import DEFAULT_TENANT
 from control.web.api import QUERY_DEADLINE_S
 from control.web.paging import MAX_PAGE, PAGE, moment, whole
 from jobs.api.documents import listed
-from jobs.api.moments import first_id_at
+from jobs.ids import first_id_at
 from jobs.states import STATES
 from jobs.store.models import Job
 from jobs.types.models import JobType

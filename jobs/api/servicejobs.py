@@ -16,7 +16,7 @@ from django.urls import NoReverseMatch, reverse
 from control.admin.deadline import QueryDeadlineExceeded, query_deadline
 from control.ports.jobs import MAX_JOBS, JobLine, JobsFound, register_jobs
 from jobs.api.listing import type_names
-from jobs.api.moments import first_id_at, submitted_at
+from jobs.ids import first_id_at, submitted_at
 from jobs.store.models import Job
 
 logger = logging.getLogger(__name__)

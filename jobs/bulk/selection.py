@@ -16,6 +16,7 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 
 from jobs.bulk.models import CANCEL, DISCARD, REPRIORITISE, RETRY
+from jobs.ids import first_id_at
 from jobs.states import CANCELLED, DEAD, FINISHED, OPEN, SCHEDULED, STATES
 from jobs.store.models import Job
 
@@ -29,12 +30,6 @@ APPLIES: Mapping[str, tuple[str, ...]] = {
 ANY, ALL_OPEN, ALL_FINISHED = "", "open", "finished"
 GROUPS: Mapping[str, tuple[str, ...]] = {ANY: STATES, ALL_OPEN: OPEN, ALL_FINISHED: FINISHED}
 _MOMENTS = ("since", "until")
-
-
-def first_id_at(moment: datetime) -> UUID:
-    """The least id of version 7 that a job submitted at `moment` can have."""
-    milliseconds = max(0, int(moment.timestamp() * 1000)) & (1 << 48) - 1
-    return UUID(int=milliseconds << 80 | 0x7 << 76 | 0b10 << 62)
 
 
 def id_of(text: str) -> UUID | None:

@@ -18,7 +18,8 @@ from django.db.models import F, Q, QuerySet
 
 from control.admin.deadline import QueryDeadlineExceeded, query_deadline
 from jobs.bulk.models import ACTIONS, REPRIORITISE, BulkAction
-from jobs.bulk.selection import Selection, first_id_at
+from jobs.bulk.selection import Selection
+from jobs.ids import first_id_at
 from jobs.states import HIGHEST_PRIORITY, LOWEST_PRIORITY
 from jobs.store.protocol import Changed, Verb
 

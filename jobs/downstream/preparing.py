@@ -95,15 +95,6 @@ def prepared(spec: DownstreamSpec, request: CallRequest) -> Prepared:
     )
 
 
-def spec_problem(spec: DownstreamSpec) -> str:
-    """Why a service cannot be called as it is configured; "" when it can.  For forms and checks."""
-    try:
-        prepared(spec, CallRequest(method="GET", path="/"))
-    except Delayed as error:
-        return error.why
-    return ""
-
-
 def _unusable(spec: DownstreamSpec, why: str) -> Delayed:
     return Delayed(UNUSABLE_RETRY_S, f"{spec.name} cannot be called as it is configured: {why}")
 

@@ -15,7 +15,8 @@ from uuid import UUID
 
 import msgspec
 
-from jobs.api.moments import stamp, submitted_at
+from jobs.api.moments import stamp
+from jobs.ids import submitted_at
 from jobs.store.protocol import Claimed, Ended
 from jobs.types.spec import TypeSpec
 

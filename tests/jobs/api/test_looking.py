@@ -9,8 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from jobs.api import tools
-from jobs.api.moments import first_id_at, submitted_at
-from jobs.ids import new_job_id
+from jobs.ids import first_id_at, new_job_id, submitted_at
 from jobs.states import CANCELLED, DEAD, QUEUED, RUNNING, SUCCEEDED
 from jobs.store.models import Job
 from jobs.store.protocol import Draft, Ended, StepRecord

@@ -12,7 +12,7 @@ from django.db import OperationalError
 from control.auth.limits import KeyLimits
 from control.idempotency.models import IdempotencyKey
 from jobs.api import tools
-from jobs.api.moments import submitted_at
+from jobs.ids import submitted_at
 from jobs.states import QUEUED, SCHEDULED
 from jobs.store.models import Job, JobEvent
 from jobs.types import catalogue

@@ -9,8 +9,8 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from jobs.bulk.selection import APPLIES, Selection, first_id_at, of_ids
-from jobs.ids import new_job_id
+from jobs.bulk.selection import APPLIES, Selection, of_ids
+from jobs.ids import first_id_at, new_job_id
 from jobs.models import Job
 from jobs.states import CANCELLED, DEAD, QUEUED, SUCCEEDED
 from tests.jobs.admin.cast import make_job, make_type
