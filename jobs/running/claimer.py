@@ -8,14 +8,14 @@ A claim that raised may have taken jobs all the same: what the runner holds by t
 have in its hands is given back, then and every `audit_s`.  Only this thread can do that: nobody
 else knows that no claim is under way.
 
-`_condition` guards the flags; it is never held while the store is asked.
+The thread is that of `Rounds`; what is here is its own, but for figures that others read and
+`_stopping`, which ends a round early.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-import threading
 from collections.abc import Callable, Collection
 from uuid import UUID
 
@@ -24,6 +24,7 @@ from django.db import connections
 from control.databases.causes import cause_of, is_loss
 from jobs.store.protocol import Claimed, Store
 from pipeline.runtime.clock import Clock
+from pipeline.runtime.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -66,43 +67,27 @@ class Claimer:
         self._audit_s = audit_s
         self._clock = clock
         self._jitter = jitter
-        self._retire = retire
-        self._condition = threading.Condition()
-        self._nudged = False
+        self._rounds = Rounds(name="jobs-claimer", round=self._turn, clock=clock, ended=retire)
         self._stopping = False
-        self._thread: threading.Thread | None = None
         self.more = False
         """Whether jobs are known to wait that could be claimed if there were room."""
         self._limited_s = 0.0  # how long to wait for limits; 0 while none are in the way
-        self._look_at = 0.0
+        self._look_at = self._promote_at = self._audit_at = 0.0
         self._in_doubt = ""  # the runner whose claim raised
         self.claimed = 0
         self.failing = ""
 
     def start(self) -> None:
-        with self._condition:
-            if self._thread is not None:
-                return
-            self._stopping = False
-            self._nudged = True
-            self._thread = threading.Thread(target=self._run, name="jobs-claimer", daemon=True)
-            self._thread.start()
+        self._rounds.start()
 
     def stop(self, deadline_s: float) -> bool:
         """Claim nothing more; True when the thread has ended in time."""
-        with self._condition:
-            thread, self._thread = self._thread, None
-            self._stopping = True
-            self._condition.notify_all()
-        if thread is not None:
-            thread.join(deadline_s)
-        return thread is None or not thread.is_alive()
+        self._stopping = True
+        return self._rounds.stop(deadline_s)
 
     def nudge(self) -> None:
         """There may be something to claim."""
-        with self._condition:
-            self._nudged = True
-            self._condition.notify_all()
+        self._rounds.call()
 
     def freed(self) -> None:
         """A worker has room again: of interest while more jobs are known to wait."""
@@ -111,29 +96,27 @@ class Claimer:
 
     # --- the thread ------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        promote_at = audit_at = 0.0
+    def _turn(self) -> float:
+        """Do what is due; returns the seconds until something will be."""
         try:
-            while True:
-                if not self._pause(min(promote_at, self._look_at)):
-                    return
-                try:
-                    now = self._clock.monotonic()
-                    if now >= promote_at:
-                        promote_at = now + self._poll_s * (1 + JITTER * (2 * self._jitter() - 1))
-                        self._look_at = promote_at
-                        self._store.promote()
-                    if now >= audit_at:
-                        audit_at = now + self._audit_s
-                        self._audit()
-                    self._fill()
-                except Exception as error:
-                    self._say(error)
-                    promote_at = self._look_at = self._clock.monotonic() + min(self._poll_s, 1.0)
-                else:
-                    self._say(None)
-        finally:
-            self._retire()
+            now = self._clock.monotonic()
+            if now >= self._promote_at:
+                pause_s = self._poll_s * (1 + JITTER * (2 * self._jitter() - 1))
+                self._promote_at = now + pause_s
+                self._store.promote()
+            # Sooner than that only for limits that are still in the way.
+            self._look_at = self._promote_at
+            if now >= self._audit_at:
+                self._audit_at = now + self._audit_s
+                self._audit()
+            self._fill()
+        except Exception as error:
+            self._say(error)
+            pause_s = min(self._poll_s, 1.0)
+            self._promote_at = self._look_at = self._clock.monotonic() + pause_s
+        else:
+            self._say(None)
+        return min(self._promote_at, self._look_at) - self._clock.monotonic()
 
     def _audit(self) -> None:
         runner = self._runner()
@@ -143,17 +126,6 @@ class Claimer:
                 "jobs that this runner held by the book and not in its hands were given back",
                 extra={"runner": runner, "jobs": found},
             )
-
-    def _pause(self, due: float) -> bool:
-        """Wait until there may be something to do; False when it is to stop."""
-        with self._condition:
-            while not self._stopping:
-                left = due - self._clock.monotonic()
-                if self._nudged or left <= 0:
-                    self._nudged = False
-                    return True
-                self._clock.wait(self._condition, left)
-            return False
 
     def _fill(self) -> None:
         if self._in_doubt:

@@ -13,7 +13,6 @@ whole.
 from __future__ import annotations
 
 import logging
-import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,6 +24,7 @@ from control.databases.causes import cause_of, is_loss
 from jobs.running.watch import Watch
 from jobs.store.protocol import Store
 from pipeline.runtime.clock import Clock
+from pipeline.runtime.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -71,17 +71,12 @@ class Keeper:
         self._on_cancel = on_cancel
         self._on_rescued = on_rescued
         self._busy = busy
-        self._retire = retire
-        self._condition = threading.Condition()
-        self._stopping = False
-        self._nudged = False
-        self._thread: threading.Thread | None = None
         self._joined = False
         self._beaten_at = float("-inf")
         self._watch = Watch(own="", lease_s=lease_s)
-        self._wall_us = 0
-        self._wall_at = 0.0
-        self.runner = ""
+        self._wall_us, self._wall_at = clock.time_us(), clock.monotonic()
+        self._rounds = Rounds(name="jobs-lease", round=self._turn, clock=clock, ended=retire)
+        self.runner = uuid.uuid4().hex
         self.rescued = 0
         self.lost = 0
         self.share = (0, 1)
@@ -92,31 +87,16 @@ class Keeper:
     # --- life ------------------------------------------------------------------------------
 
     def start(self) -> None:
-        with self._condition:
-            if self._thread is not None:
-                return
-            self._stopping = False
-            self.runner = uuid.uuid4().hex
-            self._wall_us, self._wall_at = self._clock.time_us(), self._clock.monotonic()
-            self._on_fresh(False)
-            self._thread = threading.Thread(target=self._run, name="jobs-lease", daemon=True)
-            self._thread.start()
+        self._on_fresh(False)
+        self._rounds.start()
 
     def stop(self, deadline_s: float) -> bool:
         """End the thread; the lease stays as it is until `Store.leave`, or runs out."""
-        with self._condition:
-            thread, self._thread = self._thread, None
-            self._stopping = True
-            self._condition.notify_all()
-        if thread is not None:
-            thread.join(deadline_s)
-        return thread is None or not thread.is_alive()
+        return self._rounds.stop(deadline_s)
 
     def nudge(self) -> None:
         """Somebody may want something cancelled."""
-        with self._condition:
-            self._nudged = True
-            self._condition.notify_all()
+        self._rounds.call()
 
     @property
     def living(self) -> int:
@@ -128,19 +108,6 @@ class Keeper:
         return self._clock.monotonic() - self._beaten_at < self._lease_s
 
     # --- the thread ------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        try:
-            while True:
-                pause_s = self._turn()
-                with self._condition:
-                    if not self._stopping and not self._nudged:
-                        self._clock.wait(self._condition, pause_s)
-                    if self._stopping:
-                        return
-                    self._nudged = False
-        finally:
-            self._retire()
 
     def _turn(self) -> float:
         """One look; returns the seconds until the next."""

@@ -7,13 +7,13 @@ thread "jobs-scaler" also carries the runner's `look` at deadlines and at worker
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 
 from jobs.running.hands import Hands
 from pipeline.delivery.autoscaler import AutoscaleSettings, ScaleStats, decide
 from pipeline.delivery.workers import WorkerPool
 from pipeline.runtime.clock import Clock
+from pipeline.runtime.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -42,40 +42,23 @@ class Scaler:
         self._clock = clock
         self._changed = changed
         self._look = look
-        self._condition = threading.Condition()
-        self._stopping = False
-        self._thread: threading.Thread | None = None
+        self._rounds = Rounds(name="jobs-scaler", round=self._turn, clock=clock)
         self._pressed_at = float("-inf")
         self._busiest = 0
 
     def start(self) -> None:
-        with self._condition:
-            if self._thread is not None:
-                return
-            self._stopping = False
-            self._thread = threading.Thread(target=self._run, name="jobs-scaler", daemon=True)
-            self._thread.start()
+        self._rounds.start()
 
     def stop(self, deadline_s: float) -> None:
-        with self._condition:
-            thread, self._thread = self._thread, None
-            self._stopping = True
-            self._condition.notify_all()
-        if thread is not None:
-            thread.join(deadline_s)
+        self._rounds.stop(deadline_s)
 
-    def _run(self) -> None:
-        while True:
-            try:
-                self.scale()
-                self._look()
-            except Exception:
-                logger.exception("the number of workers could not be looked at")
-            with self._condition:
-                if not self._stopping:
-                    self._clock.wait(self._condition, LOOK_S)
-                if self._stopping:
-                    return
+    def _turn(self) -> float:
+        try:
+            self.scale()
+            self._look()
+        except Exception:
+            logger.exception("the number of workers could not be looked at")
+        return LOOK_S
 
     def scale(self) -> int:
         """Look once; returns the step that was taken: workers more or fewer."""

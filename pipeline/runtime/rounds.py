@@ -23,14 +23,22 @@ class Rounds:
     """Calls `round` after `first_s`, and again after as many seconds as it returned.
 
     Starting and stopping are idempotent and may come in any order; stopped is stopped for good.
+    `ended` is called by the thread as its last act, to give back what belongs to it.
     """
 
     def __init__(
-        self, *, name: str, round: Callable[[], float], clock: Clock, first_s: float = 0.0
+        self,
+        *,
+        name: str,
+        round: Callable[[], float],
+        clock: Clock,
+        first_s: float = 0.0,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._name = name
         self._round = round
         self._first_s = first_s
+        self._ended = ended
         self._clock = clock
         self._wake = threading.Condition()
         self._called = False
@@ -65,12 +73,15 @@ class Rounds:
 
     def _run(self) -> None:
         rest_s = self._first_s
-        while self._rest(rest_s):
-            try:
-                rest_s = max(self._round(), LEAST_S)
-            except Exception:
-                log.exception("thread %s: a round failed; it goes on", self._name)
-                rest_s = FAILED_S
+        try:
+            while self._rest(rest_s):
+                try:
+                    rest_s = max(self._round(), LEAST_S)
+                except Exception:
+                    log.exception("thread %s: a round failed; it goes on", self._name)
+                    rest_s = FAILED_S
+        finally:
+            self._ended()
 
     def _rest(self, seconds: float) -> bool:
         """Until the next round is due, or called for; returns whether there is to be one."""

@@ -323,7 +323,7 @@ def test_what_comes_while_there_is_no_room_is_remembered(store: MemoryStore, mak
     runner.hands._took_s = 10.0  # and are slow now: there is room for one
     ids += submit(store, 1)
     runner.claimer.nudge()
-    wait_until(lambda: not runner.claimer._nudged)
+    wait_until(lambda: not runner.claimer._rounds._called)
     may_end.set()
     wait_until(lambda: states(store, ids) == {SUCCEEDED})
 
