@@ -104,6 +104,10 @@ class CollectorServer:
         return self.process.pid
 
     @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
     def lines(self) -> list[str]:
         with self._changed:
             return list(self._lines)
