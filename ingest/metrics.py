@@ -2,8 +2,9 @@
 
 Request threads count; the heart works out the rate.  Children of the counters are kept in plain
 dicts, because `labels()` costs more than counting; two threads that miss at once find the same
-child.  `_tenants_lock` guards which tenants have a label of their own: the first hundred that
-send, all others together are `other`, so that a client cannot make series without end.
+child.  `_tenants_lock` guards which tenants have a label of their own: the default one, and the
+first hundred others that send since the process began.  The rest together are `other`, so that a
+client cannot make series without end.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import time
 from collections.abc import Callable
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from control.auth.models import DEFAULT_TENANT
 
 MAX_TENANTS = 100
 RATE_INTERVAL_S = 2.0
@@ -90,6 +93,9 @@ def count_keyed(outcome: str) -> None:
 
 
 def _label_of(tenant: str) -> str:
+    # Whoever sends without a key is counted here, and one request may name a hundred others.
+    if tenant == DEFAULT_TENANT:
+        return tenant
     with _tenants_lock:
         if tenant not in _tenants:
             if len(_tenants) >= MAX_TENANTS:

@@ -195,3 +195,12 @@ def test_only_so_many_tenants_have_a_label_of_their_own(monkeypatch: pytest.Monk
     assert labels[:100] == [f"t{i}" for i in range(100)]
     assert set(labels[100:]) == {"other"}
     assert metrics._label_of("t5") == "t5"
+    assert metrics._label_of("default") == "default"
+
+
+def test_the_default_tenant_takes_no_label_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ingest import metrics
+
+    monkeypatch.setattr(metrics, "_tenants", set())
+    labels = [metrics._label_of(tenant) for tenant in ("default", *(f"t{i}" for i in range(101)))]
+    assert labels == ["default", *(f"t{i}" for i in range(100)), "other"]
