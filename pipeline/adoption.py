@@ -209,8 +209,9 @@ class Adoption:
 
     def close(self) -> None:
         """Leave what is not settled to the next process."""
-        for adopted in self.adopted:
-            adopted.log.close()
+        with self._finishing:  # the watchdog may be closing one of them at this moment
+            for adopted in self.adopted:
+                adopted.log.close()
 
     def damage(self) -> Counter[str]:
         """All that was found spoilt in adopted logs since the start: frames, bytes, records."""

@@ -102,6 +102,7 @@ class Engine:
         self._inlets = Inlets(clock=self._clock)
         self._refusing = False
         self._stopped = False
+        self._closing: threading.Thread | None = None
         self._flush_for = self._request_flush  # one bound method for all receipts
         # By the machine's own clock: they only make the pipelines look at theirs.
         self._watchdog = Watchdog(look=self._look, clock=SystemClock())
@@ -442,11 +443,7 @@ class Engine:
                 settled = False
                 log.error("thread %s did not end; its sink hangs in a write", name)
         if self._log.files is not None:
-            # In a thread of its own: a disk that hangs must not hold up the stop.
-            closing = threading.Thread(
-                target=self._close_logs, args=(pipelines,), name="log-close", daemon=True
-            )
-            closing.start()
+            closing = self._begin_closing(pipelines)
             closing.join(max(0.1, due - self._clock.monotonic()))
             if closing.is_alive():
                 settled = False
@@ -457,14 +454,26 @@ class Engine:
                 )
         return settled and not any(p.figures.dropped["shutdown"] for p in pipelines)
 
+    def _begin_closing(self, pipelines: list[Pipeline]) -> threading.Thread:
+        """The thread that closes the logs: a disk that hangs must not hold up the stop.
+
+        One for all who stop the engine, as a second Ctrl-C does while the first still drains: of
+        two, each would write to files that the other has closed.
+        """
+        with self._lock:
+            if self._closing is None:
+                thread = threading.Thread(
+                    target=self._close_logs, args=(pipelines,), name="log-close", daemon=True
+                )
+                thread.start()
+                self._closing = thread
+            return self._closing
+
     def _close_logs(self, pipelines: list[Pipeline]) -> None:
-        """Leave what is left to the next process; a second time does nothing."""
+        """Leave what is left to the next process."""
         if self._adoption is not None:
             self._adoption.stop(None)
         self._keeper.stop(None)
-        files = self._log.files
-        if files is None or files.closed:
-            return
         try:
             self._keeper.turn()
         except OSError as error:

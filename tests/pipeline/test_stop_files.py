@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.engine import Engine
 from pipeline.errors import LogUnavailable
+from pipeline.pipeline import Pipeline
 from tests.pipeline.rig import imbalances
 from tests.pipeline.stand import Offer, Stand
 from tests.pipeline.support import PATIENCE_S, ScriptedSink, records, spec
@@ -191,3 +192,36 @@ def test_a_stop_is_over_although_the_last_state_cannot_be_written_and_keeps_the_
     assert "its last state cannot be written" in caplog.text
     assert (stand.root / engine.log_id).exists()
     assert stand.disk.open_files == 0
+
+
+def test_two_who_stop_an_engine_at_once_have_its_log_closed_once(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a second Ctrl-C does; of two who close, the later writes to files that are closed."""
+    engine = stand.engine(spec(ScriptedSink(), paused=True))
+    engine.offer(type="log", tenant="t", records=records(3), durable=True)
+    files = engine.journal.files
+    assert files is not None
+    closings, close_logs = [], engine._close_logs
+    closed_at_return: list[bool] = []
+
+    def closes(pipelines: list[Pipeline]) -> None:
+        closings.append(threading.current_thread())
+        close_logs(pipelines)
+
+    def stops() -> None:
+        engine.stop(PATIENCE_S)
+        closed_at_return.append(files.closed)
+
+    monkeypatch.setattr(engine, "_close_logs", closes)
+    stand.disk.hold()
+    threads = [threading.Thread(target=stops, daemon=True) for _ in range(2)]
+    threads[0].start()
+    assert stand.disk.entered.wait(PATIENCE_S)  # it writes the last state
+    threads[1].start()
+    stand.disk.let_go()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert closed_at_return == [True, True]
+    assert len(closings) == 1
+    assert [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR] == []
