@@ -63,6 +63,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=0.0,
         help="sys.setswitchinterval for the run: tiny values shake out races",
     )
+    parser.addoption("--fallen", metavar="FILE", help="write there which tests fell, a line each")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    wanted = config.getoption("--fallen")
+    if wanted:
+        told = terminalreporter.stats
+        fell = {one.nodeid for one in [*told.get("failed", []), *told.get("error", [])]}
+        Path(wanted).write_text("".join(f"{one}\n" for one in sorted(fell)), encoding="utf-8")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

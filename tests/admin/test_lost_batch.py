@@ -52,6 +52,7 @@ def log_in(server: CollectorServer) -> httpx.Client:
     return client
 
 
+@pytest.mark.long
 def test_a_batch_lost_on_purpose_is_seen_everywhere(
     collector_server: Callable[..., CollectorServer],
 ) -> None:

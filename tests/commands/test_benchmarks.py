@@ -214,7 +214,7 @@ def test_the_engine_alone_from_the_command_line(command):
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("scenario", [http_sqlite, single])
+@pytest.mark.parametrize("scenario", [http_sqlite, pytest.param(single, marks=pytest.mark.long)])
 def test_a_small_run_measures_and_checks_what_was_stored(scenario):
     (measured,) = scenario.measure(plan(batch=1000, clients=2))
     assert measured.value > 0

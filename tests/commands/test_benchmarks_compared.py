@@ -206,6 +206,7 @@ def test_the_naive_way_is_the_baseline_of_the_batchers(monkeypatch) -> None:
     assert [len(panel.rows) for panel in shown[0].panels] == [len(WAYS)] * 2
 
 
+@pytest.mark.long
 @pytest.mark.server
 @pytest.mark.parametrize("scenario", [sizes, sinks])
 def test_a_small_run_against_databases(scenario, monkeypatch) -> None:

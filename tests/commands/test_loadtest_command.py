@@ -160,6 +160,7 @@ def run_command(server, *arguments, **options):
     )
 
 
+@pytest.mark.long
 @pytest.mark.once
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_ten_thousand_records_from_fifty_clients_are_stored_once_each(

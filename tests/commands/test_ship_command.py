@@ -134,6 +134,7 @@ def test_sigterm_finishes_the_batch_and_remembers_it(log, state):
         assert ship(log, "--url", server.url, *state)[1]["requests"] == 0
 
 
+@pytest.mark.long
 def test_a_shipped_file_is_found_in_the_database(collector_server, log, state):
     server = collector_server()
     log.write_bytes(b"one\n\xff\x00binary\n" + b"long" * 1000 + b"\nlast")

@@ -269,6 +269,7 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_real_processes_race_for_numbers(
     database: str, tmp_path: Path, request: pytest.FixtureRequest

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import psycopg
+import pytest
 
 from tests.servers.collector import ROOT, CollectorServer
 
@@ -75,6 +76,7 @@ def test_a_drain_settles_every_process_and_prints_their_ledgers(
         assert get(server, "/readyz").status_code == 503
 
 
+@pytest.mark.long
 def test_a_killed_process_is_shown_as_dead_and_its_number_is_used_again(
     collector_server: ServerFactory,
 ) -> None:
@@ -94,6 +96,7 @@ def test_a_killed_process_is_shown_as_dead_and_its_number_is_used_again(
     assert in_use(third) == numbers
 
 
+@pytest.mark.long
 def test_a_key_revoked_from_a_shell_is_refused_within_two_seconds(
     collector_server: ServerFactory,
 ) -> None:

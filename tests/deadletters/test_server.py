@@ -48,6 +48,7 @@ def amounts(dsn: str) -> list[int]:
 
 
 # A dozen commands, each a process of its own, wait for two cores.
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_redrive_outlives_the_server_that_began_it(
     collector_server: ServerFactory, postgres_dsn: str, tmp_path: Any

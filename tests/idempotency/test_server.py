@@ -99,6 +99,7 @@ def behind_a_proxy(
         proxy.heal()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_a_hanging_control_database_costs_only_requests_with_a_key(
     collector_server: Servers, postgres_dsn: str
@@ -137,6 +138,7 @@ def _messages(server: CollectorServer) -> list[str]:
     return stored_messages(server)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_what_a_killed_process_kept_but_could_not_record_is_not_kept_again(
     collector_server: Servers, postgres_dsn: str

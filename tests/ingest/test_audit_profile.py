@@ -73,6 +73,7 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_fifty_thousand_audit_events_are_each_found_once(
     collector_server: Callable[..., CollectorServer],

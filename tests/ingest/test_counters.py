@@ -201,6 +201,7 @@ class Counting(threading.Thread):
         return answer.status_code == 202
 
 
+@pytest.mark.long
 def test_sums_are_exact_after_the_server_was_killed_while_counting(
     collector_server: Callable[..., CollectorServer],
 ) -> None:

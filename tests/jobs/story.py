@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -159,7 +158,7 @@ class Story:
         return ids
 
     def _through_an_outage(self, client: httpx.Client, toy: Toy, report: Report) -> list[str]:
-        """Down for at least `down_for_s`, and until a breaker was seen open, however slow we are."""
+        """Down for `down_for_s` at least, and until a breaker was seen open."""
         toy.go_down(self.patience_s)
         over = time.monotonic() + self.down_for_s
         ids = self._submit(client, self.jobs // 10, self.jobs)

@@ -160,6 +160,7 @@ def test_a_kill_repeats_the_step_in_flight_and_no_other(
     assert succeeded == [(1,)]
 
 
+@pytest.mark.long
 def test_a_thawed_runner_completes_nothing_that_others_have_completed(
     collector_server: ServerFactory, toys: Toys
 ) -> None:
@@ -188,6 +189,7 @@ def test_a_thawed_runner_completes_nothing_that_others_have_completed(
     first.wait_until(lambda: states(server) == {"succeeded": 5})
 
 
+@pytest.mark.long
 def test_a_stop_gives_back_what_does_not_end_and_it_costs_no_attempt(
     collector_server: ServerFactory, toys: Toys
 ) -> None:
@@ -237,6 +239,7 @@ def test_a_cancellation_reaches_a_call_under_way(
     assert running.stop() == os.EX_OK
 
 
+@pytest.mark.long
 @pytest.mark.once
 def test_jobs_outlive_a_database_that_goes_away(
     collector_server: ServerFactory, toys: Toys, postgres_dsn: str

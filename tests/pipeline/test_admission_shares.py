@@ -206,6 +206,7 @@ def test_what_was_adopted_is_held_by_its_tenants(clock: FakeClock) -> None:
     assert room.figures()["active_tenants"] == 0
 
 
+@pytest.mark.long
 def test_ten_thousand_tenants_leave_nothing_behind(clock: FakeClock) -> None:
     room = admission(clock, capacity=8_000)
     for n in range(10_000):

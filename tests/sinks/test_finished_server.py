@@ -15,6 +15,8 @@ import pytest
 from tests.conftest import ServerFactory
 from tests.servers.collector import ROOT, CollectorServer
 
+LONG = pytest.mark.long
+
 
 def manage(server: CollectorServer, *arguments: str) -> str:
     done = subprocess.run(
@@ -45,8 +47,10 @@ def ended(server: CollectorServer) -> dict[str, Any]:
 
 # Many commands, each a process of its own, wait for two cores.
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("adopter_stops", [False, True])
+@pytest.mark.parametrize(
+    "ending", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
+@pytest.mark.parametrize("adopter_stops", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_the_row_of_an_ended_process_follows_its_log(
     collector_server: ServerFactory, ending: signal.Signals, adopter_stops: bool
 ) -> None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.servers.collector import ROOT, CollectorServer
 
 CONFIG = """
@@ -43,6 +45,7 @@ def archived(directory: Path) -> list[str]:
     ]
 
 
+@pytest.mark.long
 def test_a_sink_that_is_added_receives_records_in_every_process(collector_server, tmp_path):
     server = collector_server(environ={"COLLECTOR_WORKERS": "2"})
     server.wait_until(lambda: configured(server, "database") == 2)

@@ -77,6 +77,7 @@ def page(client: httpx.Client, path: str) -> httpx.Response:
     return client.get(path, headers={"Accept": "text/html"})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stalled", [False, True], ids=["refuses", "hangs"])
 def test_a_first_start_without_any_database(
     collector_server: Start, postgres_dsn: str, stalled: bool
@@ -117,6 +118,7 @@ def test_a_first_start_without_any_database(
         assert stored.fetchone() == (100,)
 
 
+@pytest.mark.long
 def test_the_admin_works_while_only_the_records_are_away(
     collector_server: Start, postgres_dsn: str
 ) -> None:
@@ -172,6 +174,7 @@ def log_in(client: httpx.Client, password: str) -> None:
     assert "Log out" in answer.text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["cut", "stall"])
 def test_a_database_that_goes_and_comes_leaves_ingest_alone(
     collector_server: Start, postgres_dsn: str, how: str
@@ -224,6 +227,7 @@ def test_a_restart_without_databases_goes_by_the_last_good_copies(
         assert server.stop() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["damaged", "closed"])
 def test_a_control_file_that_cannot_be_used(
     collector_server: Start, tmp_path: Path, fault: str

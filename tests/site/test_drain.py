@@ -93,6 +93,7 @@ def test_what_a_stop_could_not_deliver_is_delivered_by_the_next_start(
     assert stored(follower) == messages(0, 300)
 
 
+@pytest.mark.long
 def test_the_deadline_holds_against_a_hung_sink_and_stalled_clients(
     collector_server: Start, postgres_dsn: str
 ) -> None:
@@ -123,6 +124,7 @@ def test_the_deadline_holds_against_a_hung_sink_and_stalled_clients(
         assert ledger_of(server)["left_in_log"] >= 300
 
 
+@pytest.mark.long
 def test_a_second_ctrl_c_leaves_the_rest_in_the_log_at_once(
     collector_server: Start, postgres_dsn: str
 ) -> None:
@@ -159,6 +161,7 @@ def worker_pid(server: CollectorServer) -> int:
         return int(client.get("/healthz").json()["pid"])
 
 
+@pytest.mark.long
 def test_a_hangup_hands_over_to_new_workers_without_losing_anything(
     collector_server: Start,
 ) -> None:
@@ -179,6 +182,7 @@ def test_a_hangup_hands_over_to_new_workers_without_losing_anything(
     assert [line for line in server.lines if line.startswith("ready")] == [f"ready {server.url}"]
 
 
+@pytest.mark.long
 def test_a_recycled_worker_drains_and_is_replaced(collector_server: Start) -> None:
     server = collector_server(environ={"GUNICORN_CMD_ARGS": "--max-requests 5"})
     sent = Counter[str]()

@@ -32,6 +32,7 @@ def test_the_first_run_makes_everything_and_the_second_nothing(tmp_path: Path) -
     assert prepare_installation(data, {"COLLECTOR_BOOTSTRAP_API_KEY": TOKEN}) == ""
 
 
+@pytest.mark.long
 @pytest.mark.server
 def test_two_first_starts_at_once_make_one_account(tmp_path: Path) -> None:
     command = (sys.executable, "manage.py", "prepare")
@@ -45,6 +46,7 @@ def test_two_first_starts_at_once_make_one_account(tmp_path: Path) -> None:
     assert sum(text.count("password  ") for text in said) == 1
 
 
+@pytest.mark.long
 @pytest.mark.server
 def test_one_postgresql_database_gets_every_table(postgres_dsn: str, tmp_path: Path) -> None:
     import psycopg

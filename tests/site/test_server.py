@@ -25,6 +25,9 @@ Start = Callable[..., CollectorServer]
 
 pytestmark = pytest.mark.server
 
+INT_AND_QUIT = [
+    pytest.param(each, marks=pytest.mark.long) for each in (signal.SIGINT, signal.SIGQUIT)
+]
 FEW_THREADS = {"COLLECTOR_THREADS": "4", "COLLECTOR_RESERVED_THREADS": "1"}
 
 
@@ -76,7 +79,7 @@ def answered(clients: list[RawClient], count: int) -> list[RawClient]:
 
 
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, *INT_AND_QUIT])
 def test_a_stop_under_load_stores_exactly_what_was_acknowledged(
     collector_server: Start, number: int, twice: bool
 ) -> None:
@@ -109,7 +112,7 @@ def test_a_stop_that_loses_acknowledged_records_does_not_exit_well(collector_ser
     assert "300 acknowledged records are lost" in server.output
 
 
-@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize("again", [signal.SIGTERM, *INT_AND_QUIT])
 def test_while_it_drains_it_answers_refuses_and_does_not_give_up(
     collector_server: Start, again: int
 ) -> None:
@@ -145,6 +148,7 @@ def test_the_ready_line_has_the_real_address_and_comes_once(collector_server: St
     assert [line for line in server.lines if line.startswith("ready")] == [f"ready {server.url}"]
 
 
+@pytest.mark.long
 def test_a_worker_whose_arbiter_was_killed_drains_and_ends(collector_server: Start) -> None:
     server = collector_server()
     worker = psutil.Process(server.client().get("/healthz").json()["pid"])
@@ -283,6 +287,7 @@ def test_clients_that_vanish_leave_nothing_behind(collector_server: Start) -> No
     assert len(stored_messages(server)) == 1
 
 
+@pytest.mark.long
 def test_stalled_uploads_do_not_use_up_the_time_of_the_drain(collector_server: Start) -> None:
     server = collector_server(environ=FEW_THREADS | {"COLLECTOR_READ_DEADLINE_S": "600"})
     with ExitStack() as stack:

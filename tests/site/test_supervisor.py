@@ -262,6 +262,7 @@ def test_an_address_of_another_machine_is_named() -> None:
     assert address_fault("127.0.0.1", 0) == ""
 
 
+@pytest.mark.long
 def test_a_second_supervisor_on_a_data_directory_says_so(tmp_path: Path) -> None:
     first = supervisor_of(tmp_path / "data")
     second = supervisor_of(tmp_path / "data")

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import pytest
+
 from tests.conftest import ServerFactory
 from tests.healthmon.checker.watched import (
     CHECKER,
@@ -56,6 +58,7 @@ def _checker(start: ServerFactory, server: CollectorServer) -> CollectorServer:
     ).spawn()
 
 
+@pytest.mark.long
 def test_targets_that_were_made_a_moment_ago_hear_their_first_ping(
     collector_server: ServerFactory,
 ) -> None:

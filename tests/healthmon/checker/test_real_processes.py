@@ -92,6 +92,7 @@ def test_another_checker_takes_over_from_a_killed_one_without_a_false_alarm(
     assert_a_true_history(second)
 
 
+@pytest.mark.long
 def test_a_frozen_checker_finds_unknown_and_no_incident(
     collector_server: ServerFactory, service: Service, tmp_path: Path
 ) -> None:
@@ -112,6 +113,7 @@ def test_a_frozen_checker_finds_unknown_and_no_incident(
     assert_a_true_history(checker)
 
 
+@pytest.mark.long
 def test_a_thawed_checker_says_nothing_about_what_another_has_taken(
     collector_server: ServerFactory, service: Service, tmp_path: Path
 ) -> None:
@@ -137,6 +139,7 @@ def _wait_for_more_flips(checker: CollectorServer) -> None:
     checker.wait_until(lambda: len(flips(checker)) > before)
 
 
+@pytest.mark.long
 def test_kills_in_mid_flush_lose_and_double_nothing(
     collector_server: ServerFactory, tmp_path: Path
 ) -> None:
@@ -163,6 +166,7 @@ def test_kills_in_mid_flush_lose_and_double_nothing(
         one.stop()
 
 
+@pytest.mark.long
 @pytest.mark.once
 def test_what_changes_while_the_database_is_away_is_stored_with_its_time_once_it_is_back(
     collector_server: ServerFactory, service: Service, tmp_path: Path, postgres_dsn: str

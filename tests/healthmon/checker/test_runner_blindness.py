@@ -31,6 +31,7 @@ def test_a_stalled_loop_makes_its_failures_void() -> None:
     assert stand.stalls.stalls == 1
 
 
+@pytest.mark.long
 def test_a_frozen_minute_makes_thousands_unknown_and_nobody_down() -> None:
     stand = Stand(total=5_000)
     frozen = False

@@ -136,6 +136,7 @@ def worker_gone(server: CollectorServer) -> None:
     server.wait()
 
 
+@pytest.mark.long
 @pytest.mark.once
 def test_pings_go_on_without_the_control_database(
     collector_server: ServerFactory, postgres_dsn: str

@@ -143,6 +143,7 @@ def test_a_killed_one_is_replaced_though_the_database_fell_silent(
     assert second.holds(64) >= 2
 
 
+@pytest.mark.long
 def test_a_killed_one_a_frozen_one_and_one_that_ends(
     start: Callable[[str], KeeperProcess],
 ) -> None:

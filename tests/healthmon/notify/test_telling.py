@@ -502,6 +502,7 @@ def test_a_hostile_target_makes_a_message():
         assert "\\u0000" in told[0]["events"][0]["reason"]
 
 
+@pytest.mark.long
 def test_thousands_at_once_are_bounded_work(django_assert_max_num_queries):
     rule = make_rule(make_channel(), group_wait_s=0)
     rule.tags.add(Tag.objects.create(name="web"))
