@@ -13,6 +13,7 @@ from typing import Any
 from collector_site import announce, memory, metricsdir
 from collector_site.environment import BASE_DIR, installation
 from collector_site.serverlog import ServerLog
+from control.processes import stopsignals
 
 # Read anew by a reload (SIGHUP), and by the workers that it forks.
 installation.cache_clear()
@@ -65,6 +66,7 @@ def child_exit(server: Any, worker: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
+    stopsignals.ignore()
     metricsdir.remove()
     if announce.loss_was_told():
         sys.exit(1)

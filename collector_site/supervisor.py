@@ -303,7 +303,7 @@ def programs(*, unprepared: bool = False, checker: bool = True, jobs: bool = Tru
     found = [Program(name="server", command=server, announces=True, reloads=True, hurries=True)]
     if checker:
         checking = (sys.executable, "manage.py", "run_checker")
-        found.append(Program(name="checker", command=checking))
+        found.append(Program(name="checker", command=checking, hurries=True))
     if jobs:
         running = (sys.executable, "manage.py", "run_jobs")
         found.append(Program(name="jobs", command=running, hurries=True))

@@ -195,6 +195,9 @@ class CollectorWorker(ClientWorker):
 
     def _leave(self, *, complete: bool) -> None:
         """End, without waiting for a thread that hangs: a normal exit would wait for ever."""
+        from control.processes import stopsignals
+
+        stopsignals.ignore()
         if not complete:
             self.log.error("the services were not all stopped before the deadline")
         self.tpool.shutdown(wait=False, cancel_futures=True)

@@ -53,7 +53,7 @@ class Command(BaseCommand):
         if options["target"]:
             self._try(options["target"], as_json=options["json"])
             return
-        from control.processes import lifecycle
+        from control.processes import lifecycle, stopsignals
         from healthmon.checker.round import probe_once
 
         stop_s = settings.COLLECTOR.server.stop_deadline_s
@@ -69,19 +69,27 @@ class Command(BaseCommand):
                 _run(self._probe(stop_s))
         finally:
             complete = lifecycle.stop(max(1.0, stop_s - 12))
+            stopsignals.ignore()
         if failed or not complete:
             raise SystemExit(1)
 
     async def _probe(self, stop_s: float) -> None:
+        from control.processes import stopsignals
         from healthmon.checker.process import FINISH_S, CheckerProcess
 
         process = CheckerProcess()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        for number in stopsignals.STOP_SIGNALS:
             loop.add_signal_handler(number, process.request_stop)
         # A terminal that closes is no reason to stop watching; the supervisor says when.
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
-        await process.run(finish_s=min(FINISH_S, stop_s / 3))
+        try:
+            await process.run(finish_s=min(FINISH_S, stop_s / 3))
+        finally:
+            # A loop that ends leaves the default action behind, which would cut the drain off.
+            for number in stopsignals.STOP_SIGNALS:
+                loop.remove_signal_handler(number)
+                signal.signal(number, stopsignals.while_stopping)
 
     def _try(self, names: list[str], *, as_json: bool) -> None:
         from healthmon.probes.trial import try_probe

@@ -5,9 +5,10 @@ The main thread waits for a signal; see `jobs.running.runner` for the threads th
 
 from __future__ import annotations
 
+import queue
 import signal
-import threading
 from argparse import RawDescriptionHelpFormatter
+from types import FrameType
 from typing import Any
 
 from django.conf import settings
@@ -45,32 +46,43 @@ class Command(BaseCommand):
         )
 
     def handle(self, **options: Any) -> None:
-        from control.processes import lifecycle
+        from control.processes import lifecycle, stopsignals
         from jobs.running.service import current
 
-        told = threading.Event()
+        # Of what threads wait for, only this may be touched by a handler: an event's lock may be
+        # held by the very thread that the handler interrupts.
+        told: queue.SimpleQueue[int] = queue.SimpleQueue()
         stopping = False
 
-        def tell(number: int, frame: object) -> None:
-            if stopping and number == signal.SIGINT:
-                # On a thread of its own: a handler must not take locks.
-                threading.Thread(target=lifecycle.hurry, daemon=True).start()
-            told.set()
+        def tell(number: int, frame: FrameType | None) -> None:
+            if stopping:
+                stopsignals.while_stopping(number, frame)
+            else:
+                told.put(number)
 
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        for number in stopsignals.STOP_SIGNALS:
             signal.signal(number, tell)
         # A terminal that closes is no reason to stop; the supervisor says when.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         lifecycle.start("jobs")
         try:
-            while not told.wait(LOOK_S) and not _stuck():
+            while not _told(told) and not _stuck():
                 if options["until_idle"] and _idle():
                     break
         finally:
             stopping = True
             complete = lifecycle.stop(settings.COLLECTOR.server.stop_deadline_s - 1)
+            stopsignals.ignore()
         if not (complete and current().complete):
             raise SystemExit(1)
+
+
+def _told(told: queue.SimpleQueue[int]) -> bool:
+    try:
+        told.get(timeout=LOOK_S)
+    except queue.Empty:
+        return False
+    return True
 
 
 def _stuck() -> bool:
