@@ -18,13 +18,12 @@ from typing import Any
 from gunicorn.workers.gthread import ThreadWorker
 
 from collector_site.connection import Connection, Head
+from collector_site.parting import MAX_DRAIN_BYTES
 from collector_site.refusals import Refusals
 
 # A client that a cut did not move within this is cut off entirely.
 CUT_GRACE_S = 2.0
 LINGER_S = 2.0
-# Enough for a refused batch of any usual size; beyond it the connection is not worth keeping.
-MAX_DRAIN_BYTES = 64 * 1024 * 1024
 
 _TO_DRAIN = object()
 _sink = bytearray(1024 * 1024)

@@ -18,7 +18,7 @@ from typing import Any
 
 from gunicorn.errors import AppImportError
 
-from collector_site import announce
+from collector_site import announce, parting
 from collector_site.clients import ClientWorker
 
 # Part of the stop deadline kept for what follows the drain: answers under way.
@@ -68,6 +68,7 @@ class CollectorWorker(ClientWorker):
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
+        self.wsgi: Any = parting.saying(self.wsgi)
         from django.conf import settings
 
         from control.ports.readiness import register_readiness
