@@ -202,6 +202,13 @@ class Server:
         )
         return time.time()
 
+    def cpu_seconds(self) -> float:
+        """What the server and its workers have used so far."""
+        assert self._process is not None
+        parent = psutil.Process(self._process.pid)
+        times = [each.cpu_times() for each in (parent, *parent.children(recursive=True))]
+        return sum(each.user + each.system for each in times)
+
     def rss_bytes(self) -> int:
         """Of the server and its workers."""
         assert self._process is not None
