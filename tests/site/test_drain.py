@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.servers.collector import ROOT, CollectorServer
+from tests.servers.collector import GENEROUS_S, ROOT, CollectorServer
 from tests.servers.installation import records_locked, stored_messages
 from tests.servers.rawclient import RawClient
 from tests.site.test_databases_away import SUPERVISOR, eventually, late, settled
@@ -28,8 +26,6 @@ pytestmark = [pytest.mark.server, pytest.mark.once]
 
 Start = Callable[..., CollectorServer]
 QUICK_ADOPTION = {"COLLECTOR_WAL_ADOPT_EVERY_S": "0.5"}
-# Beyond the deadline: what a busy machine needs to notice that a process has ended.
-SLACK_S = 1.5
 
 
 def post(server: CollectorServer, first: int, count: int) -> None:
@@ -68,7 +64,7 @@ def manage(server: CollectorServer, *arguments: str) -> tuple[int, Any]:
         env=server.environ,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=GENEROUS_S,
         check=False,
     )
     return done.returncode, json.loads(done.stdout)
@@ -113,9 +109,8 @@ def test_the_deadline_holds_against_a_hung_sink_and_stalled_clients(
         clients = [stack.enter_context(RawClient(server.url)) for _ in range(3)]
         for client in clients:
             client.post("/logs", length=1000, body=b'[{"mess')
-        began = time.monotonic()
         assert server.stop() == 0, server.output
-        assert time.monotonic() - began < 14 + SLACK_S
+        # Beyond the deadline the arbiter would have killed it.
         assert "Worker exiting" in server.output
         named = server.wait_for_line(lambda line: "has written batch" in line)
         assert "thread sink-database" in named
@@ -131,19 +126,19 @@ def test_a_second_ctrl_c_leaves_the_rest_in_the_log_at_once(
     with late(postgres_dsn) as database:
         database.come()
         url = {"COLLECTOR_RECORDS_DATABASE_URL": database.url}
-        patient = {"COLLECTOR_STOP_DEADLINE_S": "80"}
+        # More than anybody waits here: only haste ends it.
+        patient = {"COLLECTOR_STOP_DEADLINE_S": str(4 * GENEROUS_S)}
         server = collector_server(environ=url | patient, command=SUPERVISOR)
         post(server, 0, 10)
         database.proxy.stall()
         post(server, 100, 300)
         server.send(signal.SIGINT)
-        server.wait_for_line(lambda line: "Handling signal" in line)
-        threading.Event().wait(1.0)  # two presses, not one told twice
-        began = time.monotonic()
+        # For so long the worker itself has been stopping: two presses, not one told twice.
+        server.wait_for_line(lambda line: "still stopping after" in line)
         server.send(signal.SIGINT)
         assert server.wait() == 0, server.output
-        assert time.monotonic() - began < 40, "it has a deadline of 80 s, and was asked twice"
         assert "asked twice" in server.output
+        assert "last state cannot be written" not in server.output
         assert ledger_of(server)["left_in_log"] >= 300
         database.proxy.heal()
         follower = collector_server(
@@ -157,7 +152,7 @@ def test_a_second_ctrl_c_leaves_the_rest_in_the_log_at_once(
 
 
 def worker_pid(server: CollectorServer) -> int:
-    with httpx.Client(base_url=server.url, trust_env=False, timeout=60) as client:
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=GENEROUS_S) as client:
         return int(client.get("/healthz").json()["pid"])
 
 
@@ -168,7 +163,7 @@ def test_a_hangup_hands_over_to_new_workers_without_losing_anything(
     server = collector_server(command=SUPERVISOR)
     before = worker_pid(server)
     sender = Sender(server, 0)
-    assert sender.some.wait(60)
+    assert sender.some.wait(GENEROUS_S)
     server.send(signal.SIGHUP)
     server.wait_for_line(lambda line: f"Worker exiting (pid: {before})" in line)
     acknowledged = sender.join()
@@ -188,7 +183,7 @@ def test_a_recycled_worker_drains_and_is_replaced(collector_server: Start) -> No
     sent = Counter[str]()
     pids = set()
     for number in range(40):
-        with httpx.Client(base_url=server.url, trust_env=False, timeout=60) as client:
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=GENEROUS_S) as client:
             try:
                 answer = client.post("/logs", json=batch(number, 1))
                 if answer.status_code == 202:
@@ -222,7 +217,9 @@ def test_one_of_two_workers_goes_and_its_log_is_adopted(
             post(server, first, 100)
         victim = worker_pid(server)
         os.kill(victim, number)
-        psutil.wait_procs([worker for worker in workers if worker.pid == victim], timeout=60)
+        psutil.wait_procs(
+            [worker for worker in workers if worker.pid == victim], timeout=GENEROUS_S
+        )
         eventually(
             lambda: len(psutil.Process(server.pid).children()) == 2, "the worker was not replaced"
         )
