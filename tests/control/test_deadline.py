@@ -9,7 +9,8 @@ import pytest
 from django.db import OperationalError, connections, transaction
 from psycopg.conninfo import conninfo_to_dict
 
-from control.databases.deadline import answered_within
+from control.databases.deadline import Watch, answered_within
+from tests.servers.collector import GENEROUS_S
 from tests.servers.proxy import Proxy, postgres_proxy
 
 ALIAS = "silent"
@@ -84,13 +85,22 @@ def test_a_commit_that_is_not_answered_is_given_up(proxy: Proxy) -> None:
 
 
 def test_the_time_is_counted_anew_for_a_second_connection(proxy: Proxy) -> None:
-    with answered_within(SOON_S, alias=ALIAS):
-        for _ in range(2):
-            assert ask() == (1,)
-            proxy.half_close("server")
-            with pytest.raises(OperationalError):
-                ask()
-            connections[ALIAS].close()
+    def given_up_twice(seconds: float) -> bool:
+        with answered_within(seconds, alias=ALIAS):
+            for _ in range(2):
+                try:
+                    ask()
+                except OperationalError:
+                    connections[ALIAS].close()
+                    return False
+                proxy.half_close("server")
+                with pytest.raises(OperationalError):
+                    ask()
+                connections[ALIAS].close()
+        return True
+
+    # A busy machine may need longer for an answer that does come.
+    assert any(given_up_twice(seconds) for seconds in (SOON_S, 10 * SOON_S, 100 * SOON_S))
 
 
 def test_what_fell_silent_in_the_pool_is_found_out(pooled: Proxy) -> None:
@@ -118,11 +128,11 @@ def test_what_the_server_has_closed_in_the_pool_is_found_out(pooled: Proxy) -> N
 
 
 def test_after_the_block_nothing_is_cut(proxy: Proxy) -> None:
-    with answered_within(0.05, alias=ALIAS):
+    with Watch(lambda: connections[ALIAS].connection, seconds=GENEROUS_S, name=ALIAS) as watch:
         ask()
-    with connections[ALIAS].cursor() as cursor:
-        cursor.execute("SELECT pg_sleep(0.3)")
+    watch._cut()  # as the thread that keeps the time does when it comes too late
     assert ask() == (1,)
+    assert not watch.has_cut
 
 
 def test_what_needs_no_deadline_has_none() -> None:
