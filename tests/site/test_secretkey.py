@@ -26,14 +26,14 @@ def test_all_who_make_it_at_once_get_the_same(tmp_path: Path) -> None:
     barrier = threading.Barrier(8)
 
     def make() -> None:
-        barrier.wait(10)
+        barrier.wait(180)
         keys.append(secret_key(tmp_path)[0])
 
     threads = [threading.Thread(target=make) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(180)
     assert len(keys) == 8
     assert len(set(keys)) == 1
 

@@ -184,9 +184,9 @@ def test_children_do_not_outlive_a_killed_supervisor(supervise: Start) -> None:
     child = psutil.Process(pid_of(server, "one"))
     server.send(signal.SIGKILL)
     assert server.process is not None
-    server.process.wait(30)
+    server.process.wait(180)
     server.wait_for_line(lambda line: line == "one ends")
-    psutil.wait_procs([child], timeout=30)
+    psutil.wait_procs([child], timeout=180)
     assert not child.is_running()
 
 
