@@ -321,7 +321,7 @@ def test_real_processes_race_for_numbers(
         assert len({number for number, _, _ in told}) == 4
         assert {provisional for _, provisional, _ in told} == {0}
         racers[0].send_signal(signal.SIGKILL)
-        racers[0].wait(30)
+        racers[0].wait(180)
         (heir,) = late = spawn(1)
         say(heir)
         number, _, first = hear(heir)
@@ -330,7 +330,7 @@ def test_real_processes_race_for_numbers(
     finally:
         for process in [*racers, *late]:
             process.kill()
-            process.wait(30)
+            process.wait(180)
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()

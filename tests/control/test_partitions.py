@@ -296,7 +296,7 @@ class Reader:
 
     def __exit__(self, *error: object) -> None:
         self._go.set()
-        self._thread.join(30)
+        self._thread.join(180)
 
     def _read(self) -> None:
         connection = connections[self._alias]
@@ -305,7 +305,7 @@ class Reader:
                 cursor.execute("BEGIN")
                 cursor.execute(f"SELECT count(*) FROM {TABLE}")
                 self._reading.set()
-                self._go.wait(60)
+                self._go.wait(180)
                 cursor.execute("COMMIT")
         finally:
             connection.close()

@@ -183,11 +183,11 @@ def test_what_changes_while_the_database_is_away_is_stored_with_its_time_once_it
         checker.wait_for_line(lambda line: "leases cannot be renewed" in line)
         service.stop()
         went_down = time.time()
-        time.sleep(3)  # each is probed at least twice, and nothing tells of it meanwhile
+        time.sleep(8)  # each is probed at least twice, and nothing tells of it meanwhile
         service.start()
         came_back = time.time()
         # Longer than a lease in all: what is held is held on to, as nobody can take it.
-        time.sleep(3)
+        time.sleep(8)
         healed = time.time()
         proxy.heal()
         checker.wait_until(
