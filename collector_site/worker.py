@@ -25,6 +25,8 @@ from collector_site.clients import ClientWorker
 AFTER_DRAIN_S = 3.0
 # How often a stop that takes long says what it waits for.
 TELL_EVERY_S = 5.0
+# How often the loop looks at clients' deadlines and tells the arbiter that it lives.
+ROUND_EVERY_S = 0.1
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -35,6 +37,7 @@ class CollectorWorker(ClientWorker):
         self._stop_cause = ""
         self._stopping_since: float | None = None
         self._hurried = False
+        self._round_due = 0.0
         self._stop_deadline_s = float(self.cfg.graceful_timeout)
 
     def init_signals(self) -> None:
@@ -73,6 +76,7 @@ class CollectorWorker(ClientWorker):
 
         from control.ports.readiness import register_readiness
         from control.processes import lifecycle
+        from control.processes.garbage import settle_memory
 
         collector = settings.COLLECTOR
         fatal = [mistake for mistake in collector.mistakes if mistake.fatal]
@@ -82,6 +86,7 @@ class CollectorWorker(ClientWorker):
         self._read_deadline_s = collector.server.read_deadline_s
         register_readiness("server", self._unready)
         lifecycle.start("server")
+        settle_memory()
 
     def _unready(self) -> str | None:
         return None if self.alive else "the server is shutting down"
@@ -94,17 +99,24 @@ class CollectorWorker(ClientWorker):
         announce.ready(self.sockets)
         while self.alive:
             self._turn(1.0)
-            if not self.is_parent_alive():
-                self._stop_cause = "its parent process is gone"
-                self.alive = False
         self._stop(time.monotonic())
 
     def _turn(self, timeout_s: float) -> None:
-        self.notify()
         self.set_accept_enabled(self.nr_conns < self.worker_connections)
         self.wait_for_and_dispatch_events(timeout_s)
+        now = time.monotonic()
+        # Several turns a request: what passes over all connections, or asks the system, less often.
+        if now >= self._round_due:
+            self._round_due = now + ROUND_EVERY_S
+            self._round(now)
+
+    def _round(self, now: float) -> None:
+        self.notify()
         self.murder_keepalived()
-        self._look_after_clients(time.monotonic())
+        self._look_after_clients(now)
+        if self.alive and not self.is_parent_alive():
+            self._stop_cause = "its parent process is gone"
+            self.alive = False
 
     def _stop(self, began: float) -> None:
         if self._stopping_since is None:  # no signal: max_requests, or its parent is gone

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from tests.servers.collector import SERVER, CollectorServer, clean_environ
 from tests.servers.installation import Prepared, prepare_installation
@@ -44,6 +45,9 @@ def _settle_environment() -> None:
 
 
 _settle_environment()
+# How long an example takes says nothing on a shared machine.
+hypothesis_settings.register_profile("shared machine", deadline=None)
+hypothesis_settings.load_profile("shared machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -19,8 +19,8 @@ from django.db import connections
 
 from control.databases.causes import cause_of
 from control.databases.deadline import answered_within
+from control.processes.garbage import settle_memory
 from control.processes.heart import drop_stale_connections
-from healthmon.checker.garbage import settle_memory
 from healthmon.checker.loader import POLL_S, Loader, News, StoredState
 from healthmon.checker.runner import Runner
 from healthmon.checker.windows import Windows

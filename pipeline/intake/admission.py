@@ -10,9 +10,10 @@ import threading
 from collections.abc import Iterable, Mapping
 
 from pipeline.errors import Saturated
+from pipeline.intake.comebacks import Comebacks
 from pipeline.intake.drainrate import DrainRate
 from pipeline.intake.marks import Marks
-from pipeline.intake.refusals import Standing
+from pipeline.intake.refusals import RETRY_AFTER_MAX_S, Standing
 from pipeline.intake.shares import Shares
 from pipeline.intake.waitingroom import Promised, Ticket, WaitingRoom
 from pipeline.runtime.clock import Clock
@@ -46,6 +47,8 @@ class Admission:
         self._clock = clock
         self._drained = DrainRate(clock)
         self._shares = Shares()
+        self._comebacks = Comebacks()
+        self._offers = self._offered = 0
         self._room = WaitingRoom(lock=self._lock, clock=clock)
         self.held_records = 0
         self.held_bytes = 0
@@ -180,8 +183,7 @@ class Admission:
                     return None
                 if self._closed or (why := self._why(tenant, records, nbytes)) is None:
                     return None
-            self.refused += 1
-            return self._saturated(tenant, records, nbytes, why)
+            return self._refusal(tenant, records, nbytes, why)
 
     def reserve(self, records: int, nbytes: int, *, tenant: str) -> None:
         """Room for an offer, or Saturated (come back later) or TooLarge (never)."""
@@ -198,6 +200,8 @@ class Admission:
             ):
                 self._judge(tenant, records, nbytes)
             self._hold(records, nbytes, tenant)
+            self._offers += 1
+            self._offered += records
 
     def _judge(self, tenant: str, records: int, nbytes: int) -> None:
         """Raise why an offer is refused, if it is."""
@@ -205,8 +209,7 @@ class Admission:
             self.refused += 1
             raise self._standing().too_large(records, nbytes)
         if (why := self._why(tenant, records, nbytes)) is not None:
-            self.refused += 1
-            raise self._saturated(tenant, records, nbytes, why)
+            raise self._refusal(tenant, records, nbytes, why)
 
     def could_fit(self, records: int, nbytes: int) -> bool:
         """Whether so much would fit if nothing else were held."""
@@ -334,12 +337,27 @@ class Admission:
             age_s=self._drained.age_s(),
         )
 
-    def _saturated(self, tenant: str, records: int, nbytes: int, why: str) -> Saturated:
-        """The refusal of an offer; its tenant waits from now on."""
+    def _refusal(self, tenant: str, records: int, nbytes: int, why: str) -> Saturated:
+        """An offer is turned away: it comes back behind those that were turned away before it."""
+        self.refused += 1
+        return self._saturated(tenant, records, nbytes, why, turned_away=True)
+
+    def _saturated(
+        self, tenant: str, records: int, nbytes: int, why: str, *, turned_away: bool = False
+    ) -> Saturated:
+        """Why there is no room and when there will be; the tenant waits from now on."""
         now, shares, standing = self._clock.monotonic(), self._shares, self._standing()
         if why == BEYOND_SHARE:
+            # It waits for its own records to leave, not behind others.
             refused = standing.beyond_share(shares, tenant, records, nbytes, now=now)
         else:
             refused = standing.no_room(records, nbytes)
+            if turned_away:
+                # Most are turned away before anybody knows how many records they have.
+                usual = self._offered // self._offers if self._offers else 1
+                seconds = self._comebacks.tell(
+                    max(records, usual), after_s=refused.retry_after_s, rate=standing.rate, now=now
+                )
+                refused.retry_after_s = min(seconds, RETRY_AFTER_MAX_S)
         shares.wait(tenant, now, refused.retry_after_s)
         return refused

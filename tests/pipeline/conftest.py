@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
 
 from pipeline.runtime.clock import FakeClock
 from tests.pipeline.rig import Rig
-
-# How long an example takes says nothing on a shared machine.
-settings.register_profile("engine", deadline=None)
-settings.load_profile("engine")
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         from control.processes import lifecycle, stopsignals
+        from control.processes.garbage import settle_memory
         from jobs.running.service import current
 
         # Of what threads wait for, only this may be touched by a handler: an event's lock may be
@@ -65,6 +66,7 @@ class Command(BaseCommand):
         # A terminal that closes is no reason to stop; the supervisor says when.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         lifecycle.start("jobs")
+        settle_memory()
         try:
             while not _told(told) and not _stuck():
                 if options["until_idle"] and _idle():
