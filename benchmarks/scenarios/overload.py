@@ -144,14 +144,19 @@ def _cost(plan: Plan) -> list[Figure]:
         ours.key = _limited_key(ours)
         for server in (ours, bare):
             _rate(server, plan, plan.records // 5)
-        turns = plan.repetitions * COST_TURNS
-        for turn in range(turns):
-            plan.say(f"overload: cost {turn + 1} of {turns}")
-            # Who is first changes: what warms the machine up serves both.
-            pair = (ours, bare) if turn % 2 == 0 else (bare, ours)
-            taken = {server: _taken(server, plan, plan.records // 2) for server in pair}
-            rate.add(taken[ours][0], taken[bare][0])
-            spent.add(taken[ours][1], taken[bare][1])
+        for repetition in range(plan.repetitions):
+            plan.say(f"overload: cost {repetition + 1} of {plan.repetitions}")
+            seconds = {ours: 0.0, bare: 0.0}
+            before = {server: server.cpu_seconds() for server in seconds}
+            for turn in range(COST_TURNS):
+                # Who is first changes: what warms the machine up serves both.
+                for server in (ours, bare) if turn % 2 == 0 else (bare, ours):
+                    seconds[server] += plan.records / _rate(server, plan, plan.records)
+            records = COST_TURNS * plan.records
+            rate.add(*(records / seconds[server] for server in (ours, bare)))
+            # Summed up: the kernel counts it in hundredths of a second.
+            per_request = 1e6 * plan.batch / records
+            spent.add(*((s.cpu_seconds() - before[s]) * per_request for s in (ours, bare)))
     return [rate, spent]
 
 
@@ -159,14 +164,6 @@ def _limited_key(server: Server) -> str:
     """A key whose rate is counted, and never used up."""
     said = server.run("manage.py", "apikey", "create", "limited", "--rate", "1000000000", "--json")
     return str(json.loads(said.splitlines()[-1])["token"])
-
-
-def _taken(server: Server, plan: Plan, records: int) -> tuple[float, float]:
-    """Records a second, and the server's processor time for each request (microseconds)."""
-    before = server.cpu_seconds()
-    rate = _rate(server, plan, records)
-    requests = max(records // plan.batch, 1)
-    return rate, (server.cpu_seconds() - before) / requests * 1e6
 
 
 def _rate(server: Server, plan: Plan, records: int) -> float:
