@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 
 import pytest
 
@@ -32,6 +33,18 @@ def test_others_add_ten_seconds_at_most_and_are_not_counted_beyond() -> None:
         last = told.tell(50, after_s=1.0, rate=100.0, now=0.0)
     assert last == 1.0 + AHEAD_MAX_S
     assert told.tell(50, after_s=1.0, rate=100.0, now=1.0 + AHEAD_MAX_S) == 1.0, "all were due"
+
+
+def test_a_hundred_thousand_refusals_keep_little() -> None:
+    told = Comebacks()
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            told.tell(1, after_s=60.0, rate=1e6, now=number / 10_000)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000
 
 
 def test_a_sink_that_does_not_drain_tells_its_own_time() -> None:
