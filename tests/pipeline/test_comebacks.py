@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import Saturated
 from pipeline.intake.comebacks import AHEAD_MAX_S, Comebacks
 from pipeline.runtime.clock import FakeClock
-from tests.pipeline.test_admission import admission
+from tests.pipeline.test_admission import admission, retry_after
 
 
 def test_each_comes_behind_those_that_were_told_before_it() -> None:
@@ -66,7 +66,7 @@ def draining(clock: FakeClock):
 def test_the_next_refusal_counts_the_former_as_the_usual_offer(clock: FakeClock) -> None:
     room = draining(clock)
     # Twenty records above the low mark; how many an offer has nobody knows yet.
-    assert [room.check("t").retry_after_s for _ in range(3)] == pytest.approx([2, 3, 4])
+    assert [retry_after(room) for _ in range(3)] == pytest.approx([2, 3, 4])
 
 
 def test_a_known_size_counts_as_it_is(clock: FakeClock) -> None:
@@ -86,11 +86,11 @@ def test_who_only_waits_for_room_takes_no_turn_of_others(clock: FakeClock) -> No
     )
     waiting.start()
     clock.await_waiting(1)
-    assert room.check("t").retry_after_s == pytest.approx(2), "it may be let in yet"
+    assert retry_after(room) == pytest.approx(2), "it may be let in yet"
     clock.advance(5)
     waiting.join()
     # Twenty left in seven seconds: so long for what must leave, and behind the one turned away.
-    assert room.check("t").retry_after_s == pytest.approx(20 / (20 / 7) + 10 / (20 / 7))
+    assert retry_after(room) == pytest.approx(20 / (20 / 7) + 10 / (20 / 7))
 
 
 def test_nobody_is_told_more_than_a_minute(clock: FakeClock) -> None:
@@ -98,4 +98,4 @@ def test_nobody_is_told_more_than_a_minute(clock: FakeClock) -> None:
     room.reserve(10_000, 0, tenant="t")
     clock.advance(10)
     room.release(500, 0, tenant="t")
-    assert {room.check("t").retry_after_s for _ in range(30)} == {60.0}
+    assert {retry_after(room) for _ in range(30)} == {60.0}
