@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class SinkError(Exception):
     """Base of what a sink raises from `open` or `write`."""
@@ -58,9 +60,22 @@ class Refused(Exception):
 
 
 class Saturated(Refused):
-    """There is no room now: come back after `retry_after_s`."""
+    """There is no room now: come back after `retry_after_s`.
+
+    Whoever waits for room instead says so by `taken_back()`: others need not come behind it.
+    """
 
     reason = "saturated"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float = 1.0,
+        taken_back: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.taken_back = taken_back
 
 
 class Draining(Refused):

@@ -8,7 +8,8 @@
 # TEST_PROCESSES is how many tests run at a time. A test that falls runs once more when the others are
 # done, by itself: where many processes share two cores it may wait for longer than it has patience.
 # If it passes then, it is named at the end, as a fault of it or of the product that is to be found.
-# TEST_AGAIN=0 switches that off, and where more than five fall nothing runs again.
+# TEST_AGAIN=0 switches that off. Nothing runs again where more than five fell, or where a process
+# of the suite died: that is what a deadlock looks like.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -24,6 +25,7 @@ unsteady=()
 part() {
     local name="$1" database="$2" markers="$3" word options=() folders=() fallen=()
     shift 3
+    rm -f "$scratch/fallen"
     for word in "$@"; do
         if [[ $word == --* ]]; then options+=("$word"); else folders+=("$word"); fi
     done
@@ -34,12 +36,15 @@ part() {
     # who has nothing left takes from the others, as some tests take a minute.
     "${pytest[@]}" -n "${TEST_PROCESSES:-4}" --dist worksteal -m "$markers" "${folders[@]}"
     local status=$?
-    # 1: tests fell. 5, that nothing was collected, is a failure of a part of the suite too.
-    if [[ $status == 1 && ${TEST_AGAIN:-1} != 0 ]]; then
+    # 1: tests fell, or something outside of them did, and then none is named. 5, that nothing was
+    # collected, is a failure of a part of the suite too.
+    if [[ $status == 1 && ${TEST_AGAIN:-1} != 0 && -s $scratch/fallen ]]; then
         mapfile -t fallen <"$scratch/fallen"
         if ((${#fallen[@]} <= 5)); then
             printf '\n=== %s: what fell, by itself\n' "$name"
             mv "$scratch/fallen" "$scratch/again"
+            # What was covered before counts too.
+            if [[ "${options[*]}" == *--cov* ]]; then pytest+=(--cov-append); fi
             "${pytest[@]}" "@$scratch/again"
             status=$?
             if [[ $status == 0 ]]; then unsteady+=("${fallen[@]/#/$database: }"); fi
@@ -70,7 +75,7 @@ long() {
 
 coverage() {
     part "the suite on SQLite" sqlite "not browser" --cov --cov-report=
-    "$bin/coverage" report
+    "$bin/coverage" report || failed+=("the coverage cannot be told")
 }
 
 case "${1:-short}" in

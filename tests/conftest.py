@@ -67,15 +67,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=0.0,
         help="sys.setswitchinterval for the run: tiny values shake out races",
     )
-    parser.addoption("--fallen", metavar="FILE", help="write there which tests fell, a line each")
+    parser.addoption(
+        "--fallen",
+        metavar="FILE",
+        help="write there which tests fell, a line each; nothing when one ended its process",
+    )
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     wanted = config.getoption("--fallen")
     if wanted:
         told = terminalreporter.stats
-        fell = {one.nodeid for one in [*told.get("failed", []), *told.get("error", [])]}
-        Path(wanted).write_text("".join(f"{one}\n" for one in sorted(fell)), encoding="utf-8")
+        fell = [*told.get("failed", []), *told.get("error", [])]
+        # A process that crashed, or was ended because it hung, is told of as a test that fell.
+        died = any("::" not in one.nodeid or one.longreprtext.startswith("worker ") for one in fell)
+        names = sorted({one.nodeid for one in fell}) if not died else []
+        Path(wanted).write_text("".join(f"{one}\n" for one in names), encoding="utf-8")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

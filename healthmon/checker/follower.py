@@ -72,6 +72,7 @@ class Follower:
         self._beats = 0
         # The slots whose targets the runner has.
         self.applied: dict[int, int] = {}
+        self._settled = False  # whether what was loaded first is left out of collections
 
     # --- the loader's thread ---------------------------------------------------------------
 
@@ -175,7 +176,8 @@ class Follower:
         if news.windows is not None:
             self._windows.replace(news.windows, self._specs(), self._now())
         self._kept = {one: kept for one, kept in self._kept.items() if slot_of(one) not in epochs}
-        if not self.applied and news.specs:
+        if not self._settled and news.specs:
+            self._settled = True
             settle_memory()
         self.applied = epochs
 

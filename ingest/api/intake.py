@@ -94,14 +94,14 @@ def _admit(
         raise ratelimit.rate_limited(limit, due_s)
     wait_s = here.settings.admission_wait_s
     patience = Patience(engine=engine, type=kind.type, wait_s=wait_s, places=here.places)
-    if not wait_s and (refusal := patience.refusal(principal.tenant, length or 0)) is not None:
-        raise refusal
+    if not wait_s:
+        _let_in(patience.refusal(principal.tenant, length or 0))
     if not permits.try_take():
         raise Saturated("all threads that serve ingest are busy")
     try:
         # Only a thread that may serve ingest may wait for room either.
-        if wait_s and (refusal := patience.refusal(principal.tenant, length or 0)) is not None:
-            raise refusal
+        if wait_s:
+            _let_in(patience.refusal(principal.tenant, length or 0))
         with here.gate.reserve(length or 0) as reservation:
             body = read_body(
                 meta,
@@ -182,6 +182,16 @@ def _admit(
     if limit is not None or remaining is not None:
         ratelimit.tell_accepted(response, limit, remaining)
     return response
+
+
+def _let_in(refusal: Refused | None) -> None:
+    """Raise it, without a frame of the request that would hold it: the two would hold each other,
+    and under overload leave their memory to the collector of cycles."""
+    try:
+        if refusal is not None:
+            raise refusal
+    finally:
+        del refusal
 
 
 def _engine() -> Engine:

@@ -114,6 +114,11 @@ class Offer:
                     key=self._claimed.frame_key(tenant) if self._claimed is not None else "",
                     sheddable=self._kind.levelled,
                 )
-            except Saturated:
-                if not may_wait or not self._patience.try_again(tenant, len(records), self._nbytes):
+            except Saturated as error:
+                if not may_wait or not self._patience.has_more:
                     raise
+                # It waits here instead of coming back; if in vain, it is told anew when to.
+                error.taken_back()
+                refused = self._patience.await_more(tenant, len(records), self._nbytes)
+                if refused is not None:
+                    raise refused from None

@@ -61,12 +61,15 @@ class Patience:
             return self._engine.refusal(self._type, tenant)
         return self._await_room(tenant, 1, nbytes)
 
-    def try_again(self, tenant: str, records: int, nbytes: int) -> bool:
-        """Whether a refused offer of so much should be made again, now."""
-        if not self._wait_s or not self._tries or self._monotonic() >= self._due:
-            return False
+    @property
+    def has_more(self) -> bool:
+        """Whether an offer that was refused may wait and be made again."""
+        return bool(self._wait_s and self._tries) and self._monotonic() < self._due
+
+    def await_more(self, tenant: str, records: int, nbytes: int) -> Refused | None:
+        """Wait until a refused offer of so much may be made again; why it may not."""
         self._tries -= 1
-        return self._await_room(tenant, records, nbytes) is None
+        return self._await_room(tenant, records, nbytes)
 
     def _await_room(self, tenant: str, records: int, nbytes: int) -> Refused | None:
         has_place = self._places.try_take()

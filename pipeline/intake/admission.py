@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from pipeline.errors import Saturated
-from pipeline.intake.comebacks import Comebacks
+from pipeline.intake.comebacks import Comebacks, Turn
 from pipeline.intake.drainrate import DrainRate
 from pipeline.intake.marks import Marks
 from pipeline.intake.refusals import RETRY_AFTER_MAX_S, Standing
@@ -355,9 +356,14 @@ class Admission:
             if turned_away:
                 # Most are turned away before anybody knows how many records they have.
                 usual = self._offered // self._offers if self._offers else 1
-                seconds = self._comebacks.tell(
+                seconds, turn = self._comebacks.tell(
                     max(records, usual), after_s=refused.retry_after_s, rate=standing.rate, now=now
                 )
                 refused.retry_after_s = min(seconds, RETRY_AFTER_MAX_S)
+                refused.taken_back = partial(self._take_back, turn)
         shares.wait(tenant, now, refused.retry_after_s)
         return refused
+
+    def _take_back(self, turn: Turn) -> None:
+        with self._lock:
+            self._comebacks.take_back(turn)

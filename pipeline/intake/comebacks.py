@@ -12,11 +12,22 @@ from __future__ import annotations
 
 import heapq
 import math
+from typing import NamedTuple
 
 # The longest that others' turns may add to what an offer is told (seconds).
 AHEAD_MAX_S = 10.0
 # Turns are counted by tenths of a second, so that however many are refused little is kept.
 TICKS_PER_S = 10
+
+
+class Turn(NamedTuple):
+    """So many records come back at this tick."""
+
+    tick: int
+    records: int
+
+
+NO_TURN = Turn(-1, 0)
 
 
 class Comebacks:
@@ -25,17 +36,24 @@ class Comebacks:
         self._by_tick: dict[int, int] = {}
         self._records = 0
 
-    def tell(self, records: int, *, after_s: float, rate: float, now: float) -> float:
+    def tell(self, records: int, *, after_s: float, rate: float, now: float) -> tuple[float, Turn]:
         """When (in seconds) an offer of so many records should come back, which alone would
-        after `after_s`; `rate` is how many records leave a second."""
+        after `after_s`; `rate` is how many records leave a second.  The turn it has then."""
         while self._ticks and self._ticks[0] <= now * TICKS_PER_S:
             self._records -= self._by_tick.pop(heapq.heappop(self._ticks))
-        if rate <= 0:
-            return after_s
-        ahead_s = self._records / rate
-        if ahead_s < AHEAD_MAX_S:
-            self._add(math.ceil((now + after_s + ahead_s) * TICKS_PER_S), records)
-        return after_s + min(ahead_s, AHEAD_MAX_S)
+        ahead_s = self._records / rate if rate > 0 else 0.0
+        turn = Turn(math.ceil((now + after_s + ahead_s) * TICKS_PER_S), records)
+        if rate <= 0 or ahead_s >= AHEAD_MAX_S:
+            turn = NO_TURN
+        else:
+            self._add(*turn)
+        return after_s + min(ahead_s, AHEAD_MAX_S), turn
+
+    def take_back(self, turn: Turn) -> None:
+        """It does not come back: it waits, and was let in or is told anew."""
+        if turn.tick in self._by_tick:
+            self._by_tick[turn.tick] -= turn.records
+            self._records -= turn.records
 
     def _add(self, tick: int, records: int) -> None:
         self._records += records

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import weakref
+
 import pytest
 
 from control.web.retryafter import retry_after
 from control.web.sampling import Sampler
-from ingest.api import answers
+from ingest.api import answers, intake
 from ingest.api.acks import Waiters, choose_ack, weakest
 from ingest.api.keyed import KeyPending, KeysAway, digest_of, key_of
 from ingest.metrics import RateMeter
@@ -204,3 +208,20 @@ def test_the_default_tenant_takes_no_label_from_others(monkeypatch: pytest.Monke
     monkeypatch.setattr(metrics, "_tenants", set())
     labels = [metrics._label_of(tenant) for tenant in ("default", *(f"t{i}" for i in range(101)))]
     assert labels == ["default", *(f"t{i}" for i in range(100)), "other"]
+
+
+def test_a_refusal_leaves_nothing_to_the_collector_of_cycles() -> None:
+    class Environ:
+        """Stands for what a request holds."""
+
+    def refused_request() -> weakref.ref[Environ]:
+        environ = Environ()
+        with contextlib.suppress(Refused):
+            intake._let_in(Saturated("there is no room"))
+        return weakref.ref(environ)
+
+    gc.disable()
+    try:
+        assert refused_request()() is None
+    finally:
+        gc.enable()

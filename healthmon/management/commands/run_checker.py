@@ -90,6 +90,8 @@ class Command(BaseCommand):
             for number in stopsignals.STOP_SIGNALS:
                 loop.remove_signal_handler(number)
                 signal.signal(number, stopsignals.while_stopping)
+            loop.remove_signal_handler(signal.SIGHUP)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def _try(self, names: list[str], *, as_json: bool) -> None:
         from healthmon.probes.trial import try_probe
