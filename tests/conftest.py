@@ -80,7 +80,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         told = terminalreporter.stats
         fell = [*told.get("failed", []), *told.get("error", [])]
         # A process that crashed, or was ended because it hung, is told of as a test that fell.
-        died = any("::" not in one.nodeid or one.longreprtext.startswith("worker ") for one in fell)
+        died = any(
+            "::" not in one.nodeid or str(one.longrepr).startswith("worker ") for one in fell
+        )
         names = sorted({one.nodeid for one in fell}) if not died else []
         Path(wanted).write_text("".join(f"{one}\n" for one in names), encoding="utf-8")
 
