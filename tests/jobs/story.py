@@ -43,7 +43,7 @@ type = JobType.objects.create(name={type!r}, max_attempts=8, backoff_base_s=told
                               backoff_cap_s=max(5, told["backoff_s"]))
 for stage, (name, url) in enumerate(told["services"], 1):
     service = DownstreamService.objects.create(name=name, base_url=url,
-                                               breaker_open_s=told["open_s"], timeout_s=5)
+                                               breaker_open_s=told["open_s"], timeout_s=30)
     TypeStep.objects.create(type=type, stage=stage, name=name, downstream=service,
                             method="POST", path="/" + name + "/{{payload.user_id}}")
 """
