@@ -20,6 +20,7 @@ from gunicorn.errors import AppImportError
 
 from collector_site import announce, parting
 from collector_site.clients import ClientWorker
+from control.processes import stopsignals
 
 # Part of the stop deadline kept for what follows the drain: answers under way.
 AFTER_DRAIN_S = 3.0
@@ -27,8 +28,6 @@ AFTER_DRAIN_S = 3.0
 TELL_EVERY_S = 5.0
 # How often the loop looks at clients' deadlines and tells the arbiter that it lives.
 ROUND_EVERY_S = 0.1
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 class CollectorWorker(ClientWorker):
@@ -42,7 +41,7 @@ class CollectorWorker(ClientWorker):
 
     def init_signals(self) -> None:
         super().init_signals()
-        for number in STOP_SIGNALS:
+        for number in stopsignals.STOP_SIGNALS:
             signal.signal(number, self.handle_exit)
             signal.siginterrupt(number, False)
         if announce.stop_was_asked():
@@ -208,8 +207,6 @@ class CollectorWorker(ClientWorker):
 
     def _leave(self, *, complete: bool) -> None:
         """End, without waiting for a thread that hangs: a normal exit would wait for ever."""
-        from control.processes import stopsignals
-
         stopsignals.ignore()
         if not complete:
             self.log.error("the services were not all stopped before the deadline")

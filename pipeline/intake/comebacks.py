@@ -41,13 +41,14 @@ class Comebacks:
         after `after_s`; `rate` is how many records leave a second.  The turn it has then."""
         while self._ticks and self._ticks[0] <= now * TICKS_PER_S:
             self._records -= self._by_tick.pop(heapq.heappop(self._ticks))
-        ahead_s = self._records / rate if rate > 0 else 0.0
+        if rate <= 0:
+            return after_s, NO_TURN
+        ahead_s = self._records / rate
+        if ahead_s >= AHEAD_MAX_S:
+            return after_s + AHEAD_MAX_S, NO_TURN
         turn = Turn(math.ceil((now + after_s + ahead_s) * TICKS_PER_S), records)
-        if rate <= 0 or ahead_s >= AHEAD_MAX_S:
-            turn = NO_TURN
-        else:
-            self._add(*turn)
-        return after_s + min(ahead_s, AHEAD_MAX_S), turn
+        self._add(turn)
+        return after_s + ahead_s, turn
 
     def take_back(self, turn: Turn) -> None:
         """It does not come back: it waits, and was let in or is told anew."""
@@ -55,10 +56,9 @@ class Comebacks:
             self._by_tick[turn.tick] -= turn.records
             self._records -= turn.records
 
-    def _add(self, tick: int, records: int) -> None:
-        self._records += records
-        if tick in self._by_tick:
-            self._by_tick[tick] += records
-        else:
-            self._by_tick[tick] = records
-            heapq.heappush(self._ticks, tick)
+    def _add(self, turn: Turn) -> None:
+        if turn.tick not in self._by_tick:
+            self._by_tick[turn.tick] = 0
+            heapq.heappush(self._ticks, turn.tick)
+        self._by_tick[turn.tick] += turn.records
+        self._records += turn.records
